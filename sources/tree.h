@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A directory tree as a source of pages (capture) and as a place to put them (restore).
+ *
+ * The root directory is a page with parent 0 and name "."; everything below it is a page whose
+ * parent is its directory. A single file (--file F) is one page with parent 0 and its base name.
+ * Hostile names: nothing here ever follows a symlink or leaves the root.
+ */
+#ifndef QS_TREE_H
+#define QS_TREE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "runtime/store.h"
+
+/* --- rules: what is recorded --- */
+
+/* Kept in the log as a page of kind CONFIG named "rules" with parent 0 (text, one rule a line), so
+ * that a restore in place knows what was never recorded. */
+struct qs_rules {
+    int include_git;        /* record .git directories too */
+    uint64_t max_file_size; /* larger files are left out (and said); 0: no limit */
+    char **excludes;        /* gitignore-style patterns from --exclude, in order */
+    size_t exclude_count;
+    int no_ignore_file;     /* do not read .qallowignore files */
+};
+void qs_rules_finish(struct qs_rules *rules);
+
+/* --- capture: make the newest epoch equal to what is on disk --- */
+
+struct qs_tree;
+
+struct qs_tree_options {
+    struct qs_rules rules;  /* copied */
+    int threads;            /* readers of files; >= 1 */
+    int is_file;            /* `path` is a single file */
+    /* Absolute paths that are never recorded wherever they appear (log, index, lock, exports). */
+    const char *const *own_files;
+    size_t own_file_count;
+    /* One call per entry that cannot be recorded, and again when it could be; `why` is NULL then.
+     * May be NULL. */
+    void (*skipped)(void *context, const char *path, const char *why);
+    void *context;
+};
+/* Opens the root. NO_INPUT, PERMISSION, ARGUMENT (not a directory / not a file). */
+int qs_tree_open(const char *path, struct qr_store *store, const struct qs_tree_options *options,
+                 struct qs_tree **tree);
+void qs_tree_close(struct qs_tree *tree);
+int qs_tree_root_fd(const struct qs_tree *tree);
+
+/* What one capture found and did. */
+struct qs_capture {
+    uint64_t epoch;            /* the epoch that holds it; unchanged if nothing differed */
+    int committed;             /* 1 if a new epoch was made */
+    uint64_t entries;          /* looked at (stat) */
+    uint64_t read_files, read_bytes;
+    uint64_t created, changed, renamed, removed, attributes; /* pages */
+    uint64_t skipped;          /* entries that could not be recorded: unreadable, special, too big */
+    uint64_t unstable;         /* files that changed while being read: still to be captured */
+};
+/*
+ * One epoch. `paths` names what may have changed, relative to the root, NUL-terminated, any order,
+ * duplicates allowed; a directory stands for itself and its direct entries; with
+ * `recursive_dirs` for everything below it. paths == NULL: the whole tree.
+ * Rules of trees (docs/architecture.md): a path that existed and still exists keeps its page and is
+ * diffed; only a vanished path whose inode appears elsewhere is a rename; "unchanged" is (device,
+ * inode, size, mtime, ctime) equal and older than two clock ticks; unstable files are left as they
+ * were in the last epoch and reported through `unstable_path`.
+ * Memory is bounded whatever the size of tree or file. On failure the store is as before.
+ */
+struct qs_scope {
+    const char *const *paths;
+    size_t path_count;
+    int recursive_dirs;
+    void (*unstable_path)(void *context, const char *path);
+    /* A directory that was found and did not exist before, so that the caller can watch it. Called
+     * before the directory is listed. */
+    void (*new_directory)(void *context, const char *path, int directory_fd);
+    void *context;
+};
+int qs_capture(struct qs_tree *tree, const struct qs_scope *scope, struct qs_capture *result);
+
+/* --- the decision whether a path is recorded; the watcher asks the same question --- */
+int qs_is_recorded(struct qs_tree *tree, const char *path, int is_directory);
+/* Reads the .qallowignore files again. */
+int qs_rules_reload(struct qs_tree *tree);
+
+/* --- restore --- */
+
+struct qs_restore_options {
+    int threads;
+    int force;              /* a non-empty target is replaced (moved away only after success) */
+    uint64_t max_memory;
+    const char *only;       /* restore only this path and what is below it; NULL: all */
+    /* progress: bytes done of total; may be NULL */
+    void (*progress)(void *context, uint64_t done, uint64_t total);
+    void *context;
+    struct qb_u128 digest;  /* recorded digest of the state; checked when `only` is NULL */
+};
+struct qs_restore_result {
+    uint64_t files, directories, symlinks, bytes;
+};
+/* Writes `state` to the directory `target`: builds TARGET.qallow-tmp, verifies the digest of what
+ * was written, one syncfs, then renames. The target must not exist or be empty unless force.
+ * On failure the former target is untouched and the temporary tree is removed. */
+int qs_restore(struct qr_store *store, const struct qr_state *state, const char *target,
+               const struct qs_restore_options *options, struct qs_restore_result *result);
+
+/* In place: what has to change so that the recorded part of `target` becomes `state`. */
+enum qs_change_kind { QS_CREATE, QS_OVERWRITE, QS_DELETE, QS_ATTRIBUTES };
+struct qs_change {
+    enum qs_change_kind kind;
+    const char *path;
+    int changed_since; /* the file differs from the newest epoch: somebody changed it unrecorded */
+};
+/* dry run: calls visit for each change in path order. */
+int qs_restore_plan(struct qs_tree *target, const struct qr_state *state,
+                    int (*visit)(void *context, const struct qs_change *change), void *context);
+/* Does it: the present state has been saved as an epoch by the caller; each file is replaced
+ * atomically; a journal (TARGET/.qallow-restore) makes an interrupted one resumable (run again) or
+ * undoable. Names that were never recorded are never deleted. */
+int qs_restore_in_place(struct qs_tree *target, const struct qr_state *state, uint64_t epoch,
+                        const struct qs_restore_options *options,
+                        struct qs_restore_result *result);
+/* Reads the journal of an interrupted restore: the epoch it was going to, and the epoch saved
+ * before it. 1 if there is one, 0 if not, or an error. */
+int qs_restore_pending(const char *target, uint64_t *to_epoch, uint64_t *saved_epoch);
+
+#endif
