@@ -2,8 +2,7 @@
 /*
  * A batch: records of one transaction on their way to the log, built by any one thread away from
  * all locks (diff, encode, digest and compression happen here), then handed to qr_txn_append in the
- * ordered section. A batch is a list of frame bodies of at most 1 MiB and one sum: by how much its
- * records change the state digest.
+ * ordered section. It is a list of frame bodies of at most 1 MiB.
  */
 #ifndef QR_BATCH_H
 #define QR_BATCH_H
@@ -29,9 +28,8 @@ struct qr_attributes {
     uint16_t extra_length;
 };
 
-/* Records. Each keeps the batch's digest sum right; `page` arguments are the page as it is before
- * the record (read under the store's read lock or by its only writer), never changed here.
- * All return 0, QALLOW_E_NO_MEMORY, or QALLOW_E_LIMIT. */
+/* Records. They are checked when they are applied (qr_txn_append), not here. All return 0,
+ * QALLOW_E_NO_MEMORY, or QALLOW_E_LIMIT. */
 int qr_batch_page_create(struct qr_batch *batch, uint64_t id, uint64_t parent, const void *name,
                          size_t name_length, enum qr_kind kind,
                          const struct qr_attributes *attributes);
@@ -42,17 +40,16 @@ int qr_batch_page_rename(struct qr_batch *batch, uint64_t id, uint64_t parent, c
 int qr_batch_page_free(struct qr_batch *batch, uint64_t id);
 
 /* The content change of one page, streamed: begin, any number of edits calls, end. Edits ascend
- * over all calls together; their literal bytes are only read during the call. */
+ * over all calls together; their literal bytes are only read during the call. base_id names the
+ * page whose content (at this point of the log) is the old one: 0 for the page itself. old_or_null:
+ * the whole old content if it is in memory (lets the encoder write small gaps out). */
 int qr_batch_delta_begin(struct qr_batch *batch, uint64_t id, uint64_t base_id, uint64_t old_size,
                          uint64_t new_size);
 int qr_batch_delta_edits(struct qr_batch *batch, struct qr_edits *edits,
                          const uint8_t *old_or_null);
-int qr_batch_delta_end(struct qr_batch *batch);
-
-/* Adds to / subtracts from the digest sum the cells of content bytes; the caller streams the
- * changed cells of old (subtract) and new content (add). */
-void qr_batch_digest_add(struct qr_batch *batch, struct qb_u128 sum);
-void qr_batch_digest_subtract(struct qr_batch *batch, struct qb_u128 sum);
+/* content_sum: the sum over all cells of the new content (qr_page.content_sum of a page): the old
+ * sum, less the terms of the changed cells before, plus those after; see qb_kernels.hash_cells. */
+int qr_batch_delta_end(struct qr_batch *batch, struct qb_u128 content_sum);
 
 /* Finishes the open frame (compresses it). Called by the worker so that it happens off the ordered
  * section; qr_txn_append does it otherwise. */

@@ -56,6 +56,7 @@ struct qr_page {
     uint64_t parent;  /* page id of the directory; 0 for a root */
     uint64_t size;    /* bytes of content */
     uint64_t version; /* epoch that last changed it */
+    struct qb_u128 content_sum; /* sum of the cells' digest terms (hash_cells with qr_page_seed) */
     char *name;       /* name_length bytes and a NUL; any byte but '/' and NUL for kinds of a tree */
     struct qr_piece *pieces; /* `piece_count` of them; points to inline_piece when there is one */
     struct qr_piece inline_piece;
@@ -103,7 +104,8 @@ int64_t qr_page_path(const struct qr_state *state, const struct qr_page *page, c
 
 /* Seed of a page's cells. */
 uint64_t qr_page_seed(uint64_t id);
-/* The term for a page's existence, kind, size, name and attributes. */
+/* The term for a page's existence, kind, size, name and attributes. The digest of a state is the
+ * sum of qr_page_term(page) + page->content_sum over its pages. */
 struct qb_u128 qr_page_term(const struct qr_page *page);
 
 #endif

@@ -191,6 +191,7 @@ struct qr_record {
     int first, last;             /* parts of one content change */
     uint64_t base;               /* page whose content is the old one; 0: itself */
     uint64_t old_size, new_size; /* of the first part */
+    struct qb_u128 content_sum;  /* of the new content; with the last part */
     const uint8_t *operations;
     size_t operations_length;
     uint64_t operations_body_offset; /* of operations in the frame's body */
