@@ -20,10 +20,15 @@ int qr_fail_errno(int err, const char *format, ...) __attribute__((format(printf
 const char *qr_quote(const void *name, unsigned long length);
 const char *qr_quotez(const char *name);
 
-/* For our own mistakes. A failed one calls the handler (default: print and abort in the tests and
- * the command, see qr_assert_failed) -- it never returns. Stays on in release builds. */
+/* For our own mistakes: an invariant of ours does not hold. Stays on in release builds and never
+ * returns. The library itself prints nothing: the handler (the command and the tests install one)
+ * says what failed and leaves by exiting or a long jump; without a handler, or if it returns, the
+ * process is aborted, because to go on would be to write wrong data. */
 #define qr_assert(cond) \
     ((cond) ? (void)0 : qr_assert_failed(#cond, __FILE__, __LINE__))
 _Noreturn void qr_assert_failed(const char *cond, const char *file, int line);
+typedef void (*qr_assert_handler)(const char *cond, const char *file, int line);
+/* NULL removes the handler. Thread-safety: safe. */
+void qr_set_assert_handler(qr_assert_handler handler);
 
 #endif
