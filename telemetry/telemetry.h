@@ -48,13 +48,13 @@ enum qt_metric {
 void qt_add(enum qt_metric metric, uint64_t amount);
 void qt_set(enum qt_metric metric, uint64_t value);
 void qt_observe_ns(enum qt_metric histogram, uint64_t nanoseconds);
-uint64_t qt_get(enum qt_metric metric);
+uint64_t qt_get(enum qt_metric metric); /* of a histogram: how many were observed */
 void qt_reset(void);
 
 /* The CSV writer: appends rows for every metric to `path`; the header goes in once; a file with
  * another header is renamed to PATH.1 (.2, ...) first. Writes are whole lines; a failed write is
- * reported once by qt_csv_write's result (negative errno), never fatal to the caller.
- * Not thread-safe; one writer. */
+ * reported once by qt_csv_write's result (negative errno), never fatal to the caller. A path that
+ * another process writes is -EBUSY. Not thread-safe; one writer. */
 struct qt_csv;
 int qt_csv_open(const char *path, struct qt_csv **csv);
 int qt_csv_write(struct qt_csv *csv);

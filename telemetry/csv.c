@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * CSV in long form: one row per value, so that a new metric is a new row and never a new column.
+ *
+ *     time,metric,label,value,unit
+ *     2026-01-31T23:59:59.123Z,log_commits_total,,17,1
+ *     2026-01-31T23:59:59.123Z,log_sync_seconds,p99,0.004194303,seconds
+ *
+ * Times are RFC 3339 in UTC. A counter or a gauge is one row with an empty label; a histogram is
+ * one row for each of count, sum, p50, p90, p99 and max. No field can contain a comma, a quote or
+ * a newline (a test holds that), so RFC 4180 never asks for quotes.
+ */
+#include <stdio.h>
+#include <time.h>
+
+#include "telemetry/encoder.h"
+
+static void add_row(struct qt_text *text, const char *time, const struct qt_description *metric,
+                    const char *label, uint64_t value, const char *unit)
+{
+    qt_text_add(text, "%s,%s,%s,", time, metric->name, label);
+    qt_text_add_value(text, unit, value);
+    qt_text_add(text, ",%s\n", unit);
+}
+
+static void add_histogram(struct qt_text *text, const char *time,
+                          const struct qt_description *metric, const struct qt_reading *reading)
+{
+    add_row(text, time, metric, "count", reading->count, "1");
+    add_row(text, time, metric, "sum", reading->value, metric->unit);
+    add_row(text, time, metric, "p50", qt_quantile(reading, 500), metric->unit);
+    add_row(text, time, metric, "p90", qt_quantile(reading, 900), metric->unit);
+    add_row(text, time, metric, "p99", qt_quantile(reading, 990), metric->unit);
+    add_row(text, time, metric, "max", reading->max, metric->unit);
+}
+
+static void encode(struct qt_text *text, int64_t time_ns)
+{
+    char date[32], time[64];
+    time_t seconds = (time_t)(time_ns / 1000000000);
+    struct tm utc;
+    struct qt_reading reading;
+
+    gmtime_r(&seconds, &utc);
+    strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &utc);
+    snprintf(time, sizeof time, "%s.%03dZ", date, (int)(time_ns / 1000000 % 1000));
+    for (unsigned m = 0; m < QT_METRIC_COUNT; m++) {
+        const struct qt_description *metric = &qt_descriptions[m];
+        qt_read(m, &reading);
+        if (metric->kind == QT_HISTOGRAM)
+            add_histogram(text, time, metric, &reading);
+        else
+            add_row(text, time, metric, "", reading.value, metric->unit);
+    }
+}
+
+const struct qt_encoder qt_encoder_csv = {
+    .header = "time,metric,label,value,unit\n",
+    .encode = encode,
+};

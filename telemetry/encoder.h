@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The seam between the metrics and the formats they are written in. An encoder turns one pass over
+ * the table (qt_descriptions, qt_read) into text; where the text goes is not its business. CSV is
+ * the first; another format is one more file with one more struct qt_encoder.
+ */
+#ifndef QT_ENCODER_H
+#define QT_ENCODER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "telemetry/telemetry.h"
+
+struct qt_description {
+    const char *name, *unit, *help;
+    enum qt_kind kind;
+};
+extern const struct qt_description qt_descriptions[QT_METRIC_COUNT];
+
+/* Histograms count nanoseconds in buckets of eight per power of two, so that a bucket's upper
+ * bound is at most 12.5 % above what was observed. */
+enum { QT_BUCKETS = 496 };
+uint64_t qt_bucket_upper(unsigned bucket); /* the largest value that falls into it */
+
+/* One metric at one moment. Updates that happen during the reading may be in some of the numbers
+ * and not in others. */
+struct qt_reading {
+    uint64_t value; /* counter or gauge; for a histogram the sum */
+    uint64_t count, max;
+    uint64_t buckets[QT_BUCKETS];
+};
+void qt_read(enum qt_metric metric, struct qt_reading *reading);
+/* An upper bound of the value below which `permille` of the observations lie; 0 if there are
+ * none. */
+uint64_t qt_quantile(const struct qt_reading *reading, unsigned permille);
+
+/* Text being built. Zero-initialise, free with qt_text_finish. After a failed allocation `failed`
+ * is set and further additions do nothing. */
+struct qt_text {
+    char *bytes;
+    size_t length, capacity;
+    int failed;
+};
+void qt_text_add(struct qt_text *text, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+void qt_text_finish(struct qt_text *text);
+/* A value as its unit wants it: seconds from nanoseconds with nine decimals, else the integer. */
+void qt_text_add_value(struct qt_text *text, const char *unit, uint64_t value);
+
+struct qt_encoder {
+    const char *header; /* first line of a file in this format, with its newline; "" for none */
+    /* Appends the whole table as of `time_ns` (since 1970). */
+    void (*encode)(struct qt_text *text, int64_t time_ns);
+};
+extern const struct qt_encoder qt_encoder_csv;
+
+#endif
