@@ -1,0 +1,497 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Tests of the metrics, the CSV encoder and its file, the throttled lines, and the table in
+ * docs/telemetry.md. `telemetry --print-table` prints that table.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "telemetry/encoder.h"
+
+static const char *document; /* path of docs/telemetry.md */
+static char directory[] = "/tmp/qallow-telemetry-XXXXXX";
+
+static const char *in_directory(const char *name)
+{
+    static char paths[4][256];
+    static unsigned next;
+    char *path = paths[next++ % 4];
+    snprintf(path, sizeof paths[0], "%s/%s", directory, name);
+    return path;
+}
+
+/* The whole file, NUL-terminated; the caller frees it. NULL if it cannot be read. */
+static char *slurp(const char *path)
+{
+    FILE *file = fopen(path, "rb");
+    size_t capacity = 1 << 20, length;
+    char *text = malloc(capacity);
+    if (!file || !text) {
+        free(text);
+        if (file)
+            fclose(file);
+        return NULL;
+    }
+    length = fread(text, 1, capacity - 1, file);
+    text[length] = 0;
+    fclose(file);
+    return text;
+}
+
+static void spill(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(text, 1, strlen(text), file), strlen(text));
+    assert_int_equal(fclose(file), 0);
+}
+
+static size_t count_lines(const char *text)
+{
+    size_t lines = 0;
+    for (; *text; text++)
+        lines += *text == '\n';
+    return lines;
+}
+
+/* Rows of one write. */
+static size_t rows(void)
+{
+    size_t count = 0;
+    for (unsigned m = 0; m < QT_METRIC_COUNT; m++)
+        count += qt_descriptions[m].kind == QT_HISTOGRAM ? 6 : 1;
+    return count;
+}
+
+/* --- metrics --- */
+
+static void *add_many(void *unused)
+{
+    (void)unused;
+    for (unsigned i = 0; i < 100000; i++) {
+        qt_add(QT_LOG_BYTES, 3);
+        qt_observe_ns(QT_SETTLE_SECONDS, i);
+    }
+    return NULL;
+}
+
+static void updates_from_threads_all_count(void **state)
+{
+    pthread_t threads[4];
+    struct qt_reading reading;
+    qt_reset();
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, add_many, NULL), 0);
+    for (unsigned i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(qt_get(QT_LOG_BYTES), 1200000);
+    assert_int_equal(qt_get(QT_SETTLE_SECONDS), 400000);
+    qt_read(QT_SETTLE_SECONDS, &reading);
+    assert_int_equal(reading.max, 99999);
+    assert_int_equal(reading.value, UINT64_C(4) * 99999 * 100000 / 2);
+    qt_reset();
+    assert_int_equal(qt_get(QT_LOG_BYTES), 0);
+    assert_int_equal(qt_get(QT_SETTLE_SECONDS), 0);
+}
+
+static int by_value(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Quantiles against sorting, over values of all magnitudes. */
+static void quantiles_bound_the_true_ones(void **state)
+{
+    enum { COUNT = 5000 };
+    static const unsigned permilles[] = {1, 10, 500, 900, 990, 999, 1000};
+    static uint64_t values[COUNT];
+    const char *given = getenv("QALLOW_SEED");
+    uint64_t seed = given ? strtoull(given, NULL, 0) : 20260131, x = seed | 1;
+    struct qt_reading reading;
+
+    print_message("seed %llu\n", (unsigned long long)seed);
+    qt_reset();
+    for (unsigned i = 0; i < COUNT; i++) {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        values[i] = x >> (x % 64);
+        qt_observe_ns(QT_LOG_SYNC_SECONDS, values[i]);
+    }
+    qsort(values, COUNT, sizeof values[0], by_value);
+    qt_read(QT_LOG_SYNC_SECONDS, &reading);
+    for (unsigned i = 0; i < sizeof permilles / sizeof permilles[0]; i++) {
+        uint64_t exact = values[(COUNT * permilles[i] + 999) / 1000 - 1];
+        uint64_t bound = qt_quantile(&reading, permilles[i]);
+        assert_true(bound >= exact);
+        assert_true(bound - exact <= exact / 8);
+    }
+    assert_int_equal(reading.max, values[COUNT - 1]);
+}
+
+static void buckets_touch_without_gap(void **state)
+{
+    uint64_t next = 0;
+    qt_reset();
+    for (unsigned b = 0; b < QT_BUCKETS; b++) {
+        struct qt_reading reading;
+        uint64_t upper = qt_bucket_upper(b);
+        assert_true(upper >= next);
+        qt_observe_ns(QT_LOG_SYNC_SECONDS, next); /* both ends of the bucket land in it */
+        qt_observe_ns(QT_LOG_SYNC_SECONDS, upper);
+        qt_read(QT_LOG_SYNC_SECONDS, &reading);
+        assert_int_equal(reading.buckets[b], 2);
+        next = upper + 1;
+    }
+    assert_int_equal(next, 0); /* the last bucket ends at 2^64 - 1 */
+}
+
+static void an_empty_histogram_has_zero_quantiles(void **state)
+{
+    struct qt_reading reading;
+    qt_reset();
+    qt_read(QT_LOG_SYNC_SECONDS, &reading);
+    assert_int_equal(qt_quantile(&reading, 990), 0);
+}
+
+/* --- the table --- */
+
+static int is_plain(const char *text, const char *allowed)
+{
+    return *text && strspn(text, allowed) == strlen(text);
+}
+
+static void names_need_no_quotes(void **state)
+{
+    static const char *const letters = "abcdefghijklmnopqrstuvwxyz_";
+    for (unsigned i = 0; i < QT_METRIC_COUNT; i++) {
+        const struct qt_description *d = &qt_descriptions[i];
+        assert_true(is_plain(d->name, letters));
+        assert_true(!strcmp(d->unit, "bytes") || !strcmp(d->unit, "seconds") ||
+                    !strcmp(d->unit, "1"));
+        assert_null(strpbrk(d->help, "|\n"));
+        assert_true(d->kind != QT_HISTOGRAM || !strcmp(d->unit, "seconds"));
+        for (unsigned j = 0; j < i; j++)
+            assert_string_not_equal(d->name, qt_descriptions[j].name);
+    }
+}
+
+static void print_table(FILE *out)
+{
+    static const char *const kinds[] = {"counter", "gauge", "histogram"};
+    fputs("| metric | unit | kind | meaning |\n|---|---|---|---|\n", out);
+    for (unsigned i = 0; i < QT_METRIC_COUNT; i++) {
+        const struct qt_description *d = &qt_descriptions[i];
+        fprintf(out, "| `%s` | %s | %s | %s |\n", d->name, d->unit, kinds[d->kind], d->help);
+    }
+}
+
+static void the_document_shows_the_table(void **state)
+{
+    static const char begin[] = "<!-- metrics begin -->\n", end[] = "<!-- metrics end -->";
+    char *expected = NULL, *text = slurp(document), *from, *to;
+    size_t size;
+    FILE *memory = open_memstream(&expected, &size);
+
+    assert_non_null(text);
+    print_table(memory);
+    fclose(memory);
+    from = strstr(text, begin);
+    assert_non_null(from);
+    from += sizeof begin - 1;
+    to = strstr(from, end);
+    assert_non_null(to);
+    *to = 0;
+    assert_string_equal(from, expected);
+    free(text);
+    free(expected);
+}
+
+/* --- CSV --- */
+
+/* Every row is read back by position and compared with the metric it must be. */
+static void csv_rows_have_the_values(void **state)
+{
+    struct qt_text text = {0};
+    const char *at;
+    qt_reset();
+    qt_add(QT_LOG_BYTES, UINT64_MAX);
+    qt_set(QT_WATCHES, 7);
+    qt_add(QT_WORKER_BUSY_SECONDS, 1000000001);
+    qt_observe_ns(QT_LOG_SYNC_SECONDS, 2500000000);
+    qt_encoder_csv.encode(&text, INT64_C(1769903999123456789));
+    assert_int_equal(text.failed, 0);
+    assert_int_equal(count_lines(text.bytes), rows());
+
+    at = text.bytes;
+    for (unsigned m = 0; m < QT_METRIC_COUNT; m++) {
+        char start[128];
+        unsigned lines = qt_descriptions[m].kind == QT_HISTOGRAM ? 6 : 1;
+        snprintf(start, sizeof start, "2026-01-31T23:59:59.123Z,%s,", qt_descriptions[m].name);
+        for (unsigned i = 0; i < lines; i++) {
+            assert_memory_equal(at, start, strlen(start));
+            at = strchr(at, '\n') + 1;
+        }
+    }
+    assert_non_null(strstr(text.bytes, ",log_bytes_total,,18446744073709551615,bytes\n"));
+    assert_non_null(strstr(text.bytes, ",watches,,7,1\n"));
+    assert_non_null(strstr(text.bytes, ",worker_busy_seconds_total,,1.000000001,seconds\n"));
+    assert_non_null(strstr(text.bytes, ",log_sync_seconds,count,1,1\n"));
+    assert_non_null(strstr(text.bytes, ",log_sync_seconds,sum,2.500000000,seconds\n"));
+    assert_non_null(strstr(text.bytes, ",log_sync_seconds,p50,2.500000000,seconds\n"));
+    assert_non_null(strstr(text.bytes, ",log_sync_seconds,max,2.500000000,seconds\n"));
+    assert_non_null(strstr(text.bytes, ",log_commit_seconds,p99,0.000000000,seconds\n"));
+    qt_text_finish(&text);
+}
+
+static struct qt_csv *open_ok(const char *path)
+{
+    struct qt_csv *csv;
+    assert_int_equal(qt_csv_open(path, &csv), 0);
+    return csv;
+}
+
+static void check_file(const char *path, size_t writes)
+{
+    char *text = slurp(path);
+    size_t header = strlen(qt_encoder_csv.header);
+    assert_non_null(text);
+    assert_memory_equal(text, qt_encoder_csv.header, header);
+    assert_null(strstr(text + header, "time,metric"));
+    assert_int_equal(count_lines(text), 1 + writes * rows());
+    assert_int_equal(text[strlen(text) - 1], '\n');
+    free(text);
+}
+
+static void the_header_goes_in_once(void **state)
+{
+    const char *path = in_directory("once.csv");
+    for (unsigned i = 0; i < 3; i++) {
+        struct qt_csv *csv = open_ok(path);
+        assert_int_equal(qt_csv_write(csv), 0);
+        qt_csv_close(csv);
+    }
+    check_file(path, 3);
+}
+
+static void another_header_is_moved_aside(void **state)
+{
+    const char *path = in_directory("other.csv");
+    static const char *const others[] = {"a,b,c\n1,2,3\n", "time,metric,label\n", "x"};
+    char *text;
+    for (unsigned i = 0; i < 3; i++) {
+        spill(path, others[i]);
+        struct qt_csv *csv = open_ok(path);
+        assert_int_equal(qt_csv_write(csv), 0);
+        qt_csv_close(csv);
+        check_file(path, 1);
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "other.csv.%u", i + 1);
+        text = slurp(in_directory(name));
+        assert_non_null(text);
+        assert_string_equal(text, others[i]);
+        free(text);
+    }
+}
+
+static void an_incomplete_last_line_goes(void **state)
+{
+    const char *path = in_directory("cut.csv");
+    struct qt_csv *csv = open_ok(path);
+    struct stat status;
+    char *text;
+    qt_csv_write(csv);
+    qt_csv_close(csv);
+    text = slurp(path);
+    /* Cut it at every length that leaves the header: only whole lines may be left. */
+    for (size_t n = strlen(text); n >= strlen(qt_encoder_csv.header); n -= 7) {
+        char *part = strndup(text, n), *last;
+        spill(path, part);
+        csv = open_ok(path);
+        qt_csv_close(csv);
+        last = strrchr(part, '\n');
+        assert_int_equal(stat(path, &status), 0);
+        assert_int_equal(status.st_size, last + 1 - part);
+        free(part);
+    }
+    free(text);
+}
+
+static void a_second_writer_is_refused(void **state)
+{
+    const char *path = in_directory("two.csv");
+    struct qt_csv *first = open_ok(path), *second;
+    assert_int_equal(qt_csv_open(path, &second), -EBUSY);
+    assert_null(second);
+    qt_csv_close(first);
+    qt_csv_close(open_ok(path));
+}
+
+static void a_file_moved_away_is_begun_anew(void **state)
+{
+    const char *path = in_directory("moved.csv"), *away = in_directory("moved.csv.old");
+    struct qt_csv *csv = open_ok(path);
+    assert_int_equal(qt_csv_write(csv), 0);
+    assert_int_equal(rename(path, away), 0);
+    assert_int_equal(qt_csv_write(csv), 0);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(qt_csv_write(csv), 0);
+    qt_csv_close(csv);
+    check_file(away, 1);
+    check_file(path, 1);
+}
+
+/* A limit on the file's size stands in for a full disk: the write stops in the middle. */
+static void a_full_disk_leaves_whole_lines(void **state)
+{
+    const char *path = in_directory("full.csv");
+    struct qt_csv *csv = open_ok(path);
+    struct rlimit old, limit;
+    struct stat status;
+    assert_int_equal(qt_csv_write(csv), 0);
+    assert_int_equal(stat(path, &status), 0);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    limit = old;
+    limit.rlim_cur = (rlim_t)status.st_size + 100;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    assert_int_equal(qt_csv_write(csv), -EFBIG);
+    check_file(path, 1);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    assert_int_equal(qt_csv_write(csv), 0);
+    qt_csv_close(csv);
+    check_file(path, 2);
+}
+
+static void opening_nonsense_fails(void **state)
+{
+    struct qt_csv *csv;
+    assert_int_equal(qt_csv_open(directory, &csv), -EISDIR);
+    assert_int_equal(qt_csv_open(in_directory("none/x.csv"), &csv), -ENOENT);
+    assert_null(csv);
+    qt_csv_close(NULL);
+}
+
+/* --- lines --- */
+
+/* Runs qt_log_at with stderr in a file and returns what came out. */
+static char *said(struct qt_throttle *site, enum qt_level level, const char *text)
+{
+    const char *path = in_directory("stderr");
+    int saved = dup(STDERR_FILENO);
+    int file = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    assert_true(file >= 0 && saved >= 0);
+    dup2(file, STDERR_FILENO);
+    qt_log_at(site, level, "%s", text);
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    close(file);
+    return slurp(path);
+}
+
+static void expect_said(struct qt_throttle *site, enum qt_level level, const char *text,
+                        const char *expected)
+{
+    char *out = said(site, level, text);
+    assert_string_equal(out, expected);
+    free(out);
+}
+
+static void lines_are_throttled_and_counted(void **state)
+{
+    struct qt_throttle site = {0}, other = {0};
+    expect_said(&site, QT_WARN, "first", "qallow: first\n");
+    for (unsigned i = 0; i < 41; i++)
+        expect_said(&site, QT_WARN, "again", "");
+    expect_said(&other, QT_WARN, "another site", "qallow: another site\n");
+    site.last_ns -= 1000000000; /* as if a second had passed */
+    expect_said(&site, QT_WARN, "later", "qallow: later (suppressed 41)\n");
+    site.last_ns -= 1000000000;
+    expect_said(&site, QT_WARN, "last", "qallow: last\n");
+}
+
+static void levels_are_respected(void **state)
+{
+    struct qt_throttle a = {0}, b = {0};
+    qt_log_level_set(QT_WARN);
+    expect_said(&a, QT_INFO, "no", "");
+    expect_said(&b, QT_ERROR, "yes", "qallow: yes\n");
+    qt_log_level_set(QT_QUIET);
+    b.last_ns = 0;
+    expect_said(&b, QT_ERROR, "no", "");
+    qt_log_level_set(QT_INFO);
+    expect_said(&a, QT_INFO, "now", "qallow: now\n"); /* what no level wanted is not counted */
+}
+
+static void lines_are_safe_and_bounded(void **state)
+{
+    struct qt_throttle a = {0}, b = {0};
+    char big[10000], *out;
+    expect_said(&a, QT_WARN, "x\033[2J\ny\177", "qallow: x?[2J?y?\n");
+    memset(big, 'b', sizeof big - 1);
+    big[sizeof big - 1] = 0;
+    out = said(&b, QT_WARN, big);
+    assert_true(strlen(out) > 4000 && strlen(out) < 4096);
+    assert_string_equal(out + strlen(out) - 4, "...\n");
+    assert_int_equal(count_lines(out), 1);
+    free(out);
+}
+
+static int make_directory(void **state) { return mkdtemp(directory) ? 0 : -1; }
+
+static int remove_directory(void **state)
+{
+    char command[300];
+    snprintf(command, sizeof command, "rm -rf '%s'", directory);
+    return system(command);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(updates_from_threads_all_count),
+        cmocka_unit_test(quantiles_bound_the_true_ones),
+        cmocka_unit_test(buckets_touch_without_gap),
+        cmocka_unit_test(an_empty_histogram_has_zero_quantiles),
+        cmocka_unit_test(names_need_no_quotes),
+        cmocka_unit_test(the_document_shows_the_table),
+        cmocka_unit_test(csv_rows_have_the_values),
+        cmocka_unit_test(the_header_goes_in_once),
+        cmocka_unit_test(another_header_is_moved_aside),
+        cmocka_unit_test(an_incomplete_last_line_goes),
+        cmocka_unit_test(a_second_writer_is_refused),
+        cmocka_unit_test(a_file_moved_away_is_begun_anew),
+        cmocka_unit_test(a_full_disk_leaves_whole_lines),
+        cmocka_unit_test(opening_nonsense_fails),
+        cmocka_unit_test(lines_are_throttled_and_counted),
+        cmocka_unit_test(levels_are_respected),
+        cmocka_unit_test(lines_are_safe_and_bounded),
+    };
+    if (argc == 2 && strcmp(argv[1], "--print-table") == 0) {
+        print_table(stdout);
+        return 0;
+    }
+    if (argc != 2) {
+        fputs("usage: telemetry docs/telemetry.md | --print-table\n", stderr);
+        return 2;
+    }
+    document = argv[1];
+    signal(SIGXFSZ, SIG_IGN);
+    return cmocka_run_group_tests(tests, make_directory, remove_directory);
+}
