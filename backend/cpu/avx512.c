@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The kernels for AVX-512 (F, BW, VL, DQ, VBMI2): a block is one vector and a mask is a mask
+ * register, so every block operation is one or two instructions. VPEXPANDB and VPCOMPRESSB are used
+ * on registers: to memory they are microcoded on Zen 4.
+ *
+ * The tests compile this file a second time with emulated intrinsics (tests/kernels), so that its
+ * logic is checked on machines without AVX-512 too.
+ */
+#ifdef QB_EMULATED_AVX512
+#include "emulated_avx512.h"
+#else
+#include <immintrin.h>
+#endif
+
+#include "backend/cpu/block.h"
+#include "backend/cpu/versions.h"
+
+static inline __m512i load(const uint8_t *p) { return _mm512_loadu_si512(p); }
+
+static inline uint64_t block_differs(const uint8_t *a, const uint8_t *b)
+{
+    return _mm512_cmpneq_epi8_mask(load(a), load(b));
+}
+
+static inline bool group_equal(const uint8_t *a, const uint8_t *b)
+{
+    __m512i differs = _mm512_xor_si512(load(a), load(b));
+    for (size_t i = BLOCK; i < GROUP; i += BLOCK)
+        differs = _mm512_or_si512(differs, _mm512_xor_si512(load(a + i), load(b + i)));
+    return _mm512_test_epi64_mask(differs, differs) == 0;
+}
+
+static inline bool group_zero(const uint8_t *p)
+{
+    __m512i any = load(p);
+    for (size_t i = BLOCK; i < GROUP; i += BLOCK)
+        any = _mm512_or_si512(any, load(p + i));
+    return _mm512_test_epi64_mask(any, any) == 0;
+}
+
+static inline void block_expand(uint8_t *page, uint64_t mask, const uint8_t *payload)
+{
+    _mm512_storeu_si512(page, _mm512_mask_expand_epi8(load(page), mask, load(payload)));
+}
+
+static inline void block_compress(uint8_t *payload, const uint8_t *page, uint64_t mask)
+{
+    _mm512_storeu_si512(payload, _mm512_maskz_compress_epi8(mask, load(page)));
+}
+
+#include "backend/cpu/apply.h"
+#include "backend/cpu/diff.h"
+#include "backend/cpu/hash.h"
+
+void qb_init_avx512(struct qb_kernels *table)
+{
+    table->is_zero = is_zero;
+    table->common_prefix = common_prefix;
+    table->common_suffix = common_suffix;
+    table->diff_runs = diff_runs;
+    table->diff_mask = diff_mask;
+    table->apply_mask = apply_mask;
+    table->pack_mask = pack_mask;
+    table->apply_runs = apply_runs;
+    table->hash_cells = hash_cells;
+    table->hash64 = hash64;
+    table->name = "avx512";
+}

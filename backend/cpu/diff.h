@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The comparing kernels over blocks, compiled once per instruction set: is_zero, common_prefix,
+ * common_suffix, diff_runs, diff_mask. The including file provides
+ *
+ *     uint64_t block_differs(a, b)   bit i = (a[i] != b[i]), for BLOCK bytes
+ *     bool group_equal(a, b)         whether GROUP bytes are equal
+ *     bool group_zero(p)             whether GROUP bytes are zero
+ *
+ * Equal bytes are passed over a group at a time, at the speed of memcmp; where something differs,
+ * the 64-bit mask of a block answers every question with a few bit operations. A last block of
+ * fewer than BLOCK bytes is read as the block that ends where the buffer ends, so nothing outside
+ * is touched.
+ */
+#ifndef QB_CPU_DIFF_H
+#define QB_CPU_DIFF_H
+
+#include "backend/cpu/block.h"
+
+/* The mask of a[at..n) against b[at..n), fewer than BLOCK bytes. */
+static inline uint64_t tail_differs(const uint8_t *a, const uint8_t *b, size_t at, size_t n)
+{
+    if (at == n)
+        return 0;
+    if (n >= BLOCK)
+        return block_differs(a + n - BLOCK, b + n - BLOCK) >> (BLOCK - (n - at));
+    uint8_t x[BLOCK] = {0}, y[BLOCK] = {0};
+    memcpy(x, a + at, n - at);
+    memcpy(y, b + at, n - at);
+    return block_differs(x, y);
+}
+
+/* The mask of the first n < BLOCK bytes of buffers that hold `whole` bytes. */
+static inline uint64_t head_differs(const uint8_t *a, const uint8_t *b, size_t n, size_t whole)
+{
+    if (n == 0)
+        return 0;
+    return whole >= BLOCK ? block_differs(a, b) & low_bits(n) : tail_differs(a, b, 0, n);
+}
+
+static int is_zero(const void *p, size_t n)
+{
+    static const uint8_t zeroes[BLOCK];
+    const uint8_t *bytes = p;
+    size_t at = 0;
+    for (; n - at >= GROUP; at += GROUP) {
+        if (!group_zero(bytes + at))
+            return 0;
+    }
+    for (; n - at >= BLOCK; at += BLOCK) {
+        if (block_differs(bytes + at, zeroes) != 0)
+            return 0;
+    }
+    uint8_t rest[BLOCK] = {0};
+    memcpy(rest, bytes + at, n - at);
+    return block_differs(rest, zeroes) == 0;
+}
+
+static size_t common_prefix(const void *a, const void *b, size_t n)
+{
+    const uint8_t *x = a, *y = b;
+    size_t at = 0;
+    while (n - at >= GROUP && group_equal(x + at, y + at))
+        at += GROUP;
+    for (; n - at >= BLOCK; at += BLOCK) {
+        uint64_t differs = block_differs(x + at, y + at);
+        if (differs != 0)
+            return at + lowest_bit(differs);
+    }
+    uint64_t differs = tail_differs(x, y, at, n);
+    return differs != 0 ? at + lowest_bit(differs) : n;
+}
+
+static size_t common_suffix(const void *a, const void *b, size_t n)
+{
+    const uint8_t *x = a, *y = b;
+    size_t left = n; /* bytes not yet known to be equal, counted from the front */
+    while (left >= GROUP && group_equal(x + left - GROUP, y + left - GROUP))
+        left -= GROUP;
+    for (; left >= BLOCK; left -= BLOCK) {
+        uint64_t differs = block_differs(x + left - BLOCK, y + left - BLOCK);
+        if (differs != 0)
+            return n - left + BLOCK - 1 - highest_bit(differs);
+    }
+    uint64_t differs = head_differs(x, y, left, n);
+    return differs != 0 ? n - 1 - highest_bit(differs) : n;
+}
+
+/* Bit i is set where `gap` clear bits of mask begin; only those that end within the mask count. */
+static inline uint64_t clear_runs(uint64_t mask, size_t gap)
+{
+    if (gap >= BLOCK)
+        return 0;
+    uint64_t clear = ~mask;
+    for (size_t have = 1, step; have < gap; have += step) {
+        step = have < gap - have ? have : gap - have;
+        clear &= clear >> step;
+    }
+    return clear;
+}
+
+/* The runs found so far; the last one is open: a difference less than `gap` behind it extends it.
+ */
+struct run_list {
+    struct qb_run *runs;
+    size_t count, max, gap;
+    size_t end; /* of the last run */
+};
+
+/* Adds the runs of one block; false if there is no room for the next one. */
+static inline bool add_runs(struct run_list *list, uint64_t differs, size_t at)
+{
+    uint64_t gaps = clear_runs(differs, list->gap);
+    while (differs != 0) {
+        unsigned first = lowest_bit(differs);
+        uint64_t gaps_behind = gaps >> first << first;
+        unsigned end = gaps_behind ? lowest_bit(gaps_behind) : highest_bit(differs) + 1;
+        if (list->count > 0 && at + first - list->end < list->gap) {
+            struct qb_run *last = &list->runs[list->count - 1];
+            last->length = at + end - last->offset;
+        } else if (list->count < list->max) {
+            list->runs[list->count++] = (struct qb_run){at + first, end - first};
+        } else {
+            return false;
+        }
+        list->end = at + end;
+        differs &= ~low_bits(end);
+    }
+    return true;
+}
+
+static size_t diff_runs(const void *a, const void *b, size_t n, size_t gap, struct qb_run *runs,
+                        size_t max, size_t *scanned)
+{
+    const uint8_t *x = a, *y = b;
+    struct run_list list = {.runs = runs, .max = max, .gap = gap};
+    size_t at = 0;
+    bool room = true;
+    while (room && n - at >= GROUP) {
+        if (group_equal(x + at, y + at)) {
+            at += GROUP;
+            continue;
+        }
+        for (size_t end = at + GROUP; room && at < end; at += BLOCK)
+            room = add_runs(&list, block_differs(x + at, y + at), at);
+    }
+    for (; room && n - at >= BLOCK; at += BLOCK)
+        room = add_runs(&list, block_differs(x + at, y + at), at);
+    if (room)
+        room = add_runs(&list, tail_differs(x, y, at, n), at);
+    *scanned = room ? n : list.end;
+    return list.count;
+}
+
+static size_t diff_mask(const void *a, const void *b, size_t n, uint8_t *mask)
+{
+    const uint8_t *x = a, *y = b;
+    size_t count = 0, at = 0;
+    for (; n - at >= BLOCK; at += BLOCK) {
+        uint64_t differs = block_differs(x + at, y + at);
+        memcpy(mask + at / 8, &differs, sizeof(differs));
+        count += bit_count(differs);
+    }
+    uint64_t differs = tail_differs(x, y, at, n);
+    memcpy(mask + at / 8, &differs, (n - at + 7) / 8);
+    return count + bit_count(differs);
+}
+
+#endif

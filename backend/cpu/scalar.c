@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The scalar kernels: the reference that says what every other version must do, byte for byte. They
+ * are written to be read, never optimised, and use nothing but C and the C library, so they are
+ * also the version of every machine that has no other.
+ */
+#include "backend/cpu/hash.h"
+#include "backend/cpu/versions.h"
+
+#include <string.h>
+
+static void copy(void *to, const void *from, size_t n) { memcpy(to, from, n); }
+
+static void zero(void *to, size_t n) { memset(to, 0, n); }
+
+static int is_zero(const void *p, size_t n)
+{
+    const uint8_t *bytes = p;
+    for (size_t i = 0; i < n; i++) {
+        if (bytes[i] != 0)
+            return 0;
+    }
+    return 1;
+}
+
+static size_t common_prefix(const void *a, const void *b, size_t n)
+{
+    const uint8_t *x = a, *y = b;
+    size_t length = 0;
+    while (length < n && x[length] == y[length])
+        length++;
+    return length;
+}
+
+static size_t common_suffix(const void *a, const void *b, size_t n)
+{
+    const uint8_t *x = a, *y = b;
+    size_t length = 0;
+    while (length < n && x[n - 1 - length] == y[n - 1 - length])
+        length++;
+    return length;
+}
+
+static size_t diff_runs(const void *a, const void *b, size_t n, size_t gap, struct qb_run *runs,
+                        size_t max, size_t *scanned)
+{
+    const uint8_t *x = a, *y = b;
+    size_t count = 0, end = 0, i = 0; /* end: of the last run written */
+    for (;;) {
+        while (i < n && x[i] == y[i])
+            i++;
+        if (i == n)
+            break;
+        size_t start = i;
+        while (i < n && x[i] != y[i])
+            i++;
+        if (count > 0 && start - end < gap) {
+            runs[count - 1].length = i - runs[count - 1].offset;
+        } else if (count < max) {
+            runs[count++] = (struct qb_run){start, i - start};
+        } else {
+            *scanned = end;
+            return count;
+        }
+        end = i;
+    }
+    *scanned = n;
+    return count;
+}
+
+static int bit(const uint8_t *mask, size_t i) { return mask[i / 8] >> (i % 8) & 1; }
+
+static size_t diff_mask(const void *a, const void *b, size_t n, uint8_t *mask)
+{
+    const uint8_t *x = a, *y = b;
+    size_t count = 0;
+    memset(mask, 0, n / 8 + (n % 8 != 0));
+    for (size_t i = 0; i < n; i++) {
+        if (x[i] != y[i]) {
+            mask[i / 8] |= (uint8_t)(1u << (i % 8));
+            count++;
+        }
+    }
+    return count;
+}
+
+static size_t apply_mask(void *page, size_t n, const uint8_t *mask, const uint8_t *payload)
+{
+    uint8_t *bytes = page;
+    size_t used = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (bit(mask, i))
+            bytes[i] = payload[used++];
+    }
+    return used;
+}
+
+static size_t pack_mask(uint8_t *payload, const void *page, size_t n, const uint8_t *mask)
+{
+    const uint8_t *bytes = page;
+    size_t used = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (bit(mask, i))
+            payload[used++] = bytes[i];
+    }
+    return used;
+}
+
+static size_t apply_runs(void *page, const struct qb_run *runs, size_t count,
+                         const uint8_t *payload)
+{
+    uint8_t *bytes = page;
+    size_t used = 0;
+    for (size_t i = 0; i < count; i++) {
+        memcpy(bytes + runs[i].offset, payload + used, runs[i].length);
+        used += runs[i].length;
+    }
+    return used;
+}
+
+void qb_init_scalar(struct qb_kernels *table)
+{
+    *table = (struct qb_kernels){
+        .copy = copy,
+        .zero = zero,
+        .is_zero = is_zero,
+        .common_prefix = common_prefix,
+        .common_suffix = common_suffix,
+        .diff_runs = diff_runs,
+        .diff_mask = diff_mask,
+        .apply_mask = apply_mask,
+        .pack_mask = pack_mask,
+        .apply_runs = apply_runs,
+        .hash_cells = hash_cells,
+        .hash64 = hash64,
+        .name = "scalar",
+    };
+}

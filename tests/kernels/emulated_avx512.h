@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The AVX-512 intrinsics that backend/cpu/avx512.c uses, from SIMDe, and by hand where SIMDe lacks
+ * them, written from the instructions' pseudocode. With these the file compiles for any CPU.
+ */
+#ifndef EMULATED_AVX512_H
+#define EMULATED_AVX512_H
+
+#define SIMDE_ENABLE_NATIVE_ALIASES
+#include <simde/x86/avx512.h>
+
+#include <stdint.h>
+#include <string.h>
+
+#ifdef __AVX512F__
+#error "to be built without AVX-512: else it would be the real thing"
+#endif
+
+static inline uint64_t emulated_cmpneq_epi8_mask(simde__m512i a, simde__m512i b)
+{
+    return ~simde_mm512_cmpeq_epi8_mask(a, b);
+}
+
+/* VPEXPANDB with merge masking. */
+static inline simde__m512i emulated_mask_expand_epi8(simde__m512i src, uint64_t mask,
+                                                     simde__m512i a)
+{
+    uint8_t from[64], to[64];
+    memcpy(from, &a, 64);
+    memcpy(to, &src, 64);
+    for (unsigned i = 0, k = 0; i < 64; i++) {
+        if (mask >> i & 1)
+            to[i] = from[k++];
+    }
+    memcpy(&src, to, 64);
+    return src;
+}
+
+/* VPCOMPRESSB with zero masking. */
+static inline simde__m512i emulated_maskz_compress_epi8(uint64_t mask, simde__m512i a)
+{
+    uint8_t from[64], to[64] = {0};
+    memcpy(from, &a, 64);
+    for (unsigned i = 0, k = 0; i < 64; i++) {
+        if (mask >> i & 1)
+            to[k++] = from[i];
+    }
+    memcpy(&a, to, 64);
+    return a;
+}
+
+#undef _mm512_cmpneq_epi8_mask
+#undef _mm512_mask_expand_epi8
+#undef _mm512_maskz_compress_epi8
+#define _mm512_cmpneq_epi8_mask(a, b)         emulated_cmpneq_epi8_mask(a, b)
+#define _mm512_mask_expand_epi8(src, mask, a) emulated_mask_expand_epi8(src, mask, a)
+#define _mm512_maskz_compress_epi8(mask, a)   emulated_maskz_compress_epi8(mask, a)
+
+#endif

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* hash64 and hash_cells, against the distribution's libxxhash. */
+#include "tests/kernels/check.h"
+
+#include <xxhash.h>
+
+__extension__ typedef unsigned __int128 wide;
+
+static struct qb_u128 cells_by_library(const uint8_t *p, size_t n, uint64_t page_seed,
+                                       uint64_t first_cell)
+{
+    wide sum = 0;
+    for (size_t cell = 0; cell * QB_CELL < n; cell++) {
+        size_t left = n - cell * QB_CELL;
+        XXH128_hash_t h =
+            XXH3_128bits_withSeed(p + cell * QB_CELL, left < QB_CELL ? left : QB_CELL,
+                                  page_seed + (first_cell + cell) * UINT64_C(0x9E3779B97F4A7C15));
+        sum += (wide)h.high64 << 64 | h.low64;
+    }
+    return (struct qb_u128){(uint64_t)sum, (uint64_t)(sum >> 64)};
+}
+
+static uint64_t any_seed(const struct ck_case *c)
+{
+    return c->number % 3 == 0 ? 0 : c->number % 3 == 1 ? UINT64_MAX : c->number;
+}
+
+static void check_hash_cells(const struct ck_case *c)
+{
+    uint8_t *p = ck_bytes(0, c->n, c->placement), *other = ck_bytes(1, c->n, c->placement);
+    ck_fill_pair(other, p, c->n, c->fill, c->gap);
+    uint64_t first = c->number % 5 == 0 ? 0 : c->number % 5 == 1 ? UINT64_MAX : c->number >> 20;
+    struct qb_u128 expected = cells_by_library(p, c->n, any_seed(c), first);
+    for (size_t i = 0; i <= ck_version_count; i++) {
+        const struct ck_version *v = i == 0 ? &ck_reference : &ck_versions[i - 1];
+        ck_begin(v);
+        struct qb_u128 got = v->table.hash_cells(p, c->n, any_seed(c), first);
+        ck_expect_number(got.lo, expected.lo, "the lower half");
+        ck_expect_number(got.hi, expected.hi, "the upper half");
+        ck_expect_guards();
+    }
+}
+
+/* The sum does not depend on how the page is cut at cell boundaries. */
+static void check_hash_cells_parts(const struct ck_case *c)
+{
+    uint8_t *p = ck_bytes(0, c->n, c->placement), *other = ck_bytes(1, c->n, c->placement);
+    ck_fill_pair(other, p, c->n, c->fill, c->gap);
+    size_t cells = c->n / QB_CELL, first = cells > 0 ? c->number % (cells + 1) : 0;
+    struct qb_u128 expected = ck_reference.table.hash_cells(p, c->n, any_seed(c), 0);
+    CK_EACH_VERSION(v)
+    {
+        ck_begin(v);
+        struct qb_u128 head = v->table.hash_cells(p, first * QB_CELL, any_seed(c), 0);
+        struct qb_u128 rest =
+            v->table.hash_cells(p + first * QB_CELL, c->n - first * QB_CELL, any_seed(c), first);
+        struct qb_u128 sum = qb_u128_add(head, rest), back = qb_u128_sub(sum, rest);
+        ck_expect(sum.lo == expected.lo && sum.hi == expected.hi, "the parts add up to the whole");
+        ck_expect(back.lo == head.lo && back.hi == head.hi, "a part can be taken away again");
+    }
+}
+
+static void check_hash64(const struct ck_case *c)
+{
+    uint8_t *p = ck_bytes(0, c->n, c->placement), *other = ck_bytes(1, c->n, c->placement);
+    ck_fill_pair(other, p, c->n, c->fill, c->gap);
+    uint64_t expected = XXH3_64bits_withSeed(p, c->n, any_seed(c));
+    for (size_t i = 0; i <= ck_version_count; i++) {
+        const struct ck_version *v = i == 0 ? &ck_reference : &ck_versions[i - 1];
+        ck_begin(v);
+        ck_expect_number(v->table.hash64(p, c->n, any_seed(c)), expected, "the hash");
+        ck_expect_guards();
+    }
+}
+
+static size_t bench_hash_cells(const struct qb_kernels *k, struct ck_bench_data *d)
+{
+    return (size_t)k->hash_cells(d->a, d->n, 1, 0).lo;
+}
+
+static size_t bench_hash64(const struct qb_kernels *k, struct ck_bench_data *d)
+{
+    return (size_t)k->hash64(d->a, d->n, 1);
+}
+
+const struct ck_check ck_hash_checks[] = {
+    {"hash_cells", check_hash_cells},
+    {"hash_cells/parts", check_hash_cells_parts},
+    {"hash64", check_hash64},
+    {0},
+};
+
+const struct ck_bench ck_hash_benches[] = {
+    {"hash_cells", "all", CK_EQUAL_RANDOM, CK_MEMCMP, bench_hash_cells},
+    {"hash64", "all", CK_EQUAL_RANDOM, CK_MEMCMP, bench_hash64},
+    {0},
+};
