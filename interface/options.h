@@ -47,7 +47,7 @@
 enum qi_kind {
     QI_FLAG,     /* no value              -> int: 1 given, 0 with --no-NAME (if negatable) */
     QI_TEXT,     /* any text              -> const char *, into argv */
-    QI_NUMBER,   /* decimal               -> int, unsigned, int64_t or uint64_t, within
+    QI_NUMBER,   /* decimal               -> int or unsigned (up to 2^31 - 1) or uint64_t, within
                                              [minimum, maximum] */
     QI_SIZE,     /* 4096, 10K, 1.5G       -> uint64_t bytes, powers of 1024 */
     QI_DURATION, /* 500ms, 10s, 2h, 7d    -> int64_t nanoseconds */
@@ -78,6 +78,7 @@ struct qi_option {
                              NULL: the field stays 0 */
     const char *implied;  /* the value may be left out and is then this one. The next argument is
                              its value only if it is a valid one: for QI_CHOICE and QI_CUSTOM */
+    const char *unit;     /* QI_DURATION: unit of a bare number; NULL: a unit must be given */
     uint64_t minimum, maximum; /* QI_NUMBER, QI_SIZE; QI_DURATION in ns; maximum 0: none */
     const char *const *choices; /* QI_CHOICE, NULL-terminated; others: proposed by completion */
     /* QI_CUSTOM: stores the value at `field` and returns NULL, or returns what was expected
@@ -130,33 +131,39 @@ struct qi_context {
     int quiet;      /* --quiet */
 
     int help;            /* --help was asked for: nothing else was checked */
-    void *values;        /* command->values_size bytes */
-    unsigned char *given; /* by index into the options, then the common options */
-    const char *error;   /* what was expected; set when parsing fails */
-    char text[512];      /* room for it */
+    void *values;         /* command->values_size bytes */
+    unsigned char *given; /* how often, by index into command->options */
+    char error[512];      /* set when parsing fails: what was expected */
 };
 
 /* Options every command has: --help, --json, --quiet. */
 extern const struct qi_option qi_common_options[];
 
-/* 1 if the user gave this option or positional (a fallback does not count). */
+/* The i-th option of a command: its own, then the common ones, then NULL. */
+const struct qi_option *qi_option_at(const struct qi_command *command, size_t i);
+
+/* 1 if the user gave this option or positional (a fallback does not count). Own options only. */
 int qi_given(const struct qi_context *context, const char *name);
 
-/* Parses argv[1..argc) down from `root`. 0; QALLOW_E_ARGUMENT with context->error set; NO_MEMORY. */
+/* Parses argv[1..argc) down from `root`. 0; QALLOW_E_ARGUMENT with context->error set; NO_MEMORY. The
+ * context is zeroed before, and finished by the caller after, also on failure. */
 int qi_parse(struct qi_context *context, const struct qi_command *root, int argc,
              const char *const *argv);
 void qi_context_finish(struct qi_context *context);
 
-/* The command that argv names, for `help replay`; NULL if there is none (context->error is set). */
-const struct qi_command *qi_find_command(struct qi_context *context,
-                                         const struct qi_command *from,
-                                         const char *const *names, size_t count);
+/* The action of `command` with this name; NULL if there is none, then `error` says so. */
+const struct qi_command *qi_find_action(const struct qi_command *command, const char *name,
+                                        char *error, size_t error_size);
 
-/* Says on stderr what was expected and shows a line that works; returns 64. */
+/* For wrong usage that no table can express: says on stderr "expected ..." and shows a line that
+ * works; returns 64. */
 int qi_usage(struct qi_context *context, const char *expected, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* Of `names` the one most like `word`, or NULL if none is close. */
-const char *qi_nearest(const char *word, const char *const *names, size_t count);
+/* After qi_parse failed: the same for context->error. */
+int qi_usage_error(const struct qi_context *context);
+
+/* How far two words are apart: insertions, removals, replacements, swaps of neighbours. */
+size_t qi_distance(const char *a, const char *b);
 
 #endif

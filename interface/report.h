@@ -39,7 +39,7 @@ const char *qi_status_meaning(int status);
 
 /* --- lines on stderr, each "qallow replay: text" --- */
 
-/* Reports a failed call (its detail, or qi-wise its general text) and returns the exit status.
+/* Reports a failed call (its detail, or else its general text) and returns the exit status.
  * The launcher does this for what `run` returns; call it only to go on afterwards. */
 int qi_report(const struct qi_context *context, int result);
 void qi_error(const struct qi_context *context, const char *format, ...)
@@ -53,10 +53,13 @@ void qi_note(const struct qi_context *context, const char *format, ...)
 
 /* --- stdout --- */
 
-/* 0 as long as all that was written to stdout arrived; otherwise QALLOW_E_IO or NO_SPACE with a
- * detail, or QALLOW_E_INTERRUPTED without one when the reader of a pipe went away (the process then
- * ends as if by SIGPIPE). Ask between the items of a long list; the launcher asks at the end. */
+/* 0 as long as no write to stdout has failed; otherwise QALLOW_E_IO or NO_SPACE with a detail, or
+ * QALLOW_E_INTERRUPTED when the reader of a pipe went away (nothing is said then, and the exit
+ * status is that of SIGPIPE, 141). Cheap: ask between the items of a long list. */
 int qi_stdout_check(void);
+/* Writes out what is buffered, then as above. The launcher does it at the end; a stream that
+ * somebody waits for does it after every item. */
+int qi_stdout_flush(void);
 /* Writes bytes to stdout, for `--output -`. Result as qi_stdout_check. */
 int qi_stdout_write(const void *bytes, size_t length);
 
@@ -110,7 +113,11 @@ int qi_signal_fd(void);
 /* QALLOW_E_INTERRUPTED with a detail if a signal asked to stop, else 0. */
 int qi_signal_check(void);
 
-/* Failed asserts end with 70 and a line that asks for a report. The launcher calls it. */
-void qi_assert_install(void);
+/* --- the process --- */
+
+/* What holds for every command; the launcher calls it first. Descriptors 0 to 2 exist; SIGPIPE is
+ * ignored, because a recorder must outlive the reader of its messages (a child process gets the
+ * default back: posix_spawnattr_setsigdefault); failed asserts end with 70 and ask for a report. */
+void qi_process_init(void);
 
 #endif

@@ -15,7 +15,7 @@ const char *qi_parse_time(const char *text, int64_t *ns);          /* RFC 3339, 
                                                                       Z or +hh:mm; 1677 to 2262 */
 
 /* Room for any of the texts below, with its NUL. */
-enum { QI_TEXT_MAX = 40 };
+enum { QI_TEXT_MAX = 64 };
 
 /* "2026-11-21T10:17:00.123456789Z": always UTC, always nine decimals. Returns `text`. */
 const char *qi_format_time(int64_t ns, char text[QI_TEXT_MAX]);

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The `qallow` executable: the table of commands, and the way from argv to an exit status. What a
+ * command is and how to add one stands in interface/options.h.
+ */
+#include <stdio.h>
+
+#include "interface/commands.h"
+#include "interface/describe.h"
+#include "interface/report.h"
+
+static const struct qi_command *const commands[] = {
+    &qi_command_help,
+    &qi_command_version,
+    &qi_command_completion,
+    NULL,
+};
+
+struct root {
+    int version;
+};
+
+static const struct qi_option root_options[] = {
+    {.name = "version", .letter = 'V', .kind = QI_FLAG, QI_FIELD(struct root, version),
+     .help = "print the version and exit"},
+    {.name = NULL},
+};
+
+/* `qallow` without a command. */
+static int run_root(struct qi_context *context, const void *values)
+{
+    const struct root *root = values;
+
+    if (root->version)
+        return qi_command_version.run(context, NULL);
+    qi_print_help(stderr, context->path, context->root);
+    return QI_USAGE;
+}
+
+const struct qi_command qi_command_root = {
+    .name = "qallow",
+    .summary = "keep every state of a directory, and have any of them back",
+    .description =
+        "Qallow keeps mutable state as versioned pages. Every change is a delta in one append-only "
+        "log; any epoch can be had back, byte for byte, and is verified.\n\n"
+        "Results go to standard output, everything else to standard error.",
+    .options = root_options,
+    .actions = commands,
+    .values_size = sizeof(struct root),
+    .run = run_root,
+    .examples = (const struct qi_example[]){{"qallow help", "list the commands"}, {0}},
+};
+
+static int run(struct qi_context *context, int argc, const char *const *argv)
+{
+    int rc = qi_parse(context, &qi_command_root, argc, argv);
+
+    if (rc == QALLOW_E_ARGUMENT)
+        return qi_usage_error(context);
+    if (rc == 0 && context->help)
+        qi_print_help(stdout, context->path, context->command);
+    else if (rc == 0)
+        rc = context->command->run(context, context->values);
+    /* What was printed must have arrived for the command to have succeeded; but a failure that the
+     * command itself met comes first. */
+    int flushed = rc < 0 ? 0 : qi_stdout_flush();
+    if (rc < 0 || flushed < 0)
+        return qi_report(context, rc < 0 ? rc : flushed);
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    struct qi_context context = {0};
+
+    qi_process_init();
+    int status = run(&context, argc, (const char *const *)argv);
+    qi_context_finish(&context);
+    return status;
+}
