@@ -1,0 +1,516 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The public API: opening, reading, history. (Transactions: runtime/api_transaction.c.)
+ *
+ * It adds to the store what a library for any program needs: handles that many threads may use,
+ * arguments that are checked, structs that can grow. A read takes a page's pieces under the store's
+ * read lock, a copy of a few words, and fetches the bytes without any lock, since the log never
+ * changes what it has.
+ */
+#include "runtime/api.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "runtime/query.h"
+
+enum { READER_CACHE = 4 << 20 };
+
+/* --- structs that grow --- */
+
+int qr_api_options(const void *theirs, void *ours, size_t size, size_t smallest)
+{
+    uint32_t given;
+
+    memcpy(&given, theirs, sizeof given);
+    if (given < smallest)
+        return qr_fail(QALLOW_E_ARGUMENT, "an option struct says its size is %u: expected %zu; "
+                       "use its initialiser", given, size);
+    for (size_t i = size; i < given; i++)
+        if (((const uint8_t *)theirs)[i] != 0)
+            return qr_fail(QALLOW_E_ARGUMENT, "an option that this version (%s) does not know",
+                           qallow_version());
+    memcpy(ours, theirs, given < size ? given : size);
+    return 0;
+}
+
+/* Fills a caller's struct, whose first member is its size, from ours. */
+static int give_struct(void *theirs, void *ours, size_t size)
+{
+    uint32_t given;
+
+    memcpy(&given, theirs, sizeof given);
+    if (given < sizeof given)
+        return qr_fail(QALLOW_E_ARGUMENT, "a struct to fill says its size is %u; use its "
+                       "initialiser", given);
+    memcpy(ours, &given, sizeof given);
+    if (given > size)
+        memset((uint8_t *)theirs + size, 0, given - size);
+    memcpy(theirs, ours, given < size ? given : size);
+    return 0;
+}
+
+static int all_zero(const void *bytes, size_t length)
+{
+    for (size_t i = 0; i < length; i++)
+        if (((const uint8_t *)bytes)[i] != 0)
+            return 0;
+    return 1;
+}
+
+/* --- readers --- */
+
+int qr_api_reader_take(struct qallow_store *store, struct qr_reader **reader)
+{
+    int rc = 0;
+
+    pthread_mutex_lock(&store->readers_lock);
+    if (store->reader_count > 0)
+        *reader = store->readers[--store->reader_count];
+    else
+        rc = qr_reader_create(store->store, READER_CACHE, reader);
+    pthread_mutex_unlock(&store->readers_lock);
+    return rc;
+}
+
+void qr_api_reader_give(struct qallow_store *store, struct qr_reader *reader)
+{
+    pthread_mutex_lock(&store->readers_lock);
+    if (store->reader_count < QR_API_READERS) {
+        store->readers[store->reader_count++] = reader;
+        reader = NULL;
+    }
+    pthread_mutex_unlock(&store->readers_lock);
+    qr_reader_destroy(reader);
+}
+
+/* --- the store --- */
+
+static int check_options(const struct qallow_options *o)
+{
+    QR_CHECK_ARGUMENT(o->sync <= QALLOW_SYNC_NONE);
+    QR_CHECK_ARGUMENT(o->writable || !o->create);
+    QR_CHECK_ARGUMENT(o->reserved32 == 0 && all_zero(o->reserved, sizeof o->reserved));
+    QR_CHECK_ARGUMENT(o->sync_interval_ms <= INT32_MAX);
+    QR_CHECK_ARGUMENT(o->compress_level >= -7 && o->compress_level <= 22);
+    return 0;
+}
+
+int qallow_open(const char *path, const struct qallow_options *options,
+                struct qallow_store **store)
+{
+    struct qallow_options o = QALLOW_OPTIONS_INIT;
+    struct qallow_store *made = NULL;
+    int rc = 0;
+
+    QR_CHECK_ARGUMENT(store != NULL);
+    *store = NULL;
+    QR_CHECK_ARGUMENT(path != NULL);
+    if (options)
+        rc = qr_api_options(options, &o, sizeof o, sizeof o);
+    if (rc == 0)
+        rc = check_options(&o);
+    if (rc < 0)
+        return rc;
+    made = qr_calloc(1, sizeof *made);
+    if (!made)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory to open %s", path);
+    struct qr_store_options inner = {
+        .writable = o.writable != 0,
+        .create = o.create != 0,
+        .logical_clock = o.logical_clock != 0,
+        .sync = (enum qr_sync)o.sync,
+        .sync_interval_ms = o.sync_interval_ms ? (int)o.sync_interval_ms : 1000,
+        .compress_level = o.compress_level,
+        .uuid = o.uuid,
+        .max_memory = o.max_memory,
+    };
+    rc = qr_store_open(path, &inner, &made->store);
+    if (rc < 0) {
+        qr_free(made);
+        return rc;
+    }
+    pthread_mutex_init(&made->calls, NULL);
+    pthread_mutex_init(&made->readers_lock, NULL);
+    made->newest.store = made;
+    made->writable = inner.writable;
+    *store = made;
+    return 0;
+}
+
+int qallow_close(struct qallow_store *store)
+{
+    int rc;
+
+    if (!store)
+        return 0;
+    qallow_abort(store->txn);
+    while (store->reader_count > 0)
+        qr_reader_destroy(store->readers[--store->reader_count]);
+    rc = qr_store_close(store->store);
+    pthread_mutex_destroy(&store->calls);
+    pthread_mutex_destroy(&store->readers_lock);
+    qr_free(store);
+    return rc;
+}
+
+int qallow_sync(struct qallow_store *store)
+{
+    QR_CHECK_ARGUMENT(store != NULL);
+    pthread_mutex_lock(&store->calls);
+    int rc = store->writable ? qr_store_sync(store->store) : 0;
+    pthread_mutex_unlock(&store->calls);
+    return rc;
+}
+
+int qallow_refresh(struct qallow_store *store, uint64_t *newest)
+{
+    struct qr_store_info info;
+    uint64_t lost = 0;
+    int changed = 0;
+
+    QR_CHECK_ARGUMENT(store != NULL);
+    pthread_mutex_lock(&store->calls);
+    int rc = store->writable ? 0 : qr_store_refresh(store->store, &changed, &lost);
+    qr_store_info(store->store, &info);
+    pthread_mutex_unlock(&store->calls);
+    if (newest)
+        *newest = info.last_epoch;
+    return rc;
+}
+
+int qallow_stats_get(struct qallow_store *store, struct qallow_stats *stats)
+{
+    struct qallow_stats out = QALLOW_STATS_INIT;
+    struct qr_store_info info;
+
+    QR_CHECK_ARGUMENT(store != NULL && stats != NULL);
+    pthread_mutex_lock(&store->calls);
+    qr_store_info(store->store, &info);
+    qr_store_read_lock(store->store);
+    const struct qr_state *state = qr_store_state(store->store);
+    out.pages = qr_state_page_count(state);
+    out.page_bytes = qr_state_bytes(state);
+    out.digest[0] = qr_state_digest(state).lo;
+    out.digest[1] = qr_state_digest(state).hi;
+    qr_store_read_unlock(store->store);
+    pthread_mutex_unlock(&store->calls);
+    memcpy(out.uuid, info.uuid, sizeof out.uuid);
+    out.owner_pid = (uint32_t)info.owner_pid;
+    out.first_epoch = info.first_epoch;
+    out.last_epoch = info.last_epoch;
+    out.log_bytes = info.log_end;
+    out.allocated_bytes = info.allocated;
+    out.keyframes = info.keyframes;
+    return give_struct(stats, &out, sizeof out);
+}
+
+/* --- views --- */
+
+struct qallow_view *qallow_newest(struct qallow_store *store)
+{
+    return store ? &store->newest : NULL;
+}
+
+static int make_view(struct qallow_store *store, struct qallow_view **view)
+{
+    *view = qr_calloc(1, sizeof **view);
+    if (!*view)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a view");
+    (*view)->store = store;
+    return 0;
+}
+
+int qallow_snapshot(struct qallow_store *store, struct qallow_view **view)
+{
+    int rc;
+
+    QR_CHECK_ARGUMENT(view != NULL);
+    *view = NULL;
+    QR_CHECK_ARGUMENT(store != NULL);
+    rc = make_view(store, view);
+    if (rc < 0)
+        return rc;
+    qr_store_read_lock(store->store);
+    rc = qr_state_clone(qr_store_state(store->store), &(*view)->state);
+    qr_store_read_unlock(store->store);
+    if (rc < 0) {
+        qr_free(*view);
+        *view = NULL;
+    }
+    return rc;
+}
+
+int qallow_view_at(struct qallow_store *store, uint64_t epoch, struct qallow_view **view)
+{
+    int rc;
+
+    QR_CHECK_ARGUMENT(view != NULL);
+    *view = NULL;
+    QR_CHECK_ARGUMENT(store != NULL);
+    rc = make_view(store, view);
+    if (rc < 0)
+        return rc;
+    pthread_mutex_lock(&store->calls);
+    rc = qr_store_state_at(store->store, epoch, &(*view)->state);
+    pthread_mutex_unlock(&store->calls);
+    if (rc < 0) {
+        qr_free(*view);
+        *view = NULL;
+    }
+    return rc;
+}
+
+void qallow_view_destroy(struct qallow_view *view)
+{
+    if (!view || !view->state)
+        return;
+    qr_state_destroy(view->state);
+    qr_free(view);
+}
+
+/* The state of a view, between these two. */
+static const struct qr_state *view_begin(struct qallow_view *view)
+{
+    if (view->state)
+        return view->state;
+    qr_store_read_lock(view->store->store);
+    return qr_store_state(view->store->store);
+}
+static void view_end(struct qallow_view *view)
+{
+    if (!view->state)
+        qr_store_read_unlock(view->store->store);
+}
+
+uint64_t qallow_view_epoch(struct qallow_view *view)
+{
+    uint64_t epoch;
+    if (!view)
+        return 0;
+    epoch = qr_state_epoch(view_begin(view));
+    view_end(view);
+    return epoch;
+}
+
+static int no_page(const struct qr_state *state, uint64_t page)
+{
+    return qr_fail(QALLOW_E_PAGE_NOT_FOUND, "no page %llu in epoch %llu",
+                   (unsigned long long)page, (unsigned long long)qr_state_epoch(state));
+}
+
+/* The content of a page of a view, and how many bytes it has. */
+static int view_content(struct qallow_view *view, uint64_t id, struct qr_content *content)
+{
+    const struct qr_state *state = view_begin(view);
+    const struct qr_page *page = qr_state_find(state, id);
+    int rc = page ? qr_content_init(content, page) : no_page(state, id);
+    view_end(view);
+    return rc;
+}
+
+int qallow_page_read(struct qallow_view *view, uint64_t page, uint64_t offset, void *buffer,
+                     size_t length)
+{
+    struct qr_content content = {0};
+    struct qr_reader *reader = NULL;
+    int rc;
+
+    QR_CHECK_ARGUMENT(view != NULL);
+    QR_CHECK_ARGUMENT(buffer != NULL || length == 0);
+    rc = view_content(view, page, &content);
+    if (rc < 0)
+        return rc;
+    if (offset > content.size || length > content.size - offset)
+        rc = qr_fail(QALLOW_E_LIMIT, "page %llu: bytes %llu+%zu reach beyond its %llu",
+                     (unsigned long long)page, (unsigned long long)offset, length,
+                     (unsigned long long)content.size);
+    if (rc == 0 && length > 0) {
+        rc = qr_api_reader_take(view->store, &reader);
+        if (rc == 0) {
+            rc = qr_content_read(reader, &content, offset, buffer, length);
+            qr_api_reader_give(view->store, reader);
+        }
+    }
+    qr_content_finish(&content);
+    return rc;
+}
+
+static int give_page(const struct qr_page *page, struct qallow_page *info)
+{
+    struct qallow_page out = QALLOW_PAGE_INIT;
+
+    out.kind = page->kind;
+    out.location = QALLOW_CPU;
+    out.mode = page->mode;
+    out.id = page->id;
+    out.parent = page->parent;
+    out.bytes = page->size;
+    out.version = page->version;
+    out.mtime_ns = page->mtime_ns;
+    out.name_length = page->name_length;
+    out.extra_length = page->extra_length;
+    return give_struct(info, &out, sizeof out);
+}
+
+int qallow_page_get(struct qallow_view *view, uint64_t page, struct qallow_page *info)
+{
+    QR_CHECK_ARGUMENT(view != NULL && info != NULL);
+    const struct qr_state *state = view_begin(view);
+    const struct qr_page *found = qr_state_find(state, page);
+    int rc = found ? give_page(found, info) : no_page(state, page);
+    view_end(view);
+    return rc;
+}
+
+int qallow_page_lookup(struct qallow_view *view, const char *path, struct qallow_page *info)
+{
+    QR_CHECK_ARGUMENT(view != NULL && path != NULL && info != NULL);
+    const struct qr_state *state = view_begin(view);
+    const struct qr_page *found = qr_query_lookup(state, path);
+    int rc = found ? give_page(found, info)
+                   : qr_fail(QALLOW_E_PAGE_NOT_FOUND, "no page %s in epoch %llu", qr_quotez(path),
+                             (unsigned long long)qr_state_epoch(state));
+    view_end(view);
+    return rc;
+}
+
+int qallow_page_next(struct qallow_view *view, uint64_t after, struct qallow_page *info)
+{
+    QR_CHECK_ARGUMENT(view != NULL && info != NULL);
+    const struct qr_state *state = view_begin(view);
+    const struct qr_page *found = qr_state_next_page(state, after);
+    int rc = found ? give_page(found, info)
+                   : qr_fail(QALLOW_E_PAGE_NOT_FOUND, "no page after %llu in epoch %llu",
+                             (unsigned long long)after,
+                             (unsigned long long)qr_state_epoch(state));
+    view_end(view);
+    return rc;
+}
+
+static int give_bytes(const void *bytes, size_t have, size_t extra, void *buffer, size_t size,
+                      size_t *length)
+{
+    if (length)
+        *length = have;
+    if (have + extra > size)
+        return qr_fail(QALLOW_E_LIMIT, "%zu bytes do not fit in %zu", have + extra, size);
+    if (have + extra > 0)
+        memcpy(buffer, bytes, have + extra);
+    return 0;
+}
+
+int qallow_page_path(struct qallow_view *view, uint64_t page, char *buffer, size_t size,
+                     size_t *length)
+{
+    char *name = NULL;
+    size_t have = 0;
+
+    QR_CHECK_ARGUMENT(view != NULL);
+    QR_CHECK_ARGUMENT(buffer != NULL || size == 0);
+    const struct qr_state *state = view_begin(view);
+    const struct qr_page *found = qr_state_find(state, page);
+    int rc = found ? qr_query_name(state, found, &name, &have) : no_page(state, page);
+    view_end(view);
+    if (rc == 0)
+        rc = give_bytes(name, have, 1, buffer, size, length);
+    qr_free(name);
+    return rc;
+}
+
+int qallow_page_extra(struct qallow_view *view, uint64_t page, void *buffer, size_t size,
+                      size_t *length)
+{
+    QR_CHECK_ARGUMENT(view != NULL);
+    QR_CHECK_ARGUMENT(buffer != NULL || size == 0);
+    const struct qr_state *state = view_begin(view);
+    const struct qr_page *found = qr_state_find(state, page);
+    int rc = found ? give_bytes(found->extra, found->extra_length, 0, buffer, size, length)
+                   : no_page(state, page);
+    view_end(view);
+    return rc;
+}
+
+/* --- history --- */
+
+int qallow_epoch_get(struct qallow_store *store, uint64_t epoch, struct qallow_epoch *info)
+{
+    struct qallow_epoch out = QALLOW_EPOCH_INIT;
+    struct qr_epoch found;
+
+    QR_CHECK_ARGUMENT(store != NULL && info != NULL);
+    pthread_mutex_lock(&store->calls);
+    int rc = qr_store_epoch(store->store, epoch, &found);
+    pthread_mutex_unlock(&store->calls);
+    if (rc < 0)
+        return rc;
+    out.epoch = found.epoch;
+    out.time_ns = found.time_ns;
+    out.pages = found.pages;
+    out.log_bytes = found.frame_end - found.frame_start;
+    out.digest[0] = found.digest.lo;
+    out.digest[1] = found.digest.hi;
+    return give_struct(info, &out, sizeof out);
+}
+
+int qallow_epoch_at_time(struct qallow_store *store, int64_t time_ns, uint64_t *epoch)
+{
+    QR_CHECK_ARGUMENT(store != NULL && epoch != NULL);
+    pthread_mutex_lock(&store->calls);
+    int rc = qr_store_epoch_at_time(store->store, time_ns, epoch);
+    pthread_mutex_unlock(&store->calls);
+    return rc;
+}
+
+int qallow_epoch_of_label(struct qallow_store *store, const char *label, uint64_t *epoch)
+{
+    QR_CHECK_ARGUMENT(store != NULL && label != NULL && epoch != NULL);
+    pthread_mutex_lock(&store->calls);
+    int rc = qr_store_epoch_of_label(store->store, label, epoch);
+    pthread_mutex_unlock(&store->calls);
+    return rc;
+}
+
+int qallow_label(struct qallow_store *store, const char *label, uint64_t epoch)
+{
+    QR_CHECK_ARGUMENT(store != NULL && label != NULL);
+    if (!store->writable)
+        return qr_fail(QALLOW_E_STATE, "%s is open read-only", qr_store_path(store->store));
+    pthread_mutex_lock(&store->calls);
+    int rc = store->txn ? qr_fail(QALLOW_E_STATE, "%s: a transaction is open",
+                                  qr_store_path(store->store))
+                        : qr_store_label(store->store, label, epoch);
+    pthread_mutex_unlock(&store->calls);
+    return rc;
+}
+
+int qallow_checkpoint_export(struct qallow_store *store, uint64_t epoch, const char *path,
+                             int overwrite)
+{
+    QR_CHECK_ARGUMENT(store != NULL && path != NULL);
+    pthread_mutex_lock(&store->calls);
+    int rc = qr_checkpoint_export(store->store, epoch, path, overwrite);
+    pthread_mutex_unlock(&store->calls);
+    return rc;
+}
+
+/* Keeps the first problem as the detail of the failure. */
+static void first_problem(void *context, uint64_t epoch, const char *page, const char *text)
+{
+    char *line = context;
+    if (line[0] == '\0')
+        snprintf(line, 512, "epoch %llu%s%s: %s", (unsigned long long)epoch, page ? ", page " : "",
+                 page ? qr_quotez(page) : "", text);
+}
+
+int qallow_verify(struct qallow_store *store, int threads)
+{
+    struct qr_verify_result result;
+    char line[512] = "";
+
+    QR_CHECK_ARGUMENT(store != NULL && threads >= 1);
+    pthread_mutex_lock(&store->calls);
+    int rc = qr_verify_history(store->store, threads, first_problem, line, &result);
+    pthread_mutex_unlock(&store->calls);
+    return rc == QALLOW_E_DAMAGED && line[0] ? qr_fail(rc, "%s", line) : rc;
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the parts of the public API's implementation share. */
+#ifndef QR_API_H
+#define QR_API_H
+
+#include <pthread.h>
+
+#include "qallow/store.h"
+#include "runtime/store.h"
+
+enum { QR_API_READERS = 16 }; /* kept for reuse; more are made and freed as threads need them */
+
+struct qallow_view {
+    struct qallow_store *store;
+    struct qr_state *state; /* NULL: the newest of the store */
+};
+
+struct qallow_store {
+    struct qr_store *store;
+    struct qallow_view newest;
+    /* Calls of the store that are not safe to share are made by one thread at a time. Order:
+     * `calls` before the store's read lock. */
+    pthread_mutex_t calls;
+    struct qallow_txn *txn; /* the open one; under `calls` */
+    int writable;
+    pthread_mutex_t readers_lock;
+    struct qr_reader *readers[QR_API_READERS];
+    size_t reader_count;
+};
+
+/* A reader for one thread for the time of one call. */
+int qr_api_reader_take(struct qallow_store *store, struct qr_reader **reader);
+void qr_api_reader_give(struct qallow_store *store, struct qr_reader *reader);
+
+/* Copies an option struct of the caller, whose first member is its size, into ours of `size` bytes
+ * (all zero before). Refuses a size below `smallest` and nonzero bytes that we do not know. */
+int qr_api_options(const void *theirs, void *ours, size_t size, size_t smallest);
+
+#define QR_CHECK_ARGUMENT(condition)                                                               \
+    do {                                                                                           \
+        if (!(condition))                                                                          \
+            return qr_fail(QALLOW_E_ARGUMENT, "%s: expected %s", __func__, #condition);            \
+    } while (0)
+
+#endif

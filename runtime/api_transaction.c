@@ -1,0 +1,812 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The public API: transactions.
+ *
+ * A transaction gathers what is to change and touches nothing until it commits. Of each page whose
+ * content changes it keeps the new content as a list of segments: a range of the old content, bytes
+ * the caller gave, or zeros. Writes, splices and resizes are all one operation on that list. The old
+ * ranges that remain stay in order, so at commit the segments between two of them are exactly what
+ * replaces the old bytes between: those two strings are compared and only the difference becomes
+ * a delta. Structural changes (create, rename, attributes, free) are records in the order of the
+ * calls, before all contents.
+ */
+#include <string.h>
+
+#include "backend/kernels.h"
+#include "runtime/api.h"
+#include "runtime/batch.h"
+#include "runtime/delta.h"
+
+enum {
+    CHUNK = 1 << 20,       /* of old and new bytes compared at once; a multiple of QB_CELL */
+    INDEX_BYTES = 4 << 20, /* for qr_diff */
+    READER_CACHE = 4 << 20,
+};
+
+enum source { OLD, GIVEN, ZEROS };
+
+struct segment {
+    enum source source;
+    uint64_t length;
+    uint64_t from;        /* OLD: offset in the old content */
+    const uint8_t *bytes; /* GIVEN: in the transaction's blocks */
+};
+
+/* A page the transaction has to do with. */
+struct edited {
+    uint64_t id;
+    int created, freed, moved;
+    uint64_t old_size, size;
+    struct segment *segments;
+    size_t count, capacity;
+    struct qr_content content; /* the old one; once has_content */
+    int has_content;
+    size_t at;          /* a segment and where it begins in the new content: reads and writes */
+    uint64_t at_offset; /* that go forward do not search from the beginning */
+};
+
+struct block {
+    struct block *next;
+    uint8_t bytes[];
+};
+
+struct qallow_txn {
+    struct qallow_store *store;
+    struct qr_txn *txn;
+    struct qr_batch *batch;
+    struct qr_reader *reader;
+    struct edited **pages; /* in the order they were met */
+    size_t count, capacity;
+    size_t *table; /* open addressing: id -> index in pages + 1 */
+    size_t table_size;
+    struct block *blocks;
+    uint8_t *old_bytes, *new_bytes; /* CHUNK each, at commit */
+};
+
+static uint64_t smaller(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
+/* --- the pages of a transaction --- */
+
+static size_t table_slot(const struct qallow_txn *txn, uint64_t id)
+{
+    size_t slot = (size_t)(id * UINT64_C(0x9E3779B97F4A7C15) >> 20) & (txn->table_size - 1);
+    while (txn->table[slot] != 0 && txn->pages[txn->table[slot] - 1]->id != id)
+        slot = (slot + 1) & (txn->table_size - 1);
+    return slot;
+}
+
+static struct edited *find_edited(const struct qallow_txn *txn, uint64_t id)
+{
+    if (txn->table_size == 0)
+        return NULL;
+    size_t index = txn->table[table_slot(txn, id)];
+    return index ? txn->pages[index - 1] : NULL;
+}
+
+static int grow_tables(struct qallow_txn *txn)
+{
+    size_t capacity = txn->capacity ? txn->capacity * 2 : 32;
+    struct edited **pages = qr_realloc(txn->pages, capacity * sizeof *pages);
+    size_t *table;
+
+    if (pages)
+        txn->pages = pages;
+    table = pages ? qr_calloc(capacity * 2, sizeof *table) : NULL;
+    if (!table)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a transaction of %zu pages", capacity);
+    qr_free(txn->table);
+    txn->table = table;
+    txn->table_size = capacity * 2;
+    txn->capacity = capacity;
+    for (size_t i = 0; i < txn->count; i++)
+        txn->table[table_slot(txn, txn->pages[i]->id)] = i + 1;
+    return 0;
+}
+
+static int add_edited(struct qallow_txn *txn, uint64_t id, struct edited **edited)
+{
+    int rc = txn->count == txn->capacity ? grow_tables(txn) : 0;
+
+    if (rc < 0)
+        return rc;
+    *edited = qr_calloc(1, sizeof **edited);
+    if (!*edited)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a page of a transaction");
+    (*edited)->id = id;
+    txn->pages[txn->count++] = *edited;
+    txn->table[table_slot(txn, id)] = txn->count;
+    return 0;
+}
+
+/* The page as the transaction sees it; met for the first time, it is as in the store. */
+static int get_edited(struct qallow_txn *txn, uint64_t id, struct edited **edited)
+{
+    const struct qr_state *state = qr_store_state(txn->store->store);
+    const struct qr_page *page = qr_state_find(state, id);
+    int rc = 0;
+
+    *edited = find_edited(txn, id);
+    if ((*edited && (*edited)->freed) || (!*edited && !page))
+        return qr_fail(QALLOW_E_PAGE_NOT_FOUND, "no page %llu in the transaction after epoch %llu",
+                       (unsigned long long)id, (unsigned long long)qr_state_epoch(state));
+    if (*edited)
+        return 0;
+    rc = add_edited(txn, id, edited);
+    if (rc == 0)
+        (*edited)->old_size = (*edited)->size = page->size;
+    return rc;
+}
+
+static void free_edited(struct edited *edited)
+{
+    if (edited->has_content)
+        qr_content_finish(&edited->content);
+    qr_free(edited->segments);
+    qr_free(edited);
+}
+
+/* --- segments --- */
+
+static int reserve_segments(struct edited *e, size_t count)
+{
+    size_t capacity = e->capacity ? e->capacity : 8;
+    while (capacity < count)
+        capacity *= 2;
+    if (capacity == e->capacity)
+        return 0;
+    struct segment *segments = qr_realloc(e->segments, capacity * sizeof *segments);
+    if (!segments)
+        return qr_fail(QALLOW_E_NO_MEMORY, "page %llu: no memory for %zu edits",
+                       (unsigned long long)e->id, capacity);
+    e->segments = segments;
+    e->capacity = capacity;
+    return 0;
+}
+
+/* Before the first edit: the content and one segment that is all of it. */
+static int load_content(struct qallow_txn *txn, struct edited *e)
+{
+    int rc = reserve_segments(e, 1);
+
+    if (rc < 0 || e->has_content)
+        return rc;
+    if (!e->created) {
+        const struct qr_page *page = qr_state_find(qr_store_state(txn->store->store), e->id);
+        qr_assert(page != NULL);
+        rc = qr_content_init(&e->content, page);
+    }
+    if (rc < 0)
+        return rc;
+    e->has_content = 1;
+    if (e->size > 0)
+        e->segments[e->count++] = (struct segment){.source = OLD, .length = e->size};
+    return 0;
+}
+
+/* The segment that holds `offset` (or the end): its index; where it begins goes to *begin. */
+static size_t seek_segment(struct edited *e, uint64_t offset, uint64_t *begin)
+{
+    if (offset < e->at_offset)
+        e->at = e->at_offset = 0;
+    while (e->at < e->count && offset - e->at_offset >= e->segments[e->at].length)
+        e->at_offset += e->segments[e->at++].length;
+    *begin = e->at_offset;
+    return e->at;
+}
+
+/* What is left of a segment without its first `skip` bytes. */
+static struct segment segment_rest(struct segment s, uint64_t skip)
+{
+    s.length -= skip;
+    s.from += skip;
+    if (s.bytes)
+        s.bytes += skip;
+    return s;
+}
+
+/* 1 if b goes on where a ends, so that they are one. */
+static int segments_join(const struct segment *a, const struct segment *b)
+{
+    if (a->source != b->source)
+        return 0;
+    if (a->source == OLD)
+        return a->from + a->length == b->from;
+    return a->source == ZEROS || a->bytes + a->length == b->bytes;
+}
+
+/* Puts `middle` (length 0: nothing) in place of `removed` bytes at `offset`. */
+static int splice_segments(struct edited *e, uint64_t offset, uint64_t removed,
+                           struct segment middle)
+{
+    struct segment put[3];
+    size_t put_count = 0, first, last;
+    uint64_t begin, end = offset + removed, at;
+    int rc = reserve_segments(e, e->count + 2);
+
+    if (rc < 0)
+        return rc;
+    first = last = seek_segment(e, offset, &begin);
+    if (offset > begin) {
+        put[put_count++] = e->segments[first];
+        put[0].length = offset - begin;
+    }
+    if (middle.length > 0) {
+        if (put_count > 0 && segments_join(&put[0], &middle))
+            put[0].length += middle.length;
+        else
+            put[put_count++] = middle;
+    }
+    for (at = begin; last < e->count && at + e->segments[last].length <= end; last++)
+        at += e->segments[last].length;
+    if (last < e->count && at < end)
+        put[put_count++] = segment_rest(e->segments[last++], end - at);
+    else if (last == first && last < e->count && offset > begin) /* cut in two, nothing removed */
+        put[put_count++] = segment_rest(e->segments[last++], offset - begin);
+    memmove(&e->segments[first + put_count], &e->segments[last],
+            (e->count - last) * sizeof *e->segments);
+    memcpy(&e->segments[first], put, put_count * sizeof *put);
+    e->count = e->count - (last - first) + put_count;
+    e->size = e->size - removed + middle.length;
+    return 0;
+}
+
+/* The caller's bytes, kept until the commit. */
+static int keep_bytes(struct qallow_txn *txn, const void *bytes, size_t length, struct segment *s)
+{
+    struct block *block = qr_malloc(sizeof *block + length);
+    if (!block)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory to keep %zu bytes of a transaction", length);
+    memcpy(block->bytes, bytes, length);
+    block->next = txn->blocks;
+    txn->blocks = block;
+    *s = (struct segment){.source = GIVEN, .length = length, .bytes = block->bytes};
+    return 0;
+}
+
+/* Reads [offset, +length) of the new content. */
+static int read_edited(struct qallow_txn *txn, struct edited *e, uint64_t offset, uint8_t *to,
+                       size_t length)
+{
+    int rc = 0;
+    while (rc == 0 && length > 0) {
+        uint64_t begin;
+        size_t i = seek_segment(e, offset, &begin);
+        qr_assert(i < e->count);
+        struct segment s = segment_rest(e->segments[i], offset - begin);
+        size_t n = smaller(s.length, length);
+        if (s.source == OLD)
+            rc = qr_content_read(txn->reader, &e->content, s.from, to, n);
+        else if (s.source == GIVEN)
+            memcpy(to, s.bytes, n);
+        else
+            memset(to, 0, n);
+        offset += n;
+        to += n;
+        length -= n;
+    }
+    return rc;
+}
+
+/* --- begin and end --- */
+
+static void destroy_txn(struct qallow_txn *txn)
+{
+    for (size_t i = 0; i < txn->count; i++)
+        free_edited(txn->pages[i]);
+    while (txn->blocks) {
+        struct block *next = txn->blocks->next;
+        qr_free(txn->blocks);
+        txn->blocks = next;
+    }
+    qr_free(txn->pages);
+    qr_free(txn->table);
+    qr_free(txn->old_bytes);
+    qr_free(txn->new_bytes);
+    qr_batch_destroy(txn->batch);
+    qr_reader_destroy(txn->reader);
+    qr_free(txn);
+}
+
+static int begin_locked(struct qallow_store *store, struct qallow_txn *txn)
+{
+    int rc;
+    if (store->txn)
+        return qr_fail(QALLOW_E_STATE, "%s: a transaction is open already",
+                       qr_store_path(store->store));
+    rc = qr_txn_begin(store->store, &txn->txn);
+    if (rc == 0)
+        store->txn = txn;
+    return rc;
+}
+
+int qallow_begin(struct qallow_store *store, struct qallow_txn **txn)
+{
+    struct qallow_txn *made;
+    int rc;
+
+    QR_CHECK_ARGUMENT(txn != NULL);
+    *txn = NULL;
+    QR_CHECK_ARGUMENT(store != NULL);
+    if (!store->writable)
+        return qr_fail(QALLOW_E_STATE, "%s is open read-only", qr_store_path(store->store));
+    made = qr_calloc(1, sizeof *made);
+    if (!made)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a transaction");
+    made->store = store;
+    rc = qr_batch_create(0, &made->batch);
+    if (rc == 0)
+        rc = qr_reader_create(store->store, READER_CACHE, &made->reader);
+    if (rc == 0) {
+        pthread_mutex_lock(&store->calls);
+        rc = begin_locked(store, made);
+        pthread_mutex_unlock(&store->calls);
+    }
+    if (rc < 0)
+        destroy_txn(made);
+    else
+        *txn = made;
+    return rc;
+}
+
+void qallow_abort(struct qallow_txn *txn)
+{
+    if (!txn)
+        return;
+    pthread_mutex_lock(&txn->store->calls);
+    qr_txn_abort(txn->txn);
+    txn->store->txn = NULL;
+    pthread_mutex_unlock(&txn->store->calls);
+    destroy_txn(txn);
+}
+
+/* --- structure --- */
+
+static int check_name(const char *name)
+{
+    size_t length = name ? strlen(name) : 0;
+    QR_CHECK_ARGUMENT(name != NULL);
+    if (length == 0 || strchr(name, '/'))
+        return qr_fail(QALLOW_E_ARGUMENT, "%s: a page's name has 1 to %d bytes and no '/'",
+                       qr_quotez(name), QR_NAME_MAX);
+    if (length > QR_NAME_MAX)
+        return qr_fail(QALLOW_E_LIMIT, "a name of %zu bytes: at most %d", length, QR_NAME_MAX);
+    return 0;
+}
+
+/* The place (parent, name) may be taken by page `id` as far as the store and what the transaction
+ * did to the page there say; the rest is found when the records are applied. */
+static int check_place(struct qallow_txn *txn, uint64_t id, uint64_t parent, const char *name)
+{
+    const struct qr_page *there;
+    const struct edited *e;
+    struct edited *unused;
+    int rc = check_name(name);
+
+    if (rc == 0 && parent != 0)
+        rc = get_edited(txn, parent, &unused);
+    if (rc < 0)
+        return rc;
+    there = qr_state_child(qr_store_state(txn->store->store), parent, name, strlen(name));
+    if (!there || there->id == id)
+        return 0;
+    e = find_edited(txn, there->id);
+    if (e && (e->freed || e->moved))
+        return 0;
+    return qr_fail(QALLOW_E_PAGE_EXISTS, "page %llu has the name %s already",
+                   (unsigned long long)there->id, qr_quotez(name));
+}
+
+static int take_options(const struct qallow_page_options *options, struct qallow_page_options *o,
+                        struct qr_attributes *attributes)
+{
+    int rc = qr_api_options(options, o, sizeof *o, sizeof *o);
+
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; i < sizeof o->reserved / sizeof *o->reserved; i++)
+        QR_CHECK_ARGUMENT(o->reserved[i] == 0);
+    QR_CHECK_ARGUMENT(o->extra != NULL || o->extra_length == 0);
+    QR_CHECK_ARGUMENT(o->mode <= 07777);
+    if (o->extra_length > QR_EXTRA_MAX)
+        return qr_fail(QALLOW_E_LIMIT, "%llu attribute bytes: at most %d",
+                       (unsigned long long)o->extra_length, QR_EXTRA_MAX);
+    *attributes = (struct qr_attributes){.mode = o->mode, .mtime_ns = o->mtime_ns,
+                                         .extra = o->extra,
+                                         .extra_length = (uint16_t)o->extra_length};
+    return 0;
+}
+
+int qallow_page_create(struct qallow_txn *txn, const struct qallow_page_options *options,
+                       uint64_t *page)
+{
+    struct qallow_page_options o = QALLOW_PAGE_OPTIONS_INIT;
+    struct qr_attributes attributes;
+    struct edited *e;
+    int rc;
+
+    QR_CHECK_ARGUMENT(txn != NULL && options != NULL && page != NULL);
+    rc = take_options(options, &o, &attributes);
+    if (rc < 0)
+        return rc;
+    if (o.kind == 0)
+        o.kind = QALLOW_RAW;
+    QR_CHECK_ARGUMENT(o.kind <= QALLOW_TENSOR && o.kind != QALLOW_CONFIG);
+    if (o.location == QALLOW_GPU || o.location == QALLOW_UNIFIED)
+        return qr_fail(QALLOW_E_UNSUPPORTED_LOCATION, "page %s: this build keeps pages on the CPU "
+                       "only", qr_quotez(o.name ? o.name : ""));
+    QR_CHECK_ARGUMENT(o.location == QALLOW_CPU);
+    rc = check_place(txn, 0, o.parent, o.name);
+    if (rc < 0)
+        return rc;
+    pthread_mutex_lock(&txn->store->calls);
+    uint64_t id = qr_txn_new_id(txn->txn);
+    pthread_mutex_unlock(&txn->store->calls);
+    rc = add_edited(txn, id, &e);
+    if (rc == 0) {
+        e->created = 1;
+        rc = qr_batch_page_create(txn->batch, id, o.parent, o.name, strlen(o.name),
+                                  (enum qr_kind)o.kind, &attributes);
+        e->freed = rc < 0;
+    }
+    if (rc == 0)
+        *page = id;
+    return rc;
+}
+
+int qallow_page_rename(struct qallow_txn *txn, uint64_t page, uint64_t parent, const char *name)
+{
+    struct edited *e;
+    int rc;
+
+    QR_CHECK_ARGUMENT(txn != NULL);
+    rc = get_edited(txn, page, &e);
+    if (rc == 0)
+        rc = check_place(txn, page, parent, name);
+    if (rc == 0)
+        rc = qr_batch_page_rename(txn->batch, page, parent, name, strlen(name));
+    if (rc == 0)
+        e->moved = 1;
+    return rc;
+}
+
+int qallow_page_set_attributes(struct qallow_txn *txn, uint64_t page,
+                               const struct qallow_page_options *options)
+{
+    struct qallow_page_options o = QALLOW_PAGE_OPTIONS_INIT;
+    struct qr_attributes attributes;
+    struct edited *e;
+    int rc;
+
+    QR_CHECK_ARGUMENT(txn != NULL && options != NULL);
+    rc = take_options(options, &o, &attributes);
+    if (rc == 0)
+        rc = get_edited(txn, page, &e);
+    return rc < 0 ? rc : qr_batch_page_attributes(txn->batch, page, &attributes);
+}
+
+int qallow_page_free(struct qallow_txn *txn, uint64_t page)
+{
+    struct edited *e;
+    int rc;
+
+    QR_CHECK_ARGUMENT(txn != NULL);
+    rc = get_edited(txn, page, &e);
+    if (rc == 0)
+        rc = qr_batch_page_free(txn->batch, page);
+    if (rc == 0)
+        e->freed = 1;
+    return rc;
+}
+
+/* --- content --- */
+
+static int splice(struct qallow_txn *txn, struct edited *e, uint64_t offset, uint64_t removed,
+                  struct segment middle)
+{
+    if (middle.length > QR_PAGE_SIZE_MAX - (e->size - removed))
+        return qr_fail(QALLOW_E_LIMIT, "page %llu would grow beyond 2^48 bytes",
+                       (unsigned long long)e->id);
+    return splice_segments(e, offset, removed, middle);
+}
+
+static int beyond(const struct edited *e, uint64_t offset, uint64_t length)
+{
+    return qr_fail(QALLOW_E_INVALID_DELTA, "page %llu: bytes %llu+%llu reach beyond its %llu",
+                   (unsigned long long)e->id, (unsigned long long)offset,
+                   (unsigned long long)length, (unsigned long long)e->size);
+}
+
+int qallow_page_splice(struct qallow_txn *txn, uint64_t page, uint64_t offset, uint64_t removed,
+                       const void *bytes, size_t length)
+{
+    struct segment middle = {0};
+    struct edited *e;
+    int rc;
+
+    QR_CHECK_ARGUMENT(txn != NULL);
+    QR_CHECK_ARGUMENT(bytes != NULL || length == 0);
+    rc = get_edited(txn, page, &e);
+    if (rc == 0 && (offset > e->size || removed > e->size - offset))
+        rc = beyond(e, offset, removed);
+    if (rc == 0)
+        rc = load_content(txn, e);
+    if (rc == 0 && length > 0)
+        rc = keep_bytes(txn, bytes, length, &middle);
+    return rc < 0 ? rc : splice(txn, e, offset, removed, middle);
+}
+
+int qallow_page_write(struct qallow_txn *txn, uint64_t page, uint64_t offset, const void *bytes,
+                      size_t length)
+{
+    struct edited *e;
+    int rc;
+
+    QR_CHECK_ARGUMENT(txn != NULL);
+    rc = get_edited(txn, page, &e);
+    if (rc == 0 && offset > e->size)
+        rc = beyond(e, offset, length);
+    if (rc < 0)
+        return rc;
+    return qallow_page_splice(txn, page, offset, smaller(length, e->size - offset), bytes, length);
+}
+
+int qallow_page_resize(struct qallow_txn *txn, uint64_t page, uint64_t new_size)
+{
+    struct segment zeros = {.source = ZEROS};
+    struct edited *e;
+    int rc;
+
+    QR_CHECK_ARGUMENT(txn != NULL);
+    rc = get_edited(txn, page, &e);
+    if (rc == 0)
+        rc = load_content(txn, e);
+    if (rc < 0)
+        return rc;
+    if (new_size < e->size)
+        return splice(txn, e, new_size, e->size - new_size, zeros);
+    zeros.length = new_size - e->size;
+    return splice(txn, e, e->size, 0, zeros);
+}
+
+int qallow_txn_read(struct qallow_txn *txn, uint64_t page, uint64_t offset, void *buffer,
+                    size_t length)
+{
+    struct edited *e;
+    int rc;
+
+    QR_CHECK_ARGUMENT(txn != NULL);
+    QR_CHECK_ARGUMENT(buffer != NULL || length == 0);
+    rc = get_edited(txn, page, &e);
+    if (rc == 0 && (offset > e->size || length > e->size - offset))
+        rc = qr_fail(QALLOW_E_LIMIT, "page %llu: bytes %llu+%zu reach beyond its %llu",
+                     (unsigned long long)page, (unsigned long long)offset, length,
+                     (unsigned long long)e->size);
+    if (rc == 0)
+        rc = load_content(txn, e);
+    return rc < 0 ? rc : read_edited(txn, e, offset, buffer, length);
+}
+
+/* --- commit --- */
+
+/* A range of cells, in bytes. */
+struct cells {
+    uint64_t from, to;
+};
+
+/* The delta of one page being written. */
+struct writing {
+    struct qallow_txn *txn;
+    struct edited *e;
+    int begun;
+    int shifted; /* old and new offsets no longer agree: all cells from here on change */
+    struct cells *cells; /* that change, ascending. They are summed after the last edit, since
+                            literals of edits lie in the same buffer. */
+    size_t cells_count, cells_capacity;
+    struct qb_u128 sum;
+};
+
+/* The cells of [from, to) of the old (subtracted) and the new content (added). */
+static int sum_cells(struct writing *w, uint64_t from, uint64_t to)
+{
+    const struct edited *e = w->e;
+    uint64_t seed = qr_page_seed(e->id);
+    uint64_t end = e->old_size > e->size ? e->old_size : e->size;
+    int rc = 0;
+
+    for (uint64_t at = from; rc == 0 && at < smaller(to, end); at += CHUNK) {
+        uint64_t stop = smaller(at + CHUNK, to);
+        size_t old_n = at < e->old_size ? smaller(stop, e->old_size) - at : 0;
+        size_t new_n = at < e->size ? smaller(stop, e->size) - at : 0;
+        if (old_n > 0)
+            rc = qr_content_read(w->txn->reader, &w->e->content, at, w->txn->old_bytes, old_n);
+        if (rc == 0)
+            rc = read_edited(w->txn, w->e, at, w->txn->new_bytes, new_n);
+        if (rc == 0) {
+            const struct qb_kernels *k = qb_kernels();
+            w->sum = qb_u128_sub(w->sum, k->hash_cells(w->txn->old_bytes, old_n, seed,
+                                                       at / QB_CELL));
+            w->sum = qb_u128_add(w->sum, k->hash_cells(w->txn->new_bytes, new_n, seed,
+                                                       at / QB_CELL));
+        }
+    }
+    return rc;
+}
+
+static int add_cells(struct writing *w, uint64_t from, uint64_t to)
+{
+    struct cells *last = w->cells_count > 0 ? &w->cells[w->cells_count - 1] : NULL;
+
+    if (last && from <= last->to) {
+        last->to = to > last->to ? to : last->to;
+        return 0;
+    }
+    if (w->cells_count == w->cells_capacity) {
+        size_t capacity = w->cells_capacity ? w->cells_capacity * 2 : 16;
+        struct cells *cells = qr_realloc(w->cells, capacity * sizeof *cells);
+        if (!cells)
+            return qr_fail(QALLOW_E_NO_MEMORY, "no memory for %zu changed ranges", capacity);
+        w->cells = cells;
+        w->cells_capacity = capacity;
+    }
+    w->cells[w->cells_count++] = (struct cells){from, to};
+    return 0;
+}
+
+static int write_edits(struct writing *w, struct qr_edits *edits)
+{
+    struct edited *e = w->e;
+    int rc = 0;
+
+    if (edits->count == 0)
+        return 0;
+    if (!w->begun)
+        rc = qr_batch_delta_begin(w->txn->batch, e->id, 0, e->old_size, e->size);
+    w->begun = 1;
+    for (size_t i = 0; rc == 0 && i < edits->count && !w->shifted; i++) {
+        const struct qr_edit *edit = &edits->items[i];
+        uint64_t end = edit->offset + edit->old_length;
+        w->shifted = edit->old_length != edit->new_length;
+        rc = add_cells(w, edit->offset / QB_CELL * QB_CELL,
+                       w->shifted ? UINT64_MAX : (end + QB_CELL - 1) / QB_CELL * QB_CELL);
+    }
+    return rc < 0 ? rc : qr_batch_delta_edits(w->txn->batch, edits, NULL);
+}
+
+/* The old bytes [old_at, +old_length) against new ones that fit in new_bytes. */
+static int write_chunk(struct writing *w, uint64_t old_at, size_t old_length, uint64_t new_at,
+                       size_t new_length)
+{
+    struct qr_edits edits = {0};
+    uint8_t *old = w->txn->old_bytes, *new = w->txn->new_bytes;
+    int rc = 0;
+
+    if (old_length > 0)
+        rc = qr_content_read(w->txn->reader, &w->e->content, old_at, old, old_length);
+    if (rc == 0)
+        rc = read_edited(w->txn, w->e, new_at, new, new_length);
+    if (rc == 0)
+        rc = qr_diff(old, old_length, new, new_length, INDEX_BYTES, &edits);
+    for (size_t i = 0; rc == 0 && i < edits.count; i++) {
+        edits.items[i].offset += old_at;
+        if (edits.items[i].source == QR_COPY)
+            edits.items[i].from += old_at;
+    }
+    if (rc == 0)
+        rc = write_edits(w, &edits);
+    qr_edits_finish(&edits);
+    return rc;
+}
+
+/* An edit that needs no comparison: bytes removed, or zeros put in. */
+static int write_plain(struct writing *w, uint64_t old_at, uint64_t old_length, uint64_t zeros)
+{
+    struct qr_edits edits = {0};
+    int rc = 0;
+
+    if (old_length + zeros > 0)
+        rc = qr_edits_add(&edits, (struct qr_edit){.offset = old_at, .old_length = old_length,
+                                                   .new_length = zeros, .source = QR_ZEROS});
+    if (rc == 0)
+        rc = write_edits(w, &edits);
+    qr_edits_finish(&edits);
+    return rc;
+}
+
+/* Between two old segments: old [old_at, old_end) became the segments [i, end), at new_at. */
+static int write_gap(struct writing *w, uint64_t old_at, uint64_t old_end, size_t i, size_t end,
+                     uint64_t new_at)
+{
+    int rc = 0;
+
+    for (; rc == 0 && i < end; i++) {
+        uint64_t left = w->e->segments[i].length;
+        while (rc == 0 && left > 0) {
+            size_t new_n = smaller(left, CHUNK), old_n = smaller(old_end - old_at, CHUNK);
+            /* The last segment of the gap is compared with all that remains of the old bytes. */
+            if (i + 1 < end || left > CHUNK)
+                old_n = smaller(old_n, new_n);
+            if (old_n == 0 && w->e->segments[i].source == ZEROS) {
+                rc = write_plain(w, old_at, 0, left);
+                new_n = 0;
+                new_at += left;
+                left = 0;
+            } else {
+                rc = write_chunk(w, old_at, old_n, new_at, new_n);
+            }
+            old_at += old_n;
+            new_at += new_n;
+            left -= new_n;
+        }
+    }
+    return rc < 0 ? rc : write_plain(w, old_at, old_end - old_at, 0);
+}
+
+static int write_page(struct qallow_txn *txn, struct edited *e)
+{
+    struct writing w = {.txn = txn, .e = e};
+    uint64_t old_at = 0, new_at = 0;
+    int rc = 0;
+
+    for (size_t i = 0, end; rc == 0 && i <= e->count; i = end) {
+        uint64_t length = 0, old_to = e->old_size;
+        for (end = i; end < e->count && e->segments[end].source != OLD; end++)
+            length += e->segments[end].length;
+        if (end < e->count)
+            old_to = e->segments[end].from;
+        rc = write_gap(&w, old_at, old_to, i, end, new_at);
+        new_at += length;
+        old_at = old_to;
+        if (end < e->count) {
+            old_at += e->segments[end].length;
+            new_at += e->segments[end].length;
+        }
+        end++;
+    }
+    if (!e->created)
+        w.sum = qr_state_find(qr_store_state(txn->store->store), e->id)->content_sum;
+    for (size_t i = 0; rc == 0 && i < w.cells_count; i++)
+        rc = sum_cells(&w, w.cells[i].from, w.cells[i].to);
+    qr_free(w.cells);
+    return rc < 0 || !w.begun ? rc : qr_batch_delta_end(txn->batch, w.sum);
+}
+
+static int write_contents(struct qallow_txn *txn)
+{
+    int rc = 0;
+    txn->old_bytes = qr_malloc(CHUNK);
+    txn->new_bytes = qr_malloc(CHUNK);
+    if (!txn->old_bytes || !txn->new_bytes)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory to commit");
+    for (size_t i = 0; rc == 0 && i < txn->count; i++) {
+        struct edited *e = txn->pages[i];
+        if (e->has_content && !e->freed)
+            rc = write_page(txn, e);
+    }
+    return rc;
+}
+
+int qallow_commit(struct qallow_txn *txn, uint64_t *epoch)
+{
+    uint64_t made = 0;
+    int rc;
+
+    QR_CHECK_ARGUMENT(txn != NULL);
+    rc = write_contents(txn);
+    if (rc < 0) {
+        qallow_abort(txn);
+        return rc;
+    }
+    pthread_mutex_lock(&txn->store->calls);
+    if (qr_batch_records(txn->batch) > 0)
+        rc = qr_txn_append(txn->txn, txn->batch);
+    if (rc == 0)
+        rc = qr_txn_commit(txn->txn, &made);
+    else
+        qr_txn_abort(txn->txn);
+    txn->store->txn = NULL;
+    pthread_mutex_unlock(&txn->store->calls);
+    destroy_txn(txn);
+    if (rc == 0 && epoch)
+        *epoch = made;
+    return rc;
+}

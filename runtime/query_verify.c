@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Verification: is every epoch what its commit says?
+ *
+ * A running digest is carried over the history. For each page an epoch touched, its term before is
+ * taken out and its term after put in, and its content sum is brought forward from the bytes: those
+ * cells whose place in the log changed are hashed as they were and as they are. So each epoch is
+ * checked against real bytes at the cost of its change; and to rule out that an error is carried
+ * along, whole states are summed from nothing at the first and last epoch and whenever the bytes
+ * replayed since the last time exceed the state's size, which at most doubles the work.
+ */
+#include "runtime/query.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { BUFFER = 256 << 10 }; /* a multiple of QB_CELL */
+_Static_assert(BUFFER % QB_CELL == 0, "buffers hold whole cells");
+
+/* A page touched by the epoch, as it was before. */
+struct touched {
+    uint64_t id;
+    size_t order; /* of being met: the first counts */
+    int existed;
+    struct qb_u128 term, sum;
+    struct qr_content content;
+};
+
+struct verify {
+    struct qr_store *store;
+    struct qr_reader *reader;
+    int threads;
+    uint64_t last_epoch;
+    struct qb_u128 digest;   /* of the epoch before, recomputed */
+    uint64_t since_full;     /* bytes hashed since the last state was summed from nothing */
+    int started;
+    struct touched *touched;
+    size_t touched_count, touched_capacity;
+    uint8_t *buffer;
+    void (*problem)(void *context, uint64_t epoch, const char *page, const char *text);
+    void *context;
+    struct qr_verify_result *result;
+};
+
+static void report(struct verify *v, uint64_t epoch, const struct qr_state *state,
+                   const struct qr_page *page, const char *text)
+{
+    char *name = NULL;
+    v->result->damaged++;
+    if (page && qr_query_name(state, page, &name, NULL) < 0)
+        name = NULL;
+    v->problem(v->context, epoch, name, text);
+    qr_free(name);
+}
+
+static int same_sum(struct qb_u128 a, struct qb_u128 b) { return a.lo == b.lo && a.hi == b.hi; }
+
+/* Damage is a finding; anything else ends the verification. */
+static int is_finding(int rc)
+{
+    return rc == QALLOW_E_DAMAGED || rc == QALLOW_E_SERIALIZATION;
+}
+
+/* --- sums of cells --- */
+
+/* The cells of [from, to): from is a multiple of the cell size, to too or the end. */
+static int sum_cells(struct verify *v, struct qr_content *content, uint64_t seed, uint64_t from,
+                     uint64_t to, struct qb_u128 *sum)
+{
+    for (uint64_t at = from; at < to;) {
+        size_t n = to - at < BUFFER ? (size_t)(to - at) : BUFFER;
+        int rc = qr_content_read(v->reader, content, at, v->buffer, n);
+        if (rc < 0)
+            return rc;
+        *sum = qb_u128_add(*sum, qb_kernels()->hash_cells(v->buffer, n, seed, at / QB_CELL));
+        at += n;
+        v->result->read_bytes += n;
+        v->since_full += n;
+    }
+    return 0;
+}
+
+/* The next range of bytes, from *at on, that two contents do not take from the same place; cell
+ * boundaries; 0 at the end of the shorter one. Starts where *i, *j stand in the pieces. */
+struct pair {
+    const struct qr_content *a, *b;
+    size_t i, j;
+    uint64_t i_offset, j_offset, at;
+};
+
+/* Steps over the stretch that one piece of each side covers. 1: same place, 0: not; -1: end. */
+static int pair_step(struct pair *p, uint64_t *length)
+{
+    if (p->i == p->a->piece_count || p->j == p->b->piece_count)
+        return -1;
+    struct qr_piece x = p->a->pieces[p->i], y = p->b->pieces[p->j];
+    uint64_t n = x.length - p->i_offset, m = y.length - p->j_offset;
+    int same = x.ref == QR_REF_ZERO || y.ref == QR_REF_ZERO
+                   ? x.ref == y.ref
+                   : x.ref + p->i_offset == y.ref + p->j_offset;
+
+    *length = n < m ? n : m;
+    p->at += *length;
+    p->i_offset += *length;
+    p->j_offset += *length;
+    if (p->i_offset == x.length) {
+        p->i++;
+        p->i_offset = 0;
+    }
+    if (p->j_offset == y.length) {
+        p->j++;
+        p->j_offset = 0;
+    }
+    return same;
+}
+
+/* sum += cells of b - cells of a, over [from, to) widened to cells; to beyond an end is cut. */
+static int sum_change(struct verify *v, struct qr_content *a, struct qr_content *b, uint64_t seed,
+                      uint64_t from, uint64_t to, struct qb_u128 *sum)
+{
+    struct qb_u128 old = {0}, new = {0};
+    int rc = sum_cells(v, a, seed, from, to < a->size ? to : a->size, &old);
+    if (rc == 0)
+        rc = sum_cells(v, b, seed, from, to < b->size ? to : b->size, &new);
+    *sum = qb_u128_add(qb_u128_sub(*sum, old), new);
+    return rc;
+}
+
+/* Brings a's sum forward to b's. */
+static int sum_forward(struct verify *v, struct qr_content *a, struct qr_content *b, uint64_t seed,
+                       struct qb_u128 *sum)
+{
+    struct pair p = {.a = a, .b = b};
+    uint64_t from = 0, to = 0, length = 0; /* cells gathered and not yet summed */
+    uint64_t common = a->size < b->size ? a->size : b->size;
+    uint64_t end = a->size > b->size ? a->size : b->size;
+    int rc = 0, same;
+
+    while (rc == 0 && (same = pair_step(&p, &length)) >= 0) {
+        uint64_t low = (p.at - length) / QB_CELL * QB_CELL;
+        uint64_t high = (p.at + QB_CELL - 1) / QB_CELL * QB_CELL;
+        if (same)
+            continue;
+        if (low > to) {
+            rc = sum_change(v, a, b, seed, from, to, sum);
+            from = low;
+        }
+        to = high;
+    }
+    if (rc == 0 && a->size != b->size) { /* the last cell of the shorter one has another length */
+        uint64_t low = common / QB_CELL * QB_CELL;
+        if (low > to) {
+            rc = sum_change(v, a, b, seed, from, to, sum);
+            from = low;
+        }
+        to = end;
+    }
+    if (rc == 0 && to > from)
+        rc = sum_change(v, a, b, seed, from, to, sum);
+    return rc;
+}
+
+/* How many bytes sum_forward would read. */
+static uint64_t forward_cost(const struct qr_content *a, const struct qr_content *b)
+{
+    struct pair p = {.a = a, .b = b};
+    uint64_t common = a->size < b->size ? a->size : b->size;
+    uint64_t cost = a->size + b->size - 2 * common, length = 0;
+    int same;
+    while ((same = pair_step(&p, &length)) >= 0)
+        cost += same ? 0 : 2 * length;
+    return cost;
+}
+
+/* The content sum of `page` from bytes. */
+static int page_sum(struct verify *v, const struct touched *before, const struct qr_page *page,
+                    struct qb_u128 *sum)
+{
+    struct qr_content content = {0};
+    uint64_t seed = qr_page_seed(page->id);
+    int rc = qr_content_init(&content, page);
+
+    if (rc < 0)
+        return rc;
+    if (before && before->existed &&
+        forward_cost(&before->content, &content) < content.size) {
+        struct qr_content old = before->content;
+        *sum = before->sum;
+        rc = sum_forward(v, &old, &content, seed, sum);
+    } else {
+        *sum = (struct qb_u128){0};
+        rc = sum_cells(v, &content, seed, 0, content.size, sum);
+    }
+    qr_content_finish(&content);
+    return rc;
+}
+
+/* page_sum, compared with what the log says; a finding is reported and the log's sum used. */
+static int check_page(struct verify *v, uint64_t epoch, const struct qr_state *state,
+                      const struct touched *before, const struct qr_page *page,
+                      struct qb_u128 *sum)
+{
+    int rc = page_sum(v, before, page, sum);
+
+    if (is_finding(rc)) {
+        report(v, epoch, state, page, qallow_error_detail());
+        rc = 0;
+    } else if (rc == 0 && !same_sum(*sum, page->content_sum)) {
+        report(v, epoch, state, page, "the content does not have the sum that was recorded");
+    }
+    *sum = page->content_sum;
+    return rc;
+}
+
+/* --- a state from nothing --- */
+
+static int check_every_page(struct verify *v, uint64_t epoch, const struct qr_state *state)
+{
+    const struct qr_page *page = qr_state_next_page(state, 0);
+    int rc = 0;
+    for (; rc == 0 && page; page = qr_state_next_page(state, page->id)) {
+        struct qb_u128 sum;
+        rc = check_page(v, epoch, state, NULL, page, &sum);
+    }
+    return rc;
+}
+
+static int check_full(struct verify *v, const struct qr_epoch *epoch, const struct qr_state *state)
+{
+    struct qb_u128 digest;
+    uint64_t bad_page = 0, found = v->result->damaged;
+    int rc = qr_state_digest_compute(v->store, state, v->threads, &digest, &bad_page);
+
+    v->since_full = 0;
+    v->result->read_bytes += qr_state_bytes(state);
+    if (rc == 0 && same_sum(digest, epoch->digest)) {
+        v->result->full++;
+        return 0;
+    }
+    if (rc < 0 && !is_finding(rc))
+        return rc;
+    rc = check_every_page(v, epoch->epoch, state); /* which pages are to blame? */
+    if (rc == 0 && v->result->damaged == found)
+        report(v, epoch->epoch, state, NULL, "the state does not have the digest of the commit");
+    return rc;
+}
+
+/* --- the walk --- */
+
+static int touch(void *context, const struct qr_epoch *epoch, const struct qr_state *state,
+                 const struct qr_record *record)
+{
+    struct verify *v = context;
+    const struct qr_page *page;
+    struct touched *t;
+    int rc = 0;
+
+    if (v->touched_count > 0 && v->touched[v->touched_count - 1].id == record->page)
+        return 0;
+    if (v->touched_count == v->touched_capacity) {
+        size_t capacity = v->touched_capacity ? v->touched_capacity * 2 : 64;
+        struct touched *items = qr_realloc(v->touched, capacity * sizeof *items);
+        if (!items)
+            return qr_fail(QALLOW_E_NO_MEMORY, "no memory for %zu changed pages", capacity);
+        v->touched = items;
+        v->touched_capacity = capacity;
+    }
+    t = &v->touched[v->touched_count];
+    *t = (struct touched){.id = record->page, .order = v->touched_count};
+    page = qr_state_find(state, record->page);
+    if (page) {
+        t->existed = 1;
+        t->term = qr_page_term(page);
+        t->sum = page->content_sum;
+        rc = qr_content_init(&t->content, page);
+    }
+    if (rc == 0)
+        v->touched_count++;
+    return rc;
+}
+
+static int by_id(const void *x, const void *y)
+{
+    const struct touched *a = x, *b = y;
+    if (a->id != b->id)
+        return a->id < b->id ? -1 : 1;
+    return a->order < b->order ? -1 : 1;
+}
+
+static void forget_touched(struct verify *v)
+{
+    for (size_t i = 0; i < v->touched_count; i++)
+        if (v->touched[i].existed)
+            qr_content_finish(&v->touched[i].content);
+    v->touched_count = 0;
+}
+
+static int check_touched(struct verify *v, const struct qr_epoch *epoch,
+                         const struct qr_state *state)
+{
+    int rc = 0;
+
+    if (v->touched_count > 1)
+        qsort(v->touched, v->touched_count, sizeof *v->touched, by_id);
+    for (size_t i = 0; rc == 0 && i < v->touched_count; i++) {
+        const struct touched *t = &v->touched[i];
+        const struct qr_page *page = qr_state_find(state, t->id);
+        if (i > 0 && v->touched[i - 1].id == t->id)
+            continue;
+        if (t->existed)
+            v->digest = qb_u128_sub(v->digest, qb_u128_add(t->term, t->sum));
+        if (page) {
+            struct qb_u128 sum;
+            rc = check_page(v, epoch->epoch, state, t, page, &sum);
+            v->digest = qb_u128_add(v->digest, qb_u128_add(qr_page_term(page), sum));
+        }
+    }
+    return rc;
+}
+
+static int epoch_end(void *context, const struct qr_epoch *epoch, const struct qr_state *state)
+{
+    struct verify *v = context;
+    uint64_t found = v->result->damaged;
+    int rc = 0;
+
+    if (!v->started) {
+        rc = check_full(v, epoch, state);
+    } else {
+        if (!same_sum(v->digest, epoch->base_digest))
+            report(v, epoch->epoch, state, NULL, "the commit stands on another state");
+        rc = check_touched(v, epoch, state);
+        if (rc == 0 && !same_sum(v->digest, epoch->digest))
+            report(v, epoch->epoch, state, NULL,
+                   "the state does not have the digest of the commit");
+        if (rc == 0 && (epoch->epoch == v->last_epoch || v->since_full > qr_state_bytes(state)))
+            rc = check_full(v, epoch, state);
+    }
+    v->started = 1;
+    v->digest = epoch->digest; /* each epoch is judged on its own */
+    forget_touched(v);
+    if (rc == 0 && v->result->damaged == found)
+        v->result->epochs++;
+    return rc;
+}
+
+int qr_verify_history(struct qr_store *store, int threads,
+                      void (*problem)(void *context, uint64_t epoch, const char *page,
+                                      const char *text),
+                      void *context, struct qr_verify_result *result)
+{
+    struct verify v = {.store = store, .threads = threads, .problem = problem, .context = context,
+                       .result = result};
+    struct qr_store_info info;
+    int rc;
+
+    *result = (struct qr_verify_result){0};
+    qr_store_info(store, &info);
+    v.last_epoch = info.last_epoch;
+    v.buffer = qr_malloc(BUFFER);
+    rc = v.buffer ? qr_reader_create(store, 4 << 20, &v.reader)
+                  : qr_fail(QALLOW_E_NO_MEMORY, "no memory to verify");
+    if (rc == 0)
+        rc = qr_query_walk(store, info.last_epoch, touch, epoch_end, &v);
+    if (is_finding(rc)) {
+        report(&v, 0, NULL, NULL, qallow_error_detail());
+        rc = 0;
+    }
+    forget_touched(&v);
+    qr_free(v.touched);
+    qr_free(v.buffer);
+    qr_reader_destroy(v.reader);
+    return rc == 0 && result->damaged > 0
+               ? qr_fail(QALLOW_E_DAMAGED, "%s: %llu problems found", qr_store_path(store),
+                         (unsigned long long)result->damaged)
+               : rc;
+}
