@@ -5,6 +5,12 @@
 #include "interface/commands.h"
 #include "interface/report.h"
 
+#ifdef __clang__
+#define COMPILER __VERSION__
+#else
+#define COMPILER "gcc " __VERSION__
+#endif
+
 static int run(struct qi_context *context, const void *values)
 {
     (void)values;
@@ -14,7 +20,7 @@ static int run(struct qi_context *context, const void *values)
     }
     cJSON *object = qi_json_begin(context);
     cJSON_AddStringToObject(object, "qallow", qallow_version());
-    cJSON_AddStringToObject(object, "compiler", __VERSION__);
+    cJSON_AddStringToObject(object, "compiler", COMPILER);
     cJSON_AddStringToObject(object, "cjson", cJSON_Version());
     return qi_json_end(object);
 }

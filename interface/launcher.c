@@ -31,8 +31,11 @@ static int run_root(struct qi_context *context, const void *values)
 {
     const struct root *root = values;
 
-    if (root->version)
+    if (root->version) {
+        snprintf(context->path, sizeof context->path, "%s %s", context->root->name,
+                 qi_command_version.name);
         return qi_command_version.run(context, NULL);
+    }
     qi_print_help(stderr, context->path, context->root);
     return QI_USAGE;
 }

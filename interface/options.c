@@ -192,10 +192,10 @@ static const char *set_duration(struct qi_context *context, const struct qi_opti
     char with_unit[64], low[QI_TEXT_MAX], high[QI_TEXT_MAX];
     size_t length = strlen(text);
 
-    if (option->unit && length && strspn(text, "0123456789.") == length &&
-        length + strlen(option->unit) < sizeof with_unit) {
-        snprintf(with_unit, sizeof with_unit, "%s%s", text, option->unit);
-        text = with_unit;
+    if (option->unit && length && strspn(text, "0123456789.") == length) {
+        int n = snprintf(with_unit, sizeof with_unit, "%s%s", text, option->unit);
+        if (n < (int)sizeof with_unit)
+            text = with_unit;
     }
     const char *expected = qi_parse_duration(text, &value);
     if (!expected && (value < (int64_t)option->minimum || value > maximum)) {
@@ -397,7 +397,7 @@ static int take_positional(struct qi_context *context, const char *text)
     for (size_t i = 0; i < option_count(options); i++)
         if (options[i].positional && (!context->given[i] || options[i].kind == QI_LIST))
             return take_value(context, &options[i], text);
-    return fail(context, "unexpected argument '%s'", qr_quotez(text));
+    return fail(context, "expected nothing more, not '%s'", qr_quotez(text));
 }
 
 static const struct qi_option *find_long(const struct qi_command *command, const char *name,

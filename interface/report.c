@@ -246,7 +246,6 @@ void qi_json_hex(cJSON *object, const char *name, const void *bytes, size_t leng
 
     if (!text)
         return;
-    text[0] = 0;
     cJSON_AddStringToObject(object, name, qi_format_hex(bytes, length, text, 2 * length + 1));
     qr_free(text);
 }

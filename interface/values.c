@@ -229,8 +229,8 @@ const char *qi_format_time(int64_t ns, char text[QI_TEXT_MAX])
         rest += 86400;
         days--;
     }
-    /* int64 ns reach from 1677 to 2262: a handful of steps from a close first guess */
-    int year = 1970 + (int)(days / 366) - (days < 0), month = 12;
+    /* a guess that is never too late, then a step or two */
+    int year = 1970 + (int)(days < 0 ? days / 365 - 1 : days / 366), month = 12;
     while (days_of(year + 1, 1, 1) <= days)
         year++;
     while (days_of(year, month, 1) > days)
@@ -294,6 +294,8 @@ const char *qi_format_hex(const void *bytes, size_t length, char *text, size_t t
 {
     const unsigned char *at = bytes;
 
+    if (text_size)
+        text[0] = 0;
     for (size_t i = 0; i < length && 2 * i + 2 < text_size; i++)
         snprintf(text + 2 * i, 3, "%02x", at[i]);
     return text;

@@ -1,0 +1,2 @@
+# The table, for programs.
+qallow help completion --json

@@ -1,0 +1,2 @@
+# Help goes to stderr and the status says wrong usage.
+qallow

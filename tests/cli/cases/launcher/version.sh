@@ -1,0 +1,5 @@
+qallow --version
+qallow -V
+qallow version
+qallow --version --json
+qallow version --json

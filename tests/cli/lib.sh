@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+# Sourced before every case.
+# shellcheck shell=bash
+
+# status COMMAND...: runs it and says its exit status on stdout; does not end the case.
+status() {
+    local rc=0
+    "$@" || rc=$?
+    echo "exit $rc"
+}
+
+# need COMMAND...: skips the case if one of them is not installed.
+need() {
+    local command
+    for command in "$@"; do
+        command -v "$command" >/dev/null || {
+            echo "SKIP $command is not installed"
+            exit 0
+        }
+    done
+}
+
+# until_true COMMAND...: waits, without a fixed time, until it succeeds; gives up after a minute.
+until_true() {
+    local end=$((SECONDS + 60))
+    until "$@"; do
+        ((SECONDS < end)) || {
+            echo "gave up waiting for: $*" >&2
+            return 1
+        }
+        sleep 0.02
+    done
+}
