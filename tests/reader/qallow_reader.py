@@ -928,7 +928,7 @@ def rfc3339(ns):
 
 
 def hex128(value):
-    return value.to_bytes(16, "big").hex()
+    return value.to_bytes(16, "little").hex()
 
 
 def command_list(log, args):
