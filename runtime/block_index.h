@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Where in the old content may these 32 bytes stand? An index of evenly spaced keys of the old
+ * content, asked at every position of the new one.
+ *
+ * The key at a position is its next QR_KEY_LENGTH bytes. The keys at multiples of the spacing are
+ * indexed, so every common stretch of spacing + 31 bytes is found. Keys of zeros only are left out:
+ * zeros are cheaper to describe than to find. Positions stand sorted within their bucket, so that
+ * the one nearest to any place is found in O(log n) even if all keys are equal: repetitive content
+ * costs nothing extra.
+ */
+#ifndef QR_BLOCK_INDEX_H
+#define QR_BLOCK_INDEX_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "runtime/bytes.h"
+
+enum { QR_KEY_LENGTH = 32, QR_NEAR_MAX = 3 };
+
+/* A part [from, to) of the old content. */
+struct qr_block_range {
+    size_t from, to;
+};
+
+struct qr_block_index {
+    uint32_t *buckets; /* start of each in `blocks`; one more than there are */
+    uint32_t *blocks;  /* positions / spacing */
+    uint64_t *filter;  /* a bit per hash: is there such a key at all? */
+    size_t count;      /* of blocks; 0: nothing is indexed and nothing allocated */
+    size_t spacing;
+    unsigned bucket_shift, filter_shift;
+};
+
+/* Indexes ascending, disjoint ranges. Spaced more coarsely where more than max_bytes of memory
+ * would be needed. 0 or QALLOW_E_NO_MEMORY. */
+int qr_block_index_init(struct qr_block_index *index, const uint8_t *old,
+                        const struct qr_block_range *ranges, size_t range_count, size_t max_bytes);
+void qr_block_index_finish(struct qr_block_index *index);
+
+/* The first position in [from, to) of `bytes` whose key passes the filter, or `to`. The bytes must
+ * reach to + QR_KEY_LENGTH - 1. The index must not be empty. Keys of zeros only always pass. */
+size_t qr_block_index_next(const struct qr_block_index *index, const uint8_t *bytes, size_t from,
+                           size_t to);
+
+/* Old positions in the bucket of the key at `bytes`: the first two at or after `near`, and the last
+ * before it. Returns how many; they are candidates, not yet compared. */
+size_t qr_block_index_near(const struct qr_block_index *index, const uint8_t *bytes, size_t near,
+                           size_t candidates[QR_NEAR_MAX]);
+
+#endif

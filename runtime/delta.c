@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Edit lists, and reading operations back.
+ *
+ * The decoder is one switch over the kinds. It trusts nothing: every length is compared with what
+ * is left in the cursor before a byte is touched, every sum with 64 bits before it is used. What it
+ * cannot know is the size of the page; that check belongs to whoever applies.
+ */
+#include "runtime/delta.h"
+
+#include "runtime/error.h"
+#include "runtime/os.h"
+
+static int is_overwrite(const struct qr_edit *edit)
+{
+    return edit->source == QR_LITERAL && edit->old_length == edit->new_length;
+}
+
+static int continues(const struct qr_edit *last, const struct qr_edit *edit)
+{
+    return is_overwrite(last) && is_overwrite(edit) &&
+           last->offset + last->old_length == edit->offset &&
+           last->bytes + last->new_length == edit->bytes;
+}
+
+static int grow(struct qr_edits *list)
+{
+    size_t capacity = list->capacity ? list->capacity * 2 : 16;
+    if (capacity > SIZE_MAX / sizeof *list->items)
+        return QALLOW_E_NO_MEMORY;
+    struct qr_edit *items = qr_realloc(list->items, capacity * sizeof *items);
+    if (!items)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a list of %zu edits", capacity);
+    list->items = items;
+    list->capacity = capacity;
+    return 0;
+}
+
+int qr_edits_add(struct qr_edits *list, struct qr_edit edit)
+{
+    qr_assert(edit.offset + edit.old_length >= edit.offset);
+    if (list->count) {
+        struct qr_edit *last = &list->items[list->count - 1];
+        qr_assert(edit.offset >= last->offset + last->old_length);
+        if (continues(last, &edit)) {
+            last->old_length += edit.old_length;
+            last->new_length += edit.new_length;
+            return 0;
+        }
+    }
+    if (edit.old_length == 0 && edit.new_length == 0)
+        return 0;
+    if (list->count == list->capacity) {
+        int result = grow(list);
+        if (result)
+            return result;
+    }
+    list->items[list->count++] = edit;
+    return 0;
+}
+
+void qr_edits_finish(struct qr_edits *list)
+{
+    qr_free(list->items);
+    *list = (struct qr_edits){0};
+}
+
+/* --- decoder --- */
+
+static uint64_t count_bits(const uint8_t *mask, size_t length)
+{
+    uint64_t bits = 0;
+    for (; length >= 8; mask += 8, length -= 8)
+        bits += (uint64_t)__builtin_popcountll(qr_load64(mask));
+    for (; length; mask++, length--)
+        bits += (uint64_t)__builtin_popcount(*mask);
+    return bits;
+}
+
+/* The mask and payload of a span of n bytes. */
+static int get_mask(struct qr_cursor *cursor, uint64_t n, struct qr_op *op)
+{
+    uint64_t mask_length = n / 8 + (n % 8 != 0);
+    op->mask = qr_get_bytes(cursor, mask_length);
+    if (!op->mask)
+        return 0;
+    if (n % 8 && op->mask[mask_length - 1] >> (n % 8))
+        return 0;
+    op->payload_length = count_bits(op->mask, (size_t)mask_length);
+    op->bytes = qr_get_bytes(cursor, op->payload_length);
+    return op->payload_length != 0 && op->bytes;
+}
+
+/* What follows the head of an operation. op->offset and op->old_length are set; returns 0 if the
+ * operation is malformed or has no effect. */
+static int get_body(struct qr_cursor *cursor, struct qr_op *op)
+{
+    uint64_t n = op->old_length;
+    op->new_length = n;
+    switch (op->kind) {
+    case QR_OP_OVERWRITE:
+        op->bytes = qr_get_bytes(cursor, n);
+        return n != 0;
+    case QR_OP_MASK:
+        return n != 0 && get_mask(cursor, n, op);
+    case QR_OP_REPLACE:
+        op->new_length = qr_get_varint(cursor);
+        op->bytes = qr_get_bytes(cursor, op->new_length);
+        return n != 0 || op->new_length != 0;
+    case QR_OP_REMOVE:
+        op->new_length = 0;
+        return n != 0;
+    case QR_OP_ZERO:
+        return n != 0;
+    case QR_OP_GROW:
+        op->old_length = 0;
+        return n != 0;
+    case QR_OP_COPY:
+        op->new_length = qr_get_varint(cursor);
+        op->from = qr_get_varint(cursor);
+        if (op->from + op->new_length < op->from)
+            return 0;
+        return n != op->new_length || (n != 0 && op->from != op->offset);
+    }
+    return 0; /* kind 7 */
+}
+
+int qr_op_next(struct qr_cursor *cursor, uint64_t *old_end, struct qr_op *op)
+{
+    if (!cursor->bad && qr_left(cursor) == 0)
+        return 0;
+    *op = (struct qr_op){0};
+    uint64_t gap = qr_get_varint(cursor);
+    uint64_t head = qr_get_varint(cursor);
+    op->offset = *old_end + gap;
+    op->old_length = head >> 3;
+    op->kind = head & 7;
+    if (cursor->bad || op->offset < gap || op->offset + op->old_length < op->offset ||
+        !get_body(cursor, op) || cursor->bad) {
+        cursor->bad = 1;
+        return QALLOW_E_SERIALIZATION;
+    }
+    *old_end = op->offset + op->old_length;
+    return 1;
+}
