@@ -166,7 +166,9 @@ void qi_print_manual(FILE *out, const char *path, const struct qi_command *comma
     snprintf(title, sizeof title, "%s", path);
     for (char *p = title; *p; p++)
         *p = *p == ' ' ? '-' : (char)toupper((unsigned char)*p);
-    fputs(".\\\" SPDX-License-Identifier: Apache-2.0\n.\\\" Made from the option tables.\n.TH ", out);
+    fputs(".\\\" SPDX-License-Identifier: Apache-2.0\n"
+          ".\\\" Made from the option tables.\n.TH ",
+          out);
     put_text(out, title);
     fprintf(out, " 1 \"\" \"qallow %s\" \"Qallow Manual\"\n.SH NAME\n", qallow_version());
     for (const char *p = path; *p; p++)

@@ -145,8 +145,8 @@ const struct qi_option *qi_option_at(const struct qi_command *command, size_t i)
 /* 1 if the user gave this option or positional (a fallback does not count). Own options only. */
 int qi_given(const struct qi_context *context, const char *name);
 
-/* Parses argv[1..argc) down from `root`. 0; QALLOW_E_ARGUMENT with context->error set; NO_MEMORY. The
- * context is zeroed before, and finished by the caller after, also on failure. */
+/* Parses argv[1..argc) down from `root`. 0; QALLOW_E_ARGUMENT with context->error set; NO_MEMORY.
+ * The context is zeroed before, and finished by the caller after, also on failure. */
 int qi_parse(struct qi_context *context, const struct qi_command *root, int argc,
              const char *const *argv);
 void qi_context_finish(struct qi_context *context);

@@ -19,7 +19,7 @@ case "${1:-}" in
 esac
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
-    echo "setup.sh: this is not Debian or Ubuntu; these packages, or yours like them, are needed:" >&2
+    echo "setup.sh: not Debian or Ubuntu; these packages, or yours like them, are needed:" >&2
     echo "$packages" >&2
     exit 69
 fi
