@@ -16,83 +16,97 @@
 
 #include "backend/cpu/block.h"
 
-/* The mask of the block at `at` of n bytes. */
-static inline uint64_t load_mask(const uint8_t *mask, size_t at, size_t n)
+/* The mask of BLOCK bytes. */
+static inline uint64_t whole_mask(const uint8_t *mask)
+{
+    uint64_t word;
+    memcpy(&word, mask, sizeof(word));
+    return word;
+}
+
+/* The mask of n < BLOCK bytes. */
+static inline uint64_t part_mask(const uint8_t *mask, size_t n)
 {
     uint64_t word = 0;
-    if (n - at >= BLOCK)
-        memcpy(&word, mask + at / 8, sizeof(word));
-    else
-        memcpy(&word, mask + at / 8, (n - at + 7) / 8);
+    memcpy(&word, mask, (n + 7) / 8);
     return word;
 }
 
 static size_t mask_count(const uint8_t *mask, size_t n)
 {
-    size_t count = 0;
-    for (size_t at = 0; at < n; at += BLOCK)
-        count += bit_count(load_mask(mask, at, n));
-    return count;
+    size_t count = 0, at = 0;
+    for (; n - at >= BLOCK; at += BLOCK)
+        count += bit_count(whole_mask(mask + at / 8));
+    return count + bit_count(part_mask(mask + at / 8, n - at));
+}
+
+/* How far apply_mask or pack_mask has come. */
+struct progress {
+    size_t at;        /* in the page and its mask */
+    size_t left;      /* payload bytes still to come */
+    uint8_t *payload; /* the next of them */
+};
+
+/* Goes on over whole blocks while at least `least` bytes of payload are left. */
+static inline void expand_blocks(struct progress *go, uint8_t *page, size_t n, const uint8_t *mask,
+                                 size_t least)
+{
+    for (; n - go->at >= BLOCK && go->left >= least; go->at += BLOCK) {
+        uint64_t word = whole_mask(mask + go->at / 8);
+        if (word == UINT64_MAX)
+            memcpy(page + go->at, go->payload, BLOCK);
+        else if (word != 0)
+            block_expand(page + go->at, word, go->payload);
+        go->payload += bit_count(word);
+        go->left -= bit_count(word);
+    }
 }
 
 static size_t apply_mask(void *page, size_t n, const uint8_t *mask, const uint8_t *payload)
 {
-    uint8_t *bytes = page;
-    uint8_t padded[2 * BLOCK] = {0};
+    uint8_t padded[2 * BLOCK] = {0}, last[BLOCK] = {0};
     const size_t total = mask_count(mask, n);
-    bool in_padded = false;
-    for (size_t at = 0, left = total; left > 0; at += BLOCK) {
-        uint64_t word = load_mask(mask, at, n);
-        if (word == 0)
-            continue;
-        if (left < BLOCK && !in_padded) {
-            payload = memcpy(padded, payload, left);
-            in_padded = true;
-        }
-        if (word == UINT64_MAX) {
-            memcpy(bytes + at, payload, BLOCK);
-        } else if (n - at >= BLOCK) {
-            block_expand(bytes + at, word, payload);
-        } else {
-            uint8_t last[BLOCK] = {0};
-            memcpy(last, bytes + at, n - at);
-            block_expand(last, word, payload);
-            memcpy(bytes + at, last, n - at);
-        }
-        payload += bit_count(word);
-        left -= bit_count(word);
+    struct progress go = {0, total, (uint8_t *)(uintptr_t)payload}; /* is only read */
+    expand_blocks(&go, page, n, mask, BLOCK);
+    go.payload = memcpy(padded, go.payload, go.left);
+    expand_blocks(&go, page, n, mask, 1);
+    if (go.left > 0) {
+        uint8_t *part = (uint8_t *)page + go.at;
+        memcpy(last, part, n - go.at);
+        block_expand(last, part_mask(mask + go.at / 8, n - go.at), go.payload);
+        memcpy(part, last, n - go.at);
     }
     return total;
 }
 
+static inline void compress_blocks(struct progress *go, const uint8_t *page, size_t n,
+                                   const uint8_t *mask, size_t least)
+{
+    for (; n - go->at >= BLOCK && go->left >= least; go->at += BLOCK) {
+        uint64_t word = whole_mask(mask + go->at / 8);
+        if (word == UINT64_MAX)
+            memcpy(go->payload, page + go->at, BLOCK);
+        else if (word != 0)
+            block_compress(go->payload, page + go->at, word);
+        go->payload += bit_count(word);
+        go->left -= bit_count(word);
+    }
+}
+
 static size_t pack_mask(uint8_t *payload, const void *page, size_t n, const uint8_t *mask)
 {
-    const uint8_t *bytes = page;
-    uint8_t padded[2 * BLOCK];
-    uint8_t *to = payload, *end_of_direct = NULL; /* where the padded bytes belong */
+    uint8_t padded[2 * BLOCK], last[BLOCK] = {0};
     const size_t total = mask_count(mask, n);
-    for (size_t at = 0, left = total; left > 0; at += BLOCK) {
-        uint64_t word = load_mask(mask, at, n);
-        if (word == 0)
-            continue;
-        if (left < BLOCK && end_of_direct == NULL) {
-            end_of_direct = to;
-            to = padded;
-        }
-        if (word == UINT64_MAX) {
-            memcpy(to, bytes + at, BLOCK);
-        } else if (n - at >= BLOCK) {
-            block_compress(to, bytes + at, word);
-        } else {
-            uint8_t last[BLOCK] = {0};
-            memcpy(last, bytes + at, n - at);
-            block_compress(to, last, word);
-        }
-        to += bit_count(word);
-        left -= bit_count(word);
+    struct progress go = {0, total, payload};
+    compress_blocks(&go, page, n, mask, BLOCK);
+    const size_t direct = total - go.left;
+    go.payload = padded;
+    compress_blocks(&go, page, n, mask, 1);
+    if (go.left > 0) {
+        memcpy(last, (const uint8_t *)page + go.at, n - go.at);
+        block_compress(go.payload, last, part_mask(mask + go.at / 8, n - go.at));
     }
-    if (end_of_direct != NULL)
-        memcpy(end_of_direct, padded, (size_t)(to - padded));
+    memcpy(payload + direct, padded, total - direct);
     return total;
 }
 

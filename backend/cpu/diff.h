@@ -56,12 +56,18 @@ static int is_zero(const void *p, size_t n)
     return block_differs(rest, zeroes) == 0;
 }
 
+/* Passes over equal groups; returns where it stopped. */
+static inline size_t skip_equal_groups(const uint8_t *a, const uint8_t *b, size_t at, size_t n)
+{
+    while (n - at >= GROUP && group_equal(a + at, b + at))
+        at += GROUP;
+    return at;
+}
+
 static size_t common_prefix(const void *a, const void *b, size_t n)
 {
     const uint8_t *x = a, *y = b;
-    size_t at = 0;
-    while (n - at >= GROUP && group_equal(x + at, y + at))
-        at += GROUP;
+    size_t at = skip_equal_groups(x, y, 0, n);
     for (; n - at >= BLOCK; at += BLOCK) {
         uint64_t differs = block_differs(x + at, y + at);
         if (differs != 0)
@@ -86,31 +92,41 @@ static size_t common_suffix(const void *a, const void *b, size_t n)
     return differs != 0 ? n - 1 - highest_bit(differs) : n;
 }
 
-/* Bit i is set where `gap` clear bits of mask begin; only those that end within the mask count. */
-static inline uint64_t clear_runs(uint64_t mask, size_t gap)
-{
-    if (gap >= BLOCK)
-        return 0;
-    uint64_t clear = ~mask;
-    for (size_t have = 1, step; have < gap; have += step) {
-        step = have < gap - have ? have : gap - have;
-        clear &= clear >> step;
-    }
-    return clear;
-}
-
 /* The runs found so far; the last one is open: a difference less than `gap` behind it extends it.
  */
 struct run_list {
     struct qb_run *runs;
     size_t count, max, gap;
-    size_t end; /* of the last run */
+    size_t end;         /* of the last run */
+    unsigned shifts[6]; /* for clear_runs() */
 };
+
+static inline struct run_list run_list(struct qb_run *runs, size_t max, size_t gap)
+{
+    struct run_list list = {.runs = runs, .max = max, .gap = gap};
+    const size_t wanted = gap < BLOCK ? gap : BLOCK;
+    for (size_t have = 1, i = 0; have < wanted; i++) {
+        size_t shift = have < wanted - have ? have : wanted - have;
+        list.shifts[i] = (unsigned)shift;
+        have += shift;
+    }
+    return list;
+}
+
+/* Bit i is set where `gap` clear bits of mask begin; only those that end within the mask count.
+ * Each shift adds to the length that a bit stands for; six of them make 64. */
+static inline uint64_t clear_runs(const struct run_list *list, uint64_t mask)
+{
+    uint64_t clear = ~mask;
+    for (unsigned i = 0; i < 6; i++)
+        clear &= clear >> list->shifts[i];
+    return clear;
+}
 
 /* Adds the runs of one block; false if there is no room for the next one. */
 static inline bool add_runs(struct run_list *list, uint64_t differs, size_t at)
 {
-    uint64_t gaps = clear_runs(differs, list->gap);
+    uint64_t gaps = clear_runs(list, differs);
     while (differs != 0) {
         unsigned first = lowest_bit(differs);
         uint64_t gaps_behind = gaps >> first << first;
@@ -129,21 +145,24 @@ static inline bool add_runs(struct run_list *list, uint64_t differs, size_t at)
     return true;
 }
 
+/* Adds the runs of one group. */
+static inline bool add_group(struct run_list *list, const uint8_t *a, const uint8_t *b, size_t at)
+{
+    bool room = true;
+    for (size_t i = 0; room && i < GROUP; i += BLOCK)
+        room = add_runs(list, block_differs(a + at + i, b + at + i), at + i);
+    return room;
+}
+
 static size_t diff_runs(const void *a, const void *b, size_t n, size_t gap, struct qb_run *runs,
                         size_t max, size_t *scanned)
 {
     const uint8_t *x = a, *y = b;
-    struct run_list list = {.runs = runs, .max = max, .gap = gap};
-    size_t at = 0;
+    struct run_list list = run_list(runs, max, gap);
     bool room = true;
-    while (room && n - at >= GROUP) {
-        if (group_equal(x + at, y + at)) {
-            at += GROUP;
-            continue;
-        }
-        for (size_t end = at + GROUP; room && at < end; at += BLOCK)
-            room = add_runs(&list, block_differs(x + at, y + at), at);
-    }
+    size_t at = skip_equal_groups(x, y, 0, n);
+    for (; room && n - at >= GROUP; at = skip_equal_groups(x, y, at + GROUP, n))
+        room = add_group(&list, x, y, at);
     for (; room && n - at >= BLOCK; at += BLOCK)
         room = add_runs(&list, block_differs(x + at, y + at), at);
     if (room)

@@ -16,21 +16,35 @@
 /* Added to the seed from one cell to the next: 2^64 / golden ratio. */
 #define CELL_SEED_STEP UINT64_C(0x9E3779B97F4A7C15)
 
-static inline struct qb_u128 cell_term(const uint8_t *p, size_t n, uint64_t seed)
+/* The term of one cell, as a call: for the last one, which may be short. */
+static struct qb_u128 cell_term(const uint8_t *p, size_t n, uint64_t seed)
 {
     XXH128_hash_t hash = XXH3_128bits_withSeed(p, n, seed);
     return (struct qb_u128){hash.low64, hash.high64};
 }
 
+/* Whole cells. Flattened: xxhash's function is inlined here, and with the constant length most of
+ * it falls away. */
+__attribute__((flatten)) static struct qb_u128 whole_cells(const uint8_t *p, size_t cells,
+                                                           uint64_t seed)
+{
+    struct qb_u128 sum = {0, 0};
+    for (; cells > 0; cells--, p += QB_CELL, seed += CELL_SEED_STEP) {
+        XXH128_hash_t hash = XXH3_128bits_withSeed(p, QB_CELL, seed);
+        sum = qb_u128_add(sum, (struct qb_u128){hash.low64, hash.high64});
+    }
+    return sum;
+}
+
 static struct qb_u128 hash_cells(const void *p, size_t n, uint64_t page_seed, uint64_t first_cell)
 {
     const uint8_t *bytes = p;
+    const size_t cells = n / QB_CELL, rest = n % QB_CELL;
     uint64_t seed = page_seed + first_cell * CELL_SEED_STEP;
-    struct qb_u128 sum = {0, 0};
-    for (; n >= QB_CELL; n -= QB_CELL, bytes += QB_CELL, seed += CELL_SEED_STEP)
-        sum = qb_u128_add(sum, cell_term(bytes, QB_CELL, seed));
-    if (n > 0)
-        sum = qb_u128_add(sum, cell_term(bytes, n, seed));
+    struct qb_u128 sum = whole_cells(bytes, cells, seed);
+    if (rest > 0)
+        sum = qb_u128_add(sum,
+                          cell_term(bytes + cells * QB_CELL, rest, seed + cells * CELL_SEED_STEP));
     return sum;
 }
 

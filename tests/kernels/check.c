@@ -72,6 +72,8 @@ static bool set_guard(uint8_t *at)
 
 static bool guard_intact(uint8_t *at) { return *at == guard_byte(at); }
 
+bool ck_guards_intact(const struct ck_buffer *buffer) { return for_guards(buffer, guard_intact); }
+
 uint8_t *ck_place(struct ck_buffer *buffer, size_t n, enum ck_placement placement)
 {
     size_t offset = 0;
@@ -144,9 +146,10 @@ void ck_fill_pair(uint8_t *a, uint8_t *b, size_t n, enum ck_fill fill, size_t ga
             b[i] = (uint8_t)~a[i];
         break;
     case CK_SPARSE:
-        for (size_t left = n > 0 ? 1 + n / 500 : 0; left > 0; left--) {
-            size_t at = ck_random_below(n);
-            b[at] = with_one_bit_changed(b[at]);
+    case CK_SCATTERED:
+        for (size_t at = 0, stride = fill == CK_SPARSE ? 4096 : 500; at < n; at += stride) {
+            size_t any = ck_random_below(n);
+            b[any] = with_one_bit_changed(b[any]);
         }
         break;
     case CK_CLUSTERS:
@@ -167,8 +170,8 @@ void ck_fill_pair(uint8_t *a, uint8_t *b, size_t n, enum ck_fill fill, size_t ga
 /* --- reports --- */
 
 static const char *const fill_names[CK_FILLS] = {
-    "equal-zero", "equal-ones", "equal-random", "inverted", "random", "periodic",
-    "sparse",     "clusters",   "alternating",  "first",    "last",
+    "equal-zero", "equal-ones", "equal-random", "inverted",    "random", "periodic",
+    "sparse",     "scattered",  "clusters",     "alternating", "first",  "last",
 };
 static const char *const placement_names[CK_PLACEMENTS] = {"at-end", "at-start", "misaligned"};
 
@@ -248,7 +251,7 @@ void ck_expect_guards(void)
 {
     for (size_t i = 0; i < BUFFERS; i++) {
         if (buffers[i].data != NULL)
-            ck_expect(for_guards(&buffers[i], guard_intact), "wrote outside its buffers");
+            ck_expect(ck_guards_intact(&buffers[i]), "wrote outside its buffers");
     }
 }
 
@@ -283,7 +286,9 @@ unsigned ck_run_check(const struct ck_check *check, uint64_t seed, unsigned roun
     now.seed = seed;
     now.rounds = rounds;
     ck_random_start(seed);
-    for (unsigned round = 0; round < rounds; round++) {
+    for (unsigned i = 0; i < check->cases * rounds; i++)
+        run_case(0, CK_RANDOM, CK_MISALIGNED);
+    for (unsigned round = 0; check->cases == 0 && round < rounds; round++) {
         for (size_t n = 0; n <= 4 * 64 + 64 + 1; n++) /* every length up to a group and a block */
             run_length(n);
         for (size_t i = 0; i < sizeof(around) / sizeof(around[0]); i++) {

@@ -30,7 +30,8 @@ enum ck_fill {
     CK_INVERTED,     /* every byte differs */
     CK_RANDOM,       /* independent: one byte in 256 is equal */
     CK_PERIODIC,     /* prime period 251 against period 249: equal stretches of every phase */
-    CK_SPARSE,       /* a few single bytes differ, each in one bit */
+    CK_SPARSE,       /* one byte in 4096 differs, in one bit */
+    CK_SCATTERED,    /* one byte in 500 */
     CK_CLUSTERS,     /* runs of differing and of equal bytes, of lengths around the gap */
     CK_ALTERNATING,  /* every other byte differs */
     CK_FIRST,        /* only the first byte differs */
@@ -64,6 +65,8 @@ struct ck_version {
 struct ck_check {
     const char *kernel;
     void (*run)(const struct ck_case *c);
+    unsigned cases; /* 0: the walk through lengths, fills and placements; else that many random ones
+                     * of length 0, for a check that chooses its own lengths */
 };
 
 /* The kernel under test on prepared bytes: `to` is a page that holds a copy of a. */
@@ -103,6 +106,7 @@ uint64_t ck_random_below(uint64_t limit); /* limit >= 1 */
 void ck_buffer_init(struct ck_buffer *buffer, size_t n);
 /* Puts n bytes in place, surrounded by guard bytes; their contents are undefined. */
 uint8_t *ck_place(struct ck_buffer *buffer, size_t n, enum ck_placement placement);
+bool ck_guards_intact(const struct ck_buffer *buffer);
 /* The n bytes of the case's placement that belong to the number-th buffer of the check. */
 uint8_t *ck_bytes(unsigned number, size_t n, enum ck_placement placement);
 

@@ -220,6 +220,7 @@ const struct ck_bench ck_diff_benches[] = {
     {"common_suffix", "equal", CK_EQUAL_RANDOM, CK_MEMCMP, bench_common_suffix},
     {"diff_runs", "equal", CK_EQUAL_RANDOM, CK_MEMCMP, bench_diff_runs},
     {"diff_runs", "sparse", CK_SPARSE, CK_MEMCMP, bench_diff_runs},
+    {"diff_runs", "scattered", CK_SCATTERED, CK_MEMCMP, bench_diff_runs},
     {"diff_runs", "clusters", CK_CLUSTERS, CK_MEMCMP, bench_diff_runs},
     {"diff_runs", "random", CK_RANDOM, CK_MEMCMP, bench_diff_runs},
     {"diff_runs", "alternating", CK_ALTERNATING, CK_MEMCMP, bench_diff_runs},
