@@ -10,7 +10,7 @@ libzstd-dev libxxhash-dev libcjson-dev libcmocka-dev libsimde-dev
 python3-xxhash python3-zstandard man-db'
 case "${1:-}" in
 '') ;;
---ci) packages="$packages clang" ;;
+--ci) packages="$packages clang zsh fish" ;;
 *)
     echo "setup.sh: expected --ci or nothing, not '$1'" >&2
     echo "example: scripts/setup.sh --ci" >&2
