@@ -130,4 +130,13 @@ int qr_verify_history(struct qr_store *store, int threads,
                                       const char *text),
                       void *context, struct qr_verify_result *result);
 
+/* --- salvage --- */
+
+/* Removes from a state every page whose content cannot be read or has not its recorded sum, and
+ * calls `lost` for each one (`why`: one line). What is left can be restored; directories stay. */
+int qr_salvage_state(struct qr_store *store, struct qr_state *state,
+                     int (*lost)(void *context, const char *name, const struct qr_page *page,
+                                 const char *why),
+                     void *context);
+
 #endif

@@ -11,8 +11,10 @@
  */
 #include "runtime/query.h"
 
+#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
+
+#include "runtime/state_internal.h"
 
 enum { BUFFER = 256 << 10 }; /* a multiple of QB_CELL */
 _Static_assert(BUFFER % QB_CELL == 0, "buffers hold whole cells");
@@ -374,4 +376,63 @@ int qr_verify_history(struct qr_store *store, int threads,
                ? qr_fail(QALLOW_E_DAMAGED, "%s: %llu problems found", qr_store_path(store),
                          (unsigned long long)result->damaged)
                : rc;
+}
+
+/* --- salvage --- */
+
+/* 0: the page is good; QALLOW_E_DAMAGED with a detail; or an error. */
+static int check_readable(struct verify *v, const struct qr_page *page)
+{
+    struct qb_u128 sum;
+    int rc = page_sum(v, NULL, page, &sum);
+
+    if (rc == QALLOW_E_SERIALIZATION)
+        return QALLOW_E_DAMAGED;
+    if (rc == 0 && !same_sum(sum, page->content_sum))
+        return qr_fail(QALLOW_E_DAMAGED, "the content does not have the sum that was recorded");
+    return rc;
+}
+
+static int drop_unreadable(struct verify *v, struct qr_state *state,
+                           int (*lost)(void *context, const char *name,
+                                       const struct qr_page *page, const char *why),
+                           void *context)
+{
+    struct qr_page *page = qr_state_next_page(state, 0);
+    int rc = 0;
+
+    while (rc == 0 && page) {
+        uint64_t id = page->id;
+        char *name = NULL;
+        rc = check_readable(v, page);
+        if (rc == QALLOW_E_DAMAGED) {
+            char why[512];
+            snprintf(why, sizeof why, "%s", qallow_error_detail());
+            rc = qr_query_name(state, page, &name, NULL);
+            if (rc == 0)
+                rc = lost(context, name, page, why);
+            if (rc == 0)
+                rc = qr_state_free_page(state, page);
+            qr_free(name);
+        }
+        page = qr_state_next_page(state, id);
+    }
+    return rc;
+}
+
+int qr_salvage_state(struct qr_store *store, struct qr_state *state,
+                     int (*lost)(void *context, const char *name, const struct qr_page *page,
+                                 const char *why),
+                     void *context)
+{
+    struct qr_verify_result result = {0};
+    struct verify v = {.store = store, .result = &result, .buffer = qr_malloc(BUFFER)};
+    int rc = v.buffer ? qr_reader_create(store, 4 << 20, &v.reader)
+                      : qr_fail(QALLOW_E_NO_MEMORY, "no memory to salvage");
+
+    if (rc == 0)
+        rc = drop_unreadable(&v, state, lost, context);
+    qr_reader_destroy(v.reader);
+    qr_free(v.buffer);
+    return rc;
 }

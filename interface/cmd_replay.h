@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The parts of `qallow replay`. */
+#ifndef QI_CMD_REPLAY_H
+#define QI_CMD_REPLAY_H
+
+#include "interface/epochs.h"
+
+struct replay {
+    const char *log;
+    struct qi_epoch_choice choice;
+    int list;
+    const char *output, *in_place;
+    int dry_run, undo, force;
+    const char *page;
+    const char *diff;
+    int stat, patch;
+    const char *log_of, *blame;
+    int verify, plan, salvage, follow;
+    int threads;
+    uint64_t max_memory;
+};
+
+/* Each does one action and returns what `run` returns. */
+int replay_list(struct qi_context *context, const struct replay *replay, struct qr_store *store);
+int replay_follow(struct qi_context *context, const struct replay *replay, struct qr_store *store);
+int replay_plan(struct qi_context *context, const struct replay *replay, struct qr_store *store);
+int replay_output(struct qi_context *context, const struct replay *replay, struct qr_store *store);
+int replay_page(struct qi_context *context, const struct replay *replay, struct qr_store *store);
+int replay_diff(struct qi_context *context, const struct replay *replay, struct qr_store *store);
+int replay_log_of(struct qi_context *context, const struct replay *replay, struct qr_store *store);
+int replay_blame(struct qi_context *context, const struct replay *replay, struct qr_store *store);
+/* These open the log themselves. */
+int replay_in_place(struct qi_context *context, const struct replay *replay);
+int replay_verify(struct qi_context *context, const struct replay *replay);
+
+/* What was restored, as a line or an object. */
+struct qs_restore_result;
+int replay_say_restored(const struct qi_context *context, uint64_t epoch, const char *target,
+                        const struct qs_restore_result *result);
+
+#endif

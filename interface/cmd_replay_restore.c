@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `qallow replay --output` and `--page`: an epoch, or one file of it, given back. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "interface/cmd_replay.h"
+#include "runtime/query.h"
+#include "sources/tree.h"
+
+enum { COPY_BUFFER = 1 << 20 };
+
+/* --- what could not be read of a damaged log --- */
+
+struct lost {
+    const struct qi_context *context;
+    uint64_t count;
+};
+
+static int say_lost(void *context, const char *name, const struct qr_page *page, const char *why)
+{
+    struct lost *lost = context;
+    lost->count++;
+    qi_error(lost->context, "lost: %s (%llu bytes): %s", qr_quotez(name),
+             (unsigned long long)page->size, why);
+    return 0;
+}
+
+/* With --salvage: takes out of the state what cannot be read. */
+static int salvage(const struct qi_context *context, const struct replay *replay,
+                   struct qr_store *store, struct qr_state *state, uint64_t *count)
+{
+    struct lost lost = {.context = context};
+    int rc = replay->salvage ? qr_salvage_state(store, state, say_lost, &lost) : 0;
+    *count = lost.count;
+    return rc;
+}
+
+/* --- a whole epoch --- */
+
+static void show_progress(void *context, uint64_t done, uint64_t total)
+{
+    qi_progress_bytes(context, done, total);
+}
+
+int replay_say_restored(const struct qi_context *context, uint64_t epoch, const char *target,
+                        const struct qs_restore_result *result)
+{
+    char size[QI_TEXT_MAX];
+
+    if (!context->json) {
+        qi_note(context, "epoch %llu restored to %s: %llu files, %llu directories, %llu symlinks, "
+                "%s", (unsigned long long)epoch, qr_quotez(target),
+                (unsigned long long)result->files, (unsigned long long)result->directories,
+                (unsigned long long)result->symlinks, qi_format_size(result->bytes, size));
+        return 0;
+    }
+    cJSON *object = qi_json_begin(context);
+    qi_json_u64(object, "epoch", epoch);
+    qi_json_path(object, "target", target, strlen(target));
+    qi_json_u64(object, "files", result->files);
+    qi_json_u64(object, "directories", result->directories);
+    qi_json_u64(object, "symlinks", result->symlinks);
+    qi_json_u64(object, "bytes", result->bytes);
+    return qi_json_end(object);
+}
+
+int replay_output(struct qi_context *context, const struct replay *replay, struct qr_store *store)
+{
+    struct qr_state *state = NULL;
+    struct qs_restore_result result = {0};
+    struct qi_progress progress;
+    uint64_t epoch, lost = 0;
+    int rc = qi_choose_epoch(context, store, &replay->choice, &epoch);
+
+    if (rc == 0)
+        rc = qr_store_state_at(store, epoch, &state);
+    if (rc == 0)
+        rc = salvage(context, replay, store, state, &lost);
+    if (rc < 0)
+        goto out;
+    qi_signals_catch();
+    qi_progress_begin(&progress, context, "restoring");
+    struct qs_restore_options options = {
+        .threads = replay->threads,
+        .force = replay->force,
+        .max_memory = replay->max_memory,
+        .progress = show_progress,
+        .context = &progress,
+        .digest = qr_state_digest(state),
+    };
+    rc = qs_restore(store, state, replay->output, &options, &result);
+    qi_progress_end(&progress);
+    if (rc == 0)
+        rc = replay_say_restored(context, epoch, replay->output, &result);
+    if (rc == 0 && lost > 0)
+        rc = QI_DAMAGED;
+out:
+    qr_state_destroy(state);
+    return rc;
+}
+
+/* --- one page --- */
+
+static int write_all(int fd, const uint8_t *bytes, size_t length, const char *name)
+{
+    while (length > 0) {
+        ssize_t n = write(fd, bytes, length);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return qr_fail_errno(errno, "%s", name);
+        bytes += n;
+        length -= (size_t)n;
+    }
+    return 0;
+}
+
+/* Streams the content to a descriptor, or to stdout (fd < 0). */
+static int copy_content(struct qr_store *store, const struct qr_page *page, int fd,
+                        const char *name)
+{
+    struct qr_reader *reader = NULL;
+    struct qr_content content = {0};
+    uint8_t *buffer = qr_malloc(COPY_BUFFER);
+    int rc = buffer ? qr_reader_create(store, 4 << 20, &reader)
+                    : qr_fail(QALLOW_E_NO_MEMORY, "no memory to read a page");
+
+    if (rc == 0)
+        rc = qr_content_init(&content, page);
+    for (uint64_t at = 0; rc == 0 && at < page->size;) {
+        size_t n = page->size - at < COPY_BUFFER ? (size_t)(page->size - at) : COPY_BUFFER;
+        rc = qr_content_read(reader, &content, at, buffer, n);
+        if (rc == 0)
+            rc = fd < 0 ? qi_stdout_write(buffer, n) : write_all(fd, buffer, n, name);
+        at += n;
+    }
+    qr_content_finish(&content);
+    qr_reader_destroy(reader);
+    qr_free(buffer);
+    return rc;
+}
+
+/* Into a file beside PATH that gets its name only when it is whole. */
+static int write_file(struct qr_store *store, const struct qr_page *page, const char *path,
+                      int force)
+{
+    size_t size = strlen(path) + sizeof ".qallow-tmp";
+    char *temporary = qr_malloc(size);
+    int fd = -1, rc = 0;
+
+    if (!temporary)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a path");
+    snprintf(temporary, size, "%s.qallow-tmp", path);
+    if (!force && faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+        rc = qr_fail(QALLOW_E_CANNOT_CREATE, "%s exists already; --force replaces it",
+                     qr_quotez(path));
+        goto out;
+    }
+    fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (fd < 0) {
+        rc = errno == ENOENT || errno == EEXIST
+                 ? qr_fail(QALLOW_E_CANNOT_CREATE, "%s: %s", qr_quotez(temporary), strerror(errno))
+                 : qr_fail_errno(errno, "%s", qr_quotez(temporary));
+        goto out;
+    }
+    rc = copy_content(store, page, fd, path);
+    if (rc == 0 && fsync(fd) != 0)
+        rc = qr_fail_errno(errno, "%s", qr_quotez(temporary));
+    if (close(fd) != 0 && rc == 0)
+        rc = qr_fail_errno(errno, "%s", qr_quotez(temporary));
+    if (rc == 0 && rename(temporary, path) != 0)
+        rc = qr_fail_errno(errno, "%s", qr_quotez(path));
+    if (rc < 0)
+        unlink(temporary);
+    else
+        rc = qr_os_posix()->sync_directory_of(NULL, path) < 0
+                 ? qr_fail_errno(errno, "%s", qr_quotez(path)) : 0;
+out:
+    qr_free(temporary);
+    return rc;
+}
+
+static int check_has_bytes(const struct qr_page *page, const char *name, uint64_t epoch)
+{
+    if (!page)
+        return qr_fail(QALLOW_E_PAGE_NOT_FOUND, "no page %s in epoch %llu; --log-of says when "
+                       "there was one", qr_quotez(name), (unsigned long long)epoch);
+    if (page->kind == QR_KIND_DIRECTORY)
+        return qr_fail(QALLOW_E_PAGE_NOT_FOUND, "%s is a directory: it has no bytes of its own",
+                       qr_quotez(name));
+    return 0;
+}
+
+int replay_page(struct qi_context *context, const struct replay *replay, struct qr_store *store)
+{
+    struct qr_state *state = NULL;
+    uint64_t epoch;
+    int to_stdout = !replay->output || strcmp(replay->output, "-") == 0;
+    int rc = qi_choose_epoch(context, store, &replay->choice, &epoch);
+
+    if (rc == 0 && context->json && to_stdout)
+        return qi_usage(context, "--output FILE beside --json: bytes are no JSON");
+    if (rc == 0)
+        rc = qr_store_state_at(store, epoch, &state);
+    if (rc < 0)
+        return rc;
+    const struct qr_page *page = qr_query_lookup(state, replay->page);
+    rc = check_has_bytes(page, replay->page, epoch);
+    if (rc == 0)
+        rc = to_stdout ? copy_content(store, page, -1, "stdout")
+                       : write_file(store, page, replay->output, replay->force);
+    if (rc == 0 && context->json) {
+        cJSON *object = qi_json_begin(context);
+        qi_json_u64(object, "epoch", epoch);
+        qi_json_path(object, "name", replay->page, strlen(replay->page));
+        qi_json_path(object, "target", replay->output, strlen(replay->output));
+        qi_json_u64(object, "bytes", page->size);
+        rc = qi_json_end(object);
+    }
+    qr_state_destroy(state);
+    return rc;
+}
