@@ -26,6 +26,9 @@ struct qs_rules {
     int no_ignore_file;     /* do not read .qallowignore files */
 };
 void qs_rules_finish(struct qs_rules *rules);
+/* The rules that the newest epoch was recorded with; the defaults if it has none. The caller calls
+ * qs_rules_finish. */
+int qs_rules_of_log(struct qr_store *store, struct qs_rules *rules);
 
 /* --- capture: make the newest epoch equal to what is on disk --- */
 
@@ -34,6 +37,7 @@ struct qs_tree;
 struct qs_tree_options {
     struct qs_rules rules;  /* copied */
     int threads;            /* readers of files; >= 1 */
+    int compress_level;     /* of what is recorded; 0: none, else zstd's */
     int is_file;            /* `path` is a single file */
     /* Absolute paths that are never recorded wherever they appear (log, index, lock, exports). */
     const char *const *own_files;
