@@ -51,6 +51,11 @@ int qr_batch_delta_edits(struct qr_batch *batch, struct qr_edits *edits,
  * sum, less the terms of the changed cells before, plus those after; see qb_kernels.hash_cells. */
 int qr_batch_delta_end(struct qr_batch *batch, struct qb_u128 content_sum);
 
+/* The three in one, for edits that are all there: one record where they fit. The usual way. */
+int qr_batch_delta(struct qr_batch *batch, uint64_t id, uint64_t base_id, uint64_t old_size,
+                   uint64_t new_size, struct qr_edits *edits, const uint8_t *old_or_null,
+                   struct qb_u128 content_sum);
+
 /* Finishes the open frame (compresses it). Called by the worker so that it happens off the ordered
  * section; qr_txn_append does it otherwise. */
 int qr_batch_seal(struct qr_batch *batch);

@@ -139,6 +139,22 @@ static int posix_rename(void *context, const char *from, const char *to)
 
 static int posix_unlink(void *context, const char *path) { return unlink(path) < 0 ? -errno : 0; }
 
+/* Open-file-description locks: they belong to the open file, so that other descriptors of the same
+ * process do not drop them, and they can be asked for without being taken. */
+static int posix_lock(void *context, int file)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int result = (int)RETRY(fcntl(file, F_OFD_SETLK, &lock));
+    return result == -EACCES ? -EAGAIN : result;
+}
+
+static int posix_is_locked(void *context, int file)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int result = (int)RETRY(fcntl(file, F_OFD_GETLK, &lock));
+    return result < 0 ? result : lock.l_type != F_UNLCK;
+}
+
 static int posix_punch(void *context, int file, uint64_t offset, uint64_t length)
 {
     return (int)RETRY(fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
@@ -179,6 +195,8 @@ const struct qr_os *qr_os_posix(void)
         .rename = posix_rename,
         .unlink = posix_unlink,
         .punch = posix_punch,
+        .lock = posix_lock,
+        .is_locked = posix_is_locked,
         .now_ns = posix_now_ns,
         .random = posix_random,
     };

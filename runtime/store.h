@@ -35,6 +35,8 @@ struct qr_store_options {
     uint64_t max_memory;      /* for buffers and caches; 0: default of 64 MiB */
     int ignore_index;         /* rebuild instead of reading .tlog-index (for verify) */
     uint64_t first_epoch;     /* create: epoch of the first commit; 0 means 1 (checkpoint files) */
+    int64_t commit_time_ns;   /* not 0: the time that the next commit gets */
+    int no_lock;              /* a file that nobody else can know of (checkpoint files) */
     int no_index;             /* never write .tlog-index (checkpoint files) */
     int salvage;              /* read-only: a damaged middle is stepped over, not refused */
     /* One line to the user about something that was done to the log at open (tail cut, kept in
@@ -54,6 +56,7 @@ struct qr_store_info {
     uint64_t cut_bytes;      /* dropped at open */
     uint64_t scanned_bytes;  /* read at open to find the end */
     int closed_cleanly;      /* before this open */
+    int index_used;          /* the index was there and fitted */
     int owner_pid;           /* of the process holding the lock; 0 if none */
     uint64_t keyframes, commits_since_keyframe;
 };

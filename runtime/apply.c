@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The one apply function: records change a state. Commit, replay, recovery and followers all come
+ * through qr_apply_body().
+ *
+ * Content is changed without being read: a builder walks the operations of a delta over the pieces
+ * of the old content and makes the list of pieces of the new one. A literal is a piece that refers
+ * to the operation's own bytes in the log; kept and copied bytes are the pieces that they are. One
+ * change may come in several parts (a frame holds at most 1 MiB), so the builder outlives a body.
+ *
+ * Input is hostile: every offset is checked against the old content, every size before memory is
+ * taken, and the number of pieces is bounded, since COPY could otherwise multiply them without end.
+ */
+#include "runtime/delta.h"
+#include "runtime/error.h"
+#include "runtime/format.h"
+#include "runtime/os.h"
+#include "runtime/record.h"
+#include "runtime/state_internal.h"
+
+#define BITS64(p, i) (((p)[(i) >> 3] >> ((i) & 7)) & 1)
+
+/* Where in a piece list a position is. */
+struct place {
+    uint32_t index;
+    uint64_t within;
+};
+
+struct qr_builder {
+    uint64_t page;
+    int is_image;
+    uint64_t old_size, new_size;
+    const struct qr_piece *old;
+    struct qr_piece *old_owned; /* copy of the old pieces, when they may change while we build */
+    uint32_t old_count;
+    struct place at;            /* of old_end in the old pieces */
+    uint64_t old_end;           /* old bytes walked over */
+    uint64_t *starts;           /* offset of each old piece; made by the first COPY */
+    struct qr_piece *pieces;
+    uint32_t count, capacity, limit;
+    uint64_t size;              /* built so far */
+};
+
+static int too_many_pieces(const struct qr_builder *b)
+{
+    return qr_fail(QALLOW_E_LIMIT, "page %llu: more than %u pieces", (unsigned long long)b->page,
+                   b->limit);
+}
+
+/* Appends one piece, merged with the one before where the bytes are contiguous. */
+static int put_piece(struct qr_builder *b, qr_ref ref, uint64_t length)
+{
+    if (length == 0)
+        return 0;
+    if (length > b->new_size - b->size)
+        return qr_fail(QALLOW_E_INVALID_DELTA, "page %llu: the result is larger than %llu bytes",
+                       (unsigned long long)b->page, (unsigned long long)b->new_size);
+    b->size += length;
+    if (b->count) {
+        struct qr_piece *last = &b->pieces[b->count - 1];
+        int zeros = ref == QR_REF_ZERO;
+        if (zeros == (last->ref == QR_REF_ZERO) &&
+            (zeros || (qr_ref_frame(ref) == qr_ref_frame(last->ref) &&
+                       qr_ref_body(last->ref) + last->length == qr_ref_body(ref)))) {
+            last->length += length;
+            return 0;
+        }
+    }
+    if (b->count == b->capacity) {
+        uint32_t capacity = b->capacity ? b->capacity * 2 : 4;
+        if (capacity > b->limit && (capacity = b->limit) <= b->count)
+            return too_many_pieces(b);
+        struct qr_piece *grown = qr_realloc(b->pieces, capacity * sizeof *grown);
+        if (!grown)
+            return qr_fail(QALLOW_E_NO_MEMORY, "page %llu: %u pieces",
+                           (unsigned long long)b->page, capacity);
+        b->pieces = grown;
+        b->capacity = capacity;
+    }
+    b->pieces[b->count++] = (struct qr_piece){ref, length};
+    return 0;
+}
+
+static qr_ref ref_plus(qr_ref ref, uint64_t bytes)
+{
+    return ref == QR_REF_ZERO ? ref : ref + bytes;
+}
+
+/* Puts (emit) or passes over `length` old bytes from *place on; the range has been checked. */
+static int walk_old(struct qr_builder *b, struct place *place, uint64_t length, int emit)
+{
+    while (length) {
+        qr_assert(place->index < b->old_count);
+        const struct qr_piece *piece = &b->old[place->index];
+        uint64_t n = piece->length - place->within;
+        if (n > length)
+            n = length;
+        int rc = emit ? put_piece(b, ref_plus(piece->ref, place->within), n) : 0;
+        if (rc)
+            return rc;
+        length -= n;
+        place->within += n;
+        if (place->within == piece->length)
+            *place = (struct place){place->index + 1, 0};
+    }
+    return 0;
+}
+
+/* The place of an old offset, by binary search over the pieces' starts. */
+static int find_old(struct qr_builder *b, uint64_t offset, struct place *place)
+{
+    if (!b->starts) {
+        b->starts = qr_malloc(((size_t)b->old_count + 1) * sizeof *b->starts);
+        if (!b->starts)
+            return qr_fail(QALLOW_E_NO_MEMORY, "page %llu: index of %u pieces",
+                           (unsigned long long)b->page, b->old_count);
+        uint64_t start = 0;
+        for (uint32_t i = 0; i < b->old_count; i++) {
+            b->starts[i] = start;
+            start += b->old[i].length;
+        }
+    }
+    uint32_t low = 0, high = b->old_count; /* last start <= offset */
+    while (high - low > 1) {
+        uint32_t middle = low + (high - low) / 2;
+        if (b->starts[middle] <= offset)
+            low = middle;
+        else
+            high = middle;
+    }
+    *place = (struct place){low, offset - b->starts[low]};
+    return 0;
+}
+
+/* A MASK operation: runs of set bits are literals one after the other in the payload. */
+static int put_masked(struct qr_builder *b, const struct qr_op *op, qr_ref payload)
+{
+    int rc = 0;
+    for (uint64_t i = 0; i < op->old_length && !rc;) {
+        unsigned bit = BITS64(op->mask, i);
+        uint64_t n = 1;
+        while (i + n < op->old_length && BITS64(op->mask, i + n) == bit)
+            n++;
+        if (bit) {
+            rc = put_piece(b, payload, n);
+            payload += n;
+        }
+        if (!rc)
+            rc = walk_old(b, &b->at, n, !bit);
+        i += n;
+    }
+    return rc;
+}
+
+static int build_op(struct qr_builder *b, const struct qr_op *op, qr_ref bytes)
+{
+    int rc;
+    struct place from;
+    if (op->old_length > b->old_size || op->offset > b->old_size - op->old_length)
+        return qr_fail(QALLOW_E_INVALID_DELTA,
+                       "page %llu: an edit at %llu reaches beyond the %llu bytes that there are",
+                       (unsigned long long)b->page, (unsigned long long)op->offset,
+                       (unsigned long long)b->old_size);
+    if ((rc = walk_old(b, &b->at, op->offset - b->old_end, 1)))
+        return rc;
+    b->old_end = op->offset + op->old_length;
+    if (op->kind == QR_OP_MASK)
+        return put_masked(b, op, bytes);
+    switch (op->kind) {
+    case QR_OP_OVERWRITE:
+    case QR_OP_REPLACE:
+        rc = put_piece(b, bytes, op->new_length);
+        break;
+    case QR_OP_ZERO:
+    case QR_OP_GROW:
+        rc = put_piece(b, QR_REF_ZERO, op->new_length);
+        break;
+    case QR_OP_COPY:
+        if (op->new_length > b->old_size || op->from > b->old_size - op->new_length)
+            return qr_fail(QALLOW_E_INVALID_DELTA, "page %llu: a copy from beyond the page",
+                           (unsigned long long)b->page);
+        rc = find_old(b, op->from, &from);
+        if (!rc)
+            rc = walk_old(b, &from, op->new_length, 1);
+        break;
+    case QR_OP_REMOVE:
+    default:
+        break;
+    }
+    return rc ? rc : walk_old(b, &b->at, op->old_length, 0);
+}
+
+static void builder_destroy(struct qr_builder *b)
+{
+    if (!b)
+        return;
+    qr_free(b->old_owned);
+    qr_free(b->starts);
+    qr_free(b->pieces);
+    qr_free(b);
+}
+
+/* Begins a content change: finds the old content and freezes it. */
+static int builder_create(struct qr_applier *a, const struct qr_record *r, struct qr_builder **out)
+{
+    const struct qr_page *page = qr_state_find(a->state, r->page);
+    const struct qr_page *base = r->base ? qr_state_find(a->state, r->base) : page;
+    if (!page || !base)
+        return qr_fail(QALLOW_E_PAGE_NOT_FOUND, "page %llu%s does not exist",
+                       (unsigned long long)(page ? r->base : r->page),
+                       page ? ", the base of a delta," : "");
+    int is_image = r->type == QR_RECORD_IMAGE;
+    uint64_t old_size = is_image ? 0 : base->size;
+    if (r->old_size != old_size || (is_image && (r->base || r->new_size != page->size)))
+        return qr_fail(QALLOW_E_INVALID_DELTA,
+                       "page %llu: a delta for a base of %llu bytes, but it has %llu",
+                       (unsigned long long)r->page, (unsigned long long)r->old_size,
+                       (unsigned long long)old_size);
+    struct qr_builder *b = qr_calloc(1, sizeof *b);
+    if (!b)
+        return qr_fail(QALLOW_E_NO_MEMORY, "delta of page %llu", (unsigned long long)r->page);
+    *b = (struct qr_builder){.page = r->page, .is_image = is_image, .old_size = old_size,
+                             .new_size = r->new_size, .old = base->pieces};
+    b->old_count = is_image ? 0 : base->piece_count;
+    uint64_t room = a->piece_limit - (a->state->piece_total < a->piece_limit
+                                          ? a->state->piece_total : a->piece_limit);
+    b->limit = room > UINT32_MAX / 4 ? UINT32_MAX / 4 : (uint32_t)room;
+    if (!r->last && b->old_count) { /* slots may move between parts: keep our own copy */
+        b->old_owned = qr_malloc(b->old_count * sizeof *b->old_owned);
+        if (!b->old_owned) {
+            builder_destroy(b);
+            return qr_fail(QALLOW_E_NO_MEMORY, "delta of page %llu", (unsigned long long)r->page);
+        }
+        memcpy(b->old_owned, b->old, b->old_count * sizeof *b->old_owned);
+        b->old = b->old_owned;
+    }
+    *out = b;
+    return 0;
+}
+
+/* Ends a content change: the rest of the old content is kept, the result must be what was said. */
+static int builder_install(struct qr_applier *a, struct qr_builder *b, const struct qr_record *r)
+{
+    int rc = walk_old(b, &b->at, b->old_size - b->old_end, 1);
+    if (rc)
+        return rc;
+    if (b->size != b->new_size)
+        return qr_fail(QALLOW_E_INVALID_DELTA, "page %llu: the result has %llu bytes, not %llu",
+                       (unsigned long long)b->page, (unsigned long long)b->size,
+                       (unsigned long long)b->new_size);
+    struct qr_page *page = qr_state_find(a->state, b->page);
+    qr_assert(page);
+    if (b->is_image && (r->content_sum.lo != page->content_sum.lo ||
+                        r->content_sum.hi != page->content_sum.hi))
+        return qr_fail(QALLOW_E_INVALID_DELTA, "page %llu: an image of other content",
+                       (unsigned long long)b->page);
+    qr_state_set_content(a->state, page, b->pieces, b->count, b->capacity, b->size,
+                         r->content_sum);
+    b->pieces = NULL;
+    if (a->changed)
+        a->changed(a->context, page);
+    return 0;
+}
+
+static int apply_delta(struct qr_applier *a, const struct qr_record *r, uint64_t frame_offset)
+{
+    int rc;
+    if (!!r->first == !!a->open ||
+        (a->open && (a->open->page != r->page || a->open->is_image != (r->type == QR_RECORD_IMAGE))))
+        return qr_fail(QALLOW_E_INVALID_DELTA, "page %llu: a part of a delta out of order",
+                       (unsigned long long)r->page);
+    if (r->first && (rc = builder_create(a, r, &a->open)))
+        return rc;
+    struct qr_builder *b = a->open;
+    struct qr_cursor cursor = qr_cursor(r->operations, r->operations_length);
+    struct qr_op op;
+    uint64_t old_end = b->old_end;
+    while ((rc = qr_op_next(&cursor, &old_end, &op)) > 0) {
+        qr_ref bytes = QR_REF_ZERO;
+        if (op.bytes)
+            bytes = qr_ref_make(frame_offset, r->operations_body_offset +
+                                                  (uint64_t)(op.bytes - r->operations));
+        if ((rc = build_op(b, &op, bytes)))
+            return rc;
+    }
+    if (rc)
+        return qr_fail(rc, "page %llu: a malformed operation", (unsigned long long)r->page);
+    if (r->last) {
+        rc = builder_install(a, b, r);
+        builder_destroy(b);
+        a->open = NULL;
+    }
+    return rc;
+}
+
+/* Counts a page once per epoch and gives it its version. */
+static void touch(struct qr_applier *a, struct qr_page *page)
+{
+    a->pages += page->version != a->epoch;
+    page->version = a->epoch;
+}
+
+static int apply_record(struct qr_applier *a, const struct qr_record *r, uint64_t frame_offset)
+{
+    int rc;
+    struct qr_page *page = qr_state_find(a->state, r->page);
+    if (r->type == QR_RECORD_CREATE) {
+        rc = qr_state_create_page(a->state, r->page, r->parent, r->name, r->name_length, r->kind,
+                                  &page);
+        if (!rc)
+            rc = qr_state_set_attributes(a->state, page, r->mode, r->mtime_ns, r->extra,
+                                         r->extra_length);
+        if (!rc)
+            touch(a, page);
+        return rc;
+    }
+    if (!page)
+        return qr_fail(QALLOW_E_PAGE_NOT_FOUND, "page %llu does not exist",
+                       (unsigned long long)r->page);
+    if (r->type != QR_RECORD_IMAGE) /* an image changes nothing that anybody could see */
+        touch(a, page);
+    switch (r->type) {
+    case QR_RECORD_ATTRIBUTES:
+        return qr_state_set_attributes(a->state, page, r->mode, r->mtime_ns, r->extra,
+                                       r->extra_length);
+    case QR_RECORD_RENAME:
+        return qr_state_rename_page(a->state, page, r->parent, r->name, r->name_length);
+    case QR_RECORD_FREE:
+        return qr_state_free_page(a->state, page);
+    default:
+        return apply_delta(a, r, frame_offset);
+    }
+}
+
+void qr_applier_init(struct qr_applier *applier, struct qr_state *state, uint64_t epoch)
+{
+    *applier = (struct qr_applier){.state = state, .epoch = epoch, .piece_limit = UINT32_MAX / 4};
+}
+
+void qr_applier_finish(struct qr_applier *applier)
+{
+    builder_destroy(applier->open);
+    applier->open = NULL;
+}
+
+int qr_apply_body(struct qr_applier *a, uint64_t frame_offset, const uint8_t *body, size_t length)
+{
+    struct qr_cursor cursor = qr_cursor(body, length);
+    struct qr_record record;
+    int rc;
+    while ((rc = qr_record_next(&cursor, body, &record)) > 0) {
+        if (a->before && (rc = a->before(a->context, &record)))
+            return rc;
+        int is_delta = record.type == QR_RECORD_DELTA || record.type == QR_RECORD_IMAGE;
+        if (a->open && !is_delta)
+            return qr_fail(QALLOW_E_INVALID_DELTA, "page %llu: its delta has no last part",
+                           (unsigned long long)a->open->page);
+        if ((rc = apply_record(a, &record, frame_offset)))
+            return rc;
+        a->records++;
+    }
+    return rc;
+}

@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Encoding records (docs/formats/tlog.md, "Records") into frame bodies.
+ *
+ * A body grows until the next record does not fit; then it is sealed (compressed if that pays) and
+ * another is begun. Records other than deltas always fit a fresh body. The edits of a delta are
+ * encoded into whatever room the open body has left; when it is used up, the record is closed as
+ * one part and the next part begins in the next body.
+ */
+#include "runtime/batch_internal.h"
+
+#include <zstd.h>
+
+#include "runtime/error.h"
+#include "runtime/format.h"
+#include "runtime/os.h"
+
+enum {
+    /* type, length (3 bytes, written last), page, flags, base, sizes, sum: at most */
+    DELTA_HEAD = 1 + 3 + 10 + 1 + 10 + 10 + 10 + 16,
+    /* a part is not begun for less room than this */
+    PART_MIN = DELTA_HEAD + 256,
+};
+
+int qr_batch_create(int compress_level, struct qr_batch **out)
+{
+    struct qr_batch *batch = qr_calloc(1, sizeof *batch);
+    if (!batch)
+        return qr_fail(QALLOW_E_NO_MEMORY, "batch");
+    batch->level = compress_level;
+    batch->cost = (struct qr_encode_cost){.per_operation = 24, .masks = 0};
+    *out = batch;
+    return 0;
+}
+
+void qr_batch_reset(struct qr_batch *batch)
+{
+    for (size_t i = 0; i < batch->count; i++) {
+        qr_free(batch->bodies[i].raw);
+        qr_free(batch->bodies[i].packed);
+    }
+    batch->count = 0;
+    batch->bytes = batch->records = 0;
+    batch->sealed = 0;
+    batch->in_delta = 0;
+}
+
+void qr_batch_destroy(struct qr_batch *batch)
+{
+    if (!batch)
+        return;
+    qr_batch_reset(batch);
+    ZSTD_freeCCtx(batch->compressor);
+    qr_free(batch->bodies);
+    qr_free(batch);
+}
+
+size_t qr_batch_bytes(const struct qr_batch *batch) { return batch->bytes; }
+size_t qr_batch_records(const struct qr_batch *batch) { return batch->records; }
+
+/* Compresses the open body; keeps it plain when less than 1/16 is won. */
+int qr_batch_seal(struct qr_batch *batch)
+{
+    if (batch->sealed || !batch->count)
+        return 0;
+    batch->sealed = 1;
+    struct qr_body *body = &batch->bodies[batch->count - 1];
+    if (!batch->level || body->length < 64)
+        return 0;
+    if (!batch->compressor && !(batch->compressor = ZSTD_createCCtx()))
+        return qr_fail(QALLOW_E_NO_MEMORY, "compressor");
+    size_t bound = ZSTD_compressBound(body->length);
+    uint8_t *packed = qr_malloc(bound);
+    if (!packed)
+        return qr_fail(QALLOW_E_NO_MEMORY, "compression of %zu bytes", body->length);
+    size_t n = ZSTD_compressCCtx(batch->compressor, packed, bound, body->raw, body->length,
+                                 batch->level);
+    if (ZSTD_isError(n) || n > body->length - body->length / 16) {
+        qr_free(packed);
+        return 0;
+    }
+    body->packed = packed;
+    body->packed_length = n;
+    return 0;
+}
+
+/* Makes at least `need` bytes of room in the open body, beginning another one if it must. */
+static int reserve(struct qr_batch *batch, size_t need, struct qr_body **out)
+{
+    int rc;
+    qr_assert(need <= QR_BODY_MAX);
+    struct qr_body *body = batch->count ? &batch->bodies[batch->count - 1] : NULL;
+    if (!body || batch->sealed || body->length + need > QR_BODY_MAX) {
+        if ((rc = qr_batch_seal(batch)))
+            return rc;
+        if (batch->count == batch->capacity) {
+            size_t capacity = batch->capacity ? batch->capacity * 2 : 4;
+            void *grown = qr_realloc(batch->bodies, capacity * sizeof *batch->bodies);
+            if (!grown)
+                return qr_fail(QALLOW_E_NO_MEMORY, "batch");
+            batch->bodies = grown;
+            batch->capacity = capacity;
+        }
+        body = &batch->bodies[batch->count];
+        *body = (struct qr_body){NULL, 0, NULL, 0};
+        batch->count++;
+        batch->sealed = 0;
+        batch->open_capacity = 0;
+    }
+    if (body->length + need > batch->open_capacity) {
+        size_t capacity = batch->open_capacity ? batch->open_capacity * 2 : 1024;
+        while (capacity < body->length + need)
+            capacity *= 2;
+        if (capacity > QR_BODY_MAX)
+            capacity = QR_BODY_MAX;
+        uint8_t *grown = qr_realloc(body->raw, capacity);
+        if (!grown)
+            return qr_fail(QALLOW_E_NO_MEMORY, "batch");
+        body->raw = grown;
+        batch->open_capacity = capacity;
+    }
+    *out = body;
+    return 0;
+}
+
+/* Writes a record whose content stands in buffer[0..length). */
+static int put_record(struct qr_batch *batch, enum qr_record_type type, const uint8_t *buffer,
+                      size_t length)
+{
+    struct qr_body *body;
+    qr_assert(!batch->in_delta);
+    int rc = reserve(batch, 1 + QR_VARINT_MAX + length, &body);
+    if (rc)
+        return rc;
+    uint8_t *p = body->raw + body->length;
+    *p++ = (uint8_t)type;
+    p = qr_put_varint(p, length);
+    memcpy(p, buffer, length);
+    size_t n = (size_t)(p + length - (body->raw + body->length));
+    body->length += n;
+    batch->bytes += n;
+    batch->records++;
+    return 0;
+}
+
+static uint8_t *put_bytes(uint8_t *p, const void *bytes, size_t length)
+{
+    p = qr_put_varint(p, length);
+    if (length)
+        memcpy(p, bytes, length);
+    return p + length;
+}
+
+static uint8_t *put_attributes(uint8_t *p, const struct qr_attributes *a)
+{
+    p = qr_put_varint(p, a->mode);
+    p = qr_put_varint(p, qr_zigzag(a->mtime_ns));
+    return put_bytes(p, a->extra, a->extra_length);
+}
+
+enum { RECORD_MAX = 64 + QR_NAME_MAX + QR_EXTRA_MAX };
+
+static int check_lengths(uint64_t id, size_t name_length, const struct qr_attributes *a)
+{
+    if (name_length > QR_NAME_MAX || (a && a->extra_length > QR_EXTRA_MAX))
+        return qr_fail(QALLOW_E_LIMIT, "page %llu: a name or attributes of more than %d bytes",
+                       (unsigned long long)id, QR_NAME_MAX);
+    return 0;
+}
+
+int qr_batch_page_create(struct qr_batch *batch, uint64_t id, uint64_t parent, const void *name,
+                         size_t name_length, enum qr_kind kind,
+                         const struct qr_attributes *attributes)
+{
+    uint8_t buffer[RECORD_MAX], *p = buffer;
+    int rc = check_lengths(id, name_length, attributes);
+    if (rc)
+        return rc;
+    p = qr_put_varint(p, id);
+    p = qr_put_varint(p, parent);
+    *p++ = (uint8_t)kind;
+    p = put_bytes(p, name, name_length);
+    p = put_attributes(p, attributes);
+    return put_record(batch, QR_RECORD_CREATE, buffer, (size_t)(p - buffer));
+}
+
+int qr_batch_page_attributes(struct qr_batch *batch, uint64_t id,
+                             const struct qr_attributes *attributes)
+{
+    uint8_t buffer[RECORD_MAX];
+    int rc = check_lengths(id, 0, attributes);
+    if (rc)
+        return rc;
+    uint8_t *p = put_attributes(qr_put_varint(buffer, id), attributes);
+    return put_record(batch, QR_RECORD_ATTRIBUTES, buffer, (size_t)(p - buffer));
+}
+
+int qr_batch_page_rename(struct qr_batch *batch, uint64_t id, uint64_t parent, const void *name,
+                         size_t name_length)
+{
+    uint8_t buffer[RECORD_MAX];
+    int rc = check_lengths(id, name_length, NULL);
+    if (rc)
+        return rc;
+    uint8_t *p = qr_put_varint(qr_put_varint(buffer, id), parent);
+    p = put_bytes(p, name, name_length);
+    return put_record(batch, QR_RECORD_RENAME, buffer, (size_t)(p - buffer));
+}
+
+int qr_batch_page_free(struct qr_batch *batch, uint64_t id)
+{
+    uint8_t buffer[QR_VARINT_MAX];
+    return put_record(batch, QR_RECORD_FREE, buffer, (size_t)(qr_put_varint(buffer, id) - buffer));
+}
+
+/* ---------------------------------------------------------------- deltas */
+
+static int begin(struct qr_batch *batch, uint64_t id, uint64_t base_id, uint64_t old_size,
+                 uint64_t new_size, int is_image)
+{
+    qr_assert(!batch->in_delta);
+    if (new_size > QR_PAGE_SIZE_MAX)
+        return qr_fail(QALLOW_E_LIMIT, "page %llu: %llu bytes are more than a page may have",
+                       (unsigned long long)id, (unsigned long long)new_size);
+    batch->in_delta = batch->first_part = 1;
+    batch->page = id;
+    batch->base = base_id;
+    batch->old_size = old_size;
+    batch->new_size = new_size;
+    batch->old_end = 0;
+    batch->is_image = is_image;
+    return 0;
+}
+
+int qr_batch_delta_begin(struct qr_batch *batch, uint64_t id, uint64_t base_id, uint64_t old_size,
+                         uint64_t new_size)
+{
+    return begin(batch, id, base_id, old_size, new_size, 0);
+}
+
+int qr_batch_image_begin(struct qr_batch *batch, uint64_t id, uint64_t size)
+{
+    return begin(batch, id, 0, 0, size, 1);
+}
+
+/* The fields of a part that stand before its operations. */
+static uint8_t *put_part_head(struct qr_batch *batch, uint8_t *p, const struct qb_u128 *sum)
+{
+    p = qr_put_varint(p, batch->page);
+    *p++ = (uint8_t)((batch->first_part ? QR_DELTA_FIRST : 0) | (sum ? QR_DELTA_LAST : 0) |
+                     (batch->first_part && batch->base ? QR_DELTA_BASE : 0));
+    if (batch->first_part) {
+        if (batch->base)
+            p = qr_put_varint(p, batch->base);
+        p = qr_put_varint(p, batch->old_size);
+        p = qr_put_varint(p, qr_zigzag((int64_t)(batch->new_size - batch->old_size)));
+    }
+    if (sum) {
+        qr_store64(p, sum->lo);
+        qr_store64(p + 8, sum->hi);
+        p += 16;
+    }
+    batch->first_part = 0;
+    return p;
+}
+
+/*
+ * One part: as many of the edits as fit. The last part carries the sum, which is known only at the
+ * end; so edits are parted into records without the sum, except when `sum` is given: then the
+ * record written is the last one (with the remaining edits, or with none).
+ */
+static int put_part(struct qr_batch *batch, struct qr_edits *edits, size_t *next,
+                    const uint8_t *old_or_null, const struct qb_u128 *sum)
+{
+    struct qr_body *body;
+    int rc = reserve(batch, PART_MIN, &body);
+    if (rc)
+        return rc;
+    size_t want = 0; /* literal bytes to come: ask for room for them at once */
+    for (size_t i = *next; i < edits->count && want < QR_BODY_MAX; i++)
+        want += 32 + (edits->items[i].source == QR_LITERAL ? (size_t)(
+                          edits->items[i].new_length < QR_BODY_MAX ? edits->items[i].new_length
+                                                                   : QR_BODY_MAX) : 0);
+    want += PART_MIN;
+    if (body->length + want > QR_BODY_MAX)
+        want = QR_BODY_MAX - body->length;
+    if ((rc = reserve(batch, want, &body)))
+        return rc;
+    uint8_t head[DELTA_HEAD], *start = body->raw + body->length;
+    size_t room = want - DELTA_HEAD;
+    uint8_t *operations = start + DELTA_HEAD;
+    size_t n = *next < edits->count
+                   ? qr_ops_encode(edits, next, &batch->old_end, old_or_null, batch->cost,
+                                   operations, room)
+                   : 0;
+    const struct qb_u128 *last = *next == edits->count ? sum : NULL;
+    size_t head_length = (size_t)(put_part_head(batch, head, last) - head);
+    uint8_t *p = start;
+    *p++ = batch->is_image ? QR_RECORD_IMAGE : QR_RECORD_DELTA;
+    p = qr_put_varint(p, head_length + n);
+    memcpy(p, head, head_length);
+    memmove(p + head_length, operations, n);
+    p += head_length + n;
+    body->length += (size_t)(p - start);
+    batch->bytes += (size_t)(p - start);
+    batch->records++;
+    if (last)
+        batch->in_delta = 0;
+    return 0;
+}
+
+int qr_batch_delta_edits(struct qr_batch *batch, struct qr_edits *edits, const uint8_t *old_or_null)
+{
+    int rc = 0;
+    qr_assert(batch->in_delta);
+    for (size_t next = 0; next < edits->count && !rc;)
+        rc = put_part(batch, edits, &next, old_or_null, NULL);
+    return rc;
+}
+
+/* Writes the remaining edits; the last part carries the sum. */
+static int finish(struct qr_batch *batch, struct qr_edits *edits, const uint8_t *old_or_null,
+                  struct qb_u128 content_sum)
+{
+    int rc;
+    size_t next = 0;
+    qr_assert(batch->in_delta);
+    do
+        rc = put_part(batch, edits, &next, old_or_null, &content_sum);
+    while (!rc && batch->in_delta);
+    batch->in_delta = 0;
+    return rc;
+}
+
+int qr_batch_delta_end(struct qr_batch *batch, struct qb_u128 content_sum)
+{
+    struct qr_edits none = {NULL, 0, 0};
+    return finish(batch, &none, NULL, content_sum);
+}
+
+int qr_batch_delta(struct qr_batch *batch, uint64_t id, uint64_t base_id, uint64_t old_size,
+                   uint64_t new_size, struct qr_edits *edits, const uint8_t *old_or_null,
+                   struct qb_u128 content_sum)
+{
+    int rc = qr_batch_delta_begin(batch, id, base_id, old_size, new_size);
+    return rc ? rc : finish(batch, edits, old_or_null, content_sum);
+}

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The digest from scratch: cell sums of streams, and of whole states read back from the log.
+ * Definition: docs/formats/tlog.md, "Digest". Whole states are shared out page by page to threads;
+ * the sum does not depend on the order.
+ */
+#include "runtime/digest.h"
+
+#include <pthread.h>
+#include <stdio.h>
+
+#include "runtime/error.h"
+#include "runtime/store_internal.h"
+
+void qr_cells_init(struct qr_cell_hasher *h, uint64_t page_id, uint64_t offset)
+{
+    qr_assert(offset % QB_CELL == 0);
+    *h = (struct qr_cell_hasher){.page_seed = qr_page_seed(page_id), .cell = offset / QB_CELL};
+}
+
+static void flush_partial(struct qr_cell_hasher *h)
+{
+    h->sum = qb_u128_add(h->sum,
+                         qb_kernels()->hash_cells(h->partial, h->fill, h->page_seed, h->cell));
+    h->cell += h->fill == QB_CELL;
+    h->fill = 0;
+}
+
+void qr_cells_update(struct qr_cell_hasher *h, const void *bytes, size_t length)
+{
+    const uint8_t *p = bytes;
+    if (h->fill) {
+        size_t n = QB_CELL - h->fill < length ? QB_CELL - h->fill : length;
+        memcpy(h->partial + h->fill, p, n);
+        h->fill += n;
+        p += n;
+        length -= n;
+        if (h->fill < QB_CELL)
+            return;
+        flush_partial(h);
+    }
+    size_t whole = length - length % QB_CELL;
+    if (whole) {
+        h->sum = qb_u128_add(h->sum, qb_kernels()->hash_cells(p, whole, h->page_seed, h->cell));
+        h->cell += whole / QB_CELL;
+    }
+    h->fill = length - whole;
+    if (h->fill)
+        memcpy(h->partial, p + whole, h->fill);
+}
+
+void qr_cells_zeros(struct qr_cell_hasher *h, uint64_t length)
+{
+    static const uint8_t zeros[64 << 10];
+    while (length) {
+        size_t n = length < sizeof zeros ? (size_t)length : sizeof zeros;
+        qr_cells_update(h, zeros, n);
+        length -= n;
+    }
+}
+
+struct qb_u128 qr_cells_finish(struct qr_cell_hasher *h)
+{
+    if (h->fill)
+        flush_partial(h);
+    return h->sum;
+}
+
+/* ---------------------------------------------------------------- whole states */
+
+struct shared {
+    struct qr_store *store;
+    const struct qr_state *state;
+    pthread_mutex_t mutex; /* guards everything below */
+    uint64_t next;         /* page id handed out last */
+    struct qb_u128 sum;
+    int rc;
+    uint64_t bad_page;
+    char detail[1024];
+};
+
+enum { STEP = 256 << 10, SHARE = 64 };
+
+/* The next few pages; how many. */
+static size_t take_pages(struct shared *s, const struct qr_page **pages)
+{
+    size_t n = 0;
+    pthread_mutex_lock(&s->mutex);
+    while (!s->rc && n < SHARE && (pages[n] = qr_state_next_page(s->state, s->next)))
+        s->next = pages[n++]->id;
+    pthread_mutex_unlock(&s->mutex);
+    return n;
+}
+
+static int content_sum(struct qr_reader *reader, const struct qr_page *page, uint8_t *buffer,
+                       struct qb_u128 *sum)
+{
+    struct qr_content content;
+    struct qr_cell_hasher hasher;
+    int rc = qr_content_init(&content, page);
+    qr_cells_init(&hasher, page->id, 0);
+    for (uint64_t at = 0; at < page->size && !rc;) {
+        size_t n = page->size - at < STEP ? (size_t)(page->size - at) : STEP;
+        rc = qr_content_read(reader, &content, at, buffer, n);
+        if (!rc)
+            qr_cells_update(&hasher, buffer, n);
+        at += n;
+    }
+    *sum = qr_cells_finish(&hasher);
+    qr_content_finish(&content);
+    return rc;
+}
+
+static void report_bad(struct shared *s, int rc, uint64_t page)
+{
+    pthread_mutex_lock(&s->mutex);
+    if (!s->rc || page < s->bad_page) {
+        s->rc = rc;
+        s->bad_page = page;
+        snprintf(s->detail, sizeof s->detail, "page %llu: %s", (unsigned long long)page,
+                 qallow_error_detail());
+    }
+    pthread_mutex_unlock(&s->mutex);
+}
+
+static void *sum_pages(void *context)
+{
+    struct shared *s = context;
+    struct qr_reader *reader = NULL;
+    const struct qr_page *pages[SHARE];
+    struct qb_u128 total = {0, 0}, sum;
+    uint8_t *buffer = qr_malloc(STEP);
+    int rc = buffer ? qr_reader_create(s->store, 8 << 20, &reader)
+                    : qr_fail(QALLOW_E_NO_MEMORY, "digest");
+    if (rc)
+        report_bad(s, rc, 0);
+    for (size_t n; !rc && (n = take_pages(s, pages)) > 0;)
+        for (size_t i = 0; i < n && !rc; i++) {
+            rc = content_sum(reader, pages[i], buffer, &sum);
+            if (rc)
+                report_bad(s, rc, pages[i]->id);
+            total = qb_u128_add(total, qb_u128_add(sum, qr_page_term(pages[i])));
+        }
+    pthread_mutex_lock(&s->mutex);
+    s->sum = qb_u128_add(s->sum, total);
+    pthread_mutex_unlock(&s->mutex);
+    qr_reader_destroy(reader);
+    qr_free(buffer);
+    return NULL;
+}
+
+int qr_state_digest_compute(struct qr_store *store, const struct qr_state *state, int threads,
+                            struct qb_u128 *digest, uint64_t *bad_page)
+{
+    enum { THREADS_MAX = 256 };
+    struct shared s = {.store = store, .state = state};
+    pthread_t workers[THREADS_MAX];
+    int started = 0;
+    pthread_mutex_init(&s.mutex, NULL);
+    while (started < threads - 1 && started < THREADS_MAX &&
+           !pthread_create(&workers[started], NULL, sum_pages, &s))
+        started++;
+    sum_pages(&s); /* this thread works too; fewer threads than asked for is no error */
+    for (int i = 0; i < started; i++)
+        pthread_join(workers[i], NULL);
+    pthread_mutex_destroy(&s.mutex);
+    *digest = s.sum;
+    if (bad_page)
+        *bad_page = s.rc ? s.bad_page : 0;
+    return s.rc ? qr_fail(s.rc, "%s", s.detail) : 0;
+}

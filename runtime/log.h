@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The log file: header slots and the chain of frames. Knows bytes and their validity, nothing of
+ * pages. One thread appends; any number of threads may read frames that have been flushed.
+ */
+#ifndef QR_LOG_H
+#define QR_LOG_H
+
+#include "backend/kernels.h"
+#include "runtime/format.h"
+#include "runtime/os.h"
+
+struct qr_log_header {
+    uint8_t uuid[16];
+    uint64_t sequence;
+    uint64_t start;      /* offset of the first frame */
+    uint64_t start_prev; /* `prev` of that frame */
+    uint64_t first_epoch;
+    uint64_t base;       /* keyframe of first_epoch, or 0 */
+    uint64_t flags;
+    uint64_t next_epoch;
+};
+enum { QR_LOG_CHECKPOINT = 1 }; /* header flags */
+
+struct qr_log {
+    const struct qr_os *os;
+    char *path;
+    int file;
+    int writable;
+    struct qr_log_header header;
+    /* the writer */
+    uint64_t end;          /* where the next frame goes */
+    uint64_t prev;         /* head_sum of the frame that ends there */
+    uint64_t last_frame;   /* its offset; 0: there is none */
+    uint64_t flushed;      /* frames below are in the file */
+    uint64_t synced_to;    /* and below here on the disk */
+    uint64_t preallocated; /* zeros have been written up to here */
+    uint8_t *buffer;       /* frames in [flushed, end) */
+    size_t buffer_capacity;
+    int failed;            /* a write or sync failed in a way that leaves the file unknown */
+};
+
+/* A place to go back to. */
+struct qr_log_mark {
+    uint64_t end, prev, last_frame;
+};
+
+/* Creates the file (temp, sync, rename, sync of the directory) with an empty log. */
+int qr_log_create(const struct qr_os *os, const char *path, const struct qr_log_header *header);
+/* Opens the file and reads its header. Does not look for the end. */
+int qr_log_open(const struct qr_os *os, const char *path, int writable, struct qr_log **log);
+void qr_log_close(struct qr_log *log); /* no sync; NULL is legal */
+/* Reads the header again (a prune by another process). */
+int qr_log_reload_header(struct qr_log *log);
+/* Writes and syncs the header into the older slot. */
+int qr_log_write_header(struct qr_log *log, const struct qr_log_header *header);
+
+/* Appends a frame; *offset is where it stands. */
+int qr_log_append(struct qr_log *log, enum qr_frame_type type, unsigned flags, const void *body,
+                  size_t length, uint64_t *offset);
+int qr_log_flush(struct qr_log *log);
+/* Flushes and makes everything durable. After a failure the log accepts nothing more. */
+int qr_log_sync(struct qr_log *log);
+/* Writes zeros ahead of the end, so that the syncs of small appends stay cheap. */
+int qr_log_preallocate(struct qr_log *log, uint64_t bytes);
+/* Drops everything behind a mark, in memory and in the file. */
+int qr_log_rewind(struct qr_log *log, struct qr_log_mark mark);
+static inline struct qr_log_mark qr_log_mark(const struct qr_log *log)
+{
+    return (struct qr_log_mark){log->end, log->prev, log->last_frame};
+}
+
+/* --- frames --- */
+
+struct qr_frame {
+    uint64_t offset;
+    enum qr_frame_type type;
+    unsigned flags;
+    uint32_t stored;      /* bytes of the body in the file */
+    uint64_t prev, synced_to, body_sum, head_sum;
+    const uint8_t *body;  /* decompressed; NULL until the body was read */
+    size_t length;        /* decompressed */
+};
+/* Parses and checks a header that stands at `offset`. 1 valid, 0 not. */
+int qr_frame_parse(const struct qr_log *log, uint64_t offset, const uint8_t *header,
+                   struct qr_frame *frame);
+/* Checks the stored body and decompresses it if need be into *buffer (grown as needed). 1 valid,
+ * 0 not, or an error. */
+int qr_frame_open(const struct qr_log *log, struct qr_frame *frame, const uint8_t *stored,
+                  uint8_t **buffer, size_t *capacity);
+/* Reads one frame at a known place, header and body, without regard to `prev`. *raw and *plain are
+ * caller's growable buffers. DAMAGED if it is not valid. */
+struct qr_frame_buffers {
+    uint8_t *raw, *plain;
+    size_t raw_capacity, plain_capacity;
+};
+int qr_log_read_frame(const struct qr_log *log, uint64_t offset, struct qr_frame_buffers *buffers,
+                      struct qr_frame *frame);
+void qr_frame_buffers_finish(struct qr_frame_buffers *buffers);
+
+/* --- walking the chain --- */
+
+struct qr_scan {
+    const struct qr_log *log;
+    uint64_t offset;   /* of the next frame */
+    uint64_t prev;     /* head_sum it must name */
+    uint64_t limit;    /* size of the file when last looked at */
+    uint64_t bytes;    /* read so far */
+    uint8_t *window;   /* bytes [window_start, window_start + window_length) of the file */
+    size_t window_capacity, window_length;
+    uint64_t window_start;
+    uint8_t *plain;
+    size_t plain_capacity;
+    const char *why;   /* why the frame at `offset` is not valid */
+    int all_zero;      /* with it: from `offset` there are only zeros, or nothing */
+};
+int qr_scan_init(struct qr_scan *scan, const struct qr_log *log, uint64_t offset, uint64_t prev);
+void qr_scan_finish(struct qr_scan *scan);
+/* 1: the next frame is valid, *frame filled (its body until the next call); 0: it is not (or the
+ * file ends), scan->why says why; or an error. */
+int qr_scan_next(struct qr_scan *scan, struct qr_frame *frame);
+/* The largest synced_to of any valid frame header at or behind `offset`, and the end of the last
+ * byte that is not zero. */
+int qr_scan_behind(const struct qr_log *log, uint64_t offset, uint64_t *synced_to,
+                   uint64_t *nonzero_end, uint64_t *next_valid);
+
+#endif

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Reading content: pieces out of verified frames.
+ *
+ * A reader keeps the last few frames it decoded (least recently used goes first, bounded by bytes),
+ * because neighbouring files stand in the same frame. Every frame is checked when it is read; what a
+ * prune has moved is found through the directory's relocations.
+ */
+#include "runtime/error.h"
+#include "runtime/store_internal.h"
+
+struct cached_frame {
+    uint64_t offset; /* 0: empty */
+    uint64_t used;
+    uint8_t *body;
+    size_t length, capacity;
+};
+
+enum { FRAMES_MAX = 64 };
+
+struct qr_reader {
+    struct qr_store *store;
+    struct qr_frame_buffers buffers;
+    struct cached_frame frames[FRAMES_MAX];
+    size_t bytes, limit;
+    uint64_t clock;
+};
+
+int qr_reader_create(struct qr_store *store, size_t cache_bytes, struct qr_reader **out)
+{
+    struct qr_reader *reader = qr_calloc(1, sizeof *reader);
+    if (!reader)
+        return qr_fail(QALLOW_E_NO_MEMORY, "reader");
+    reader->store = store;
+    reader->limit = cache_bytes < 2 * QR_BODY_MAX ? 2 * QR_BODY_MAX : cache_bytes;
+    *out = reader;
+    return 0;
+}
+
+void qr_reader_destroy(struct qr_reader *reader)
+{
+    if (!reader)
+        return;
+    for (int i = 0; i < FRAMES_MAX; i++)
+        qr_free(reader->frames[i].body);
+    qr_frame_buffers_finish(&reader->buffers);
+    qr_free(reader);
+}
+
+/* The slot to fill next: an empty one, or the one used longest ago until there is room. */
+static struct cached_frame *evict(struct qr_reader *reader, size_t need)
+{
+    for (;;) {
+        struct cached_frame *victim = NULL, *oldest = NULL;
+        for (int i = 0; i < FRAMES_MAX; i++) {
+            struct cached_frame *f = &reader->frames[i];
+            if (!f->offset)
+                victim = f;
+            else if (!oldest || f->used < oldest->used)
+                oldest = f;
+        }
+        if (victim && (reader->bytes + need <= reader->limit || !oldest))
+            return victim;
+        reader->bytes -= oldest->capacity;
+        qr_free(oldest->body);
+        *oldest = (struct cached_frame){.offset = 0};
+    }
+}
+
+/* The decoded body of the DATA or RELOCATION frame at an offset. */
+static int reader_frame(struct qr_reader *reader, uint64_t offset, const struct cached_frame **out)
+{
+    for (int i = 0; i < FRAMES_MAX; i++)
+        if (reader->frames[i].offset == offset) {
+            reader->frames[i].used = ++reader->clock;
+            *out = &reader->frames[i];
+            return 0;
+        }
+    struct qr_frame frame;
+    int rc = qr_log_read_frame(reader->store->log, offset, &reader->buffers, &frame);
+    if (rc)
+        return rc;
+    if (frame.type != QR_FRAME_DATA && frame.type != QR_FRAME_RELOCATION)
+        return qr_fail(QALLOW_E_DAMAGED, "%s: the frame at offset %llu holds no content",
+                       qr_quotez(reader->store->path), (unsigned long long)offset);
+    size_t capacity = frame.length ? frame.length : 1;
+    struct cached_frame *slot = evict(reader, capacity);
+    if (!(slot->body = qr_malloc(capacity)))
+        return qr_fail(QALLOW_E_NO_MEMORY, "a frame of %zu bytes", frame.length);
+    memcpy(slot->body, frame.body, frame.length);
+    slot->offset = offset;
+    slot->length = frame.length;
+    slot->capacity = capacity;
+    slot->used = ++reader->clock;
+    reader->bytes += capacity;
+    *out = slot;
+    return 0;
+}
+
+int qr_content_init(struct qr_content *content, const struct qr_page *page)
+{
+    *content = (struct qr_content){.piece_count = page->piece_count, .size = page->size};
+    content->pieces = &content->inline_piece;
+    if (page->piece_count > 1 &&
+        !(content->pieces = qr_malloc(page->piece_count * sizeof *content->pieces)))
+        return qr_fail(QALLOW_E_NO_MEMORY, "page %llu: %u pieces", (unsigned long long)page->id,
+                       page->piece_count);
+    if (page->piece_count)
+        memcpy(content->pieces, page->pieces, page->piece_count * sizeof *content->pieces);
+    return 0;
+}
+
+void qr_content_finish(struct qr_content *content)
+{
+    if (content->pieces != &content->inline_piece)
+        qr_free(content->pieces);
+    content->pieces = NULL;
+    content->piece_count = 0;
+}
+
+/* Moves the cursor to the piece that holds `offset`. */
+static void content_seek(struct qr_content *content, uint64_t offset)
+{
+    if (offset < content->at_offset) {
+        content->at_piece = 0;
+        content->at_offset = 0;
+    }
+    while (content->at_piece < content->piece_count &&
+           offset - content->at_offset >= content->pieces[content->at_piece].length) {
+        content->at_offset += content->pieces[content->at_piece].length;
+        content->at_piece++;
+    }
+}
+
+/* Copies from one literal place, following relocations. */
+static int read_literal(struct qr_reader *reader, qr_ref ref, uint8_t *to, uint64_t length)
+{
+    while (length) {
+        uint64_t n = length;
+        struct qr_store *store = reader->store;
+        const struct cached_frame *frame;
+        qr_ref now = qr_directory_resolve(&store->directory, store->log->header.start, ref, &n);
+        int rc = reader_frame(reader, qr_ref_frame(now), &frame);
+        if (rc)
+            return rc;
+        if (qr_ref_body(now) + n > frame->length)
+            return qr_fail(QALLOW_E_DAMAGED, "%s: content refers beyond the frame at offset %llu",
+                           qr_quotez(store->path), (unsigned long long)qr_ref_frame(now));
+        memcpy(to, frame->body + qr_ref_body(now), n);
+        to += n;
+        ref += n;
+        length -= n;
+    }
+    return 0;
+}
+
+int qr_content_read(struct qr_reader *reader, struct qr_content *content, uint64_t offset,
+                    void *buffer, size_t length)
+{
+    uint8_t *to = buffer;
+    qr_assert(offset <= content->size && length <= content->size - offset);
+    while (length) {
+        content_seek(content, offset);
+        qr_assert(content->at_piece < content->piece_count);
+        const struct qr_piece *piece = &content->pieces[content->at_piece];
+        uint64_t into = offset - content->at_offset, n = piece->length - into;
+        if (n > length)
+            n = length;
+        int rc = 0;
+        if (piece->ref == QR_REF_ZERO)
+            memset(to, 0, n);
+        else
+            rc = read_literal(reader, piece->ref + into, to, n);
+        if (rc)
+            return rc;
+        to += n;
+        offset += n;
+        length -= (size_t)n;
+    }
+    return 0;
+}
+
+int qr_content_is_hole(const struct qr_content *content, uint64_t offset, uint64_t length)
+{
+    struct qr_content cursor = *content;
+    cursor.pieces = content->pieces == &content->inline_piece ? &cursor.inline_piece
+                                                              : content->pieces;
+    content_seek(&cursor, offset);
+    while (length) {
+        if (cursor.at_piece >= cursor.piece_count ||
+            cursor.pieces[cursor.at_piece].ref != QR_REF_ZERO)
+            return 0;
+        uint64_t n = cursor.pieces[cursor.at_piece].length - (offset - cursor.at_offset);
+        if (n >= length)
+            return 1;
+        length -= n;
+        offset += n;
+        content_seek(&cursor, offset);
+    }
+    return 1;
+}

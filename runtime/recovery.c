@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Opening a log that nobody closed: three outcomes, never a guess
+ * (docs/formats/tlog.md, "Opening, recovery, durability").
+ *
+ * The newest trusted place (index, else the base keyframe, else the start) gives a state; the chain
+ * from there gives every later epoch. Where the chain ends at offset X:
+ *   - only zeros, or nothing, behind it: clean;
+ *   - X at or beyond every synced_to seen, before or behind X: torn tail; a writer cuts it, keeping
+ *     the bytes in LOG.bad; a reader just stops there;
+ *   - X below some synced_to: damage; refused (with options.salvage: stepped over to the next
+ *     keyframe that can be read).
+ * An unfinished transaction at the end is cut like a torn tail. Its records have touched the state
+ * by then, so the work is done once more with a limit; that happens only after a crash.
+ *
+ * Order of writes when cutting: LOG.bad written and synced, its directory synced, then the log
+ * truncated and synced. A crash in between leaves a log that is cut again, with one more .bad.
+ */
+#include <errno.h>
+#include <stdio.h>
+
+#include "runtime/error.h"
+#include "runtime/store_internal.h"
+#include "telemetry/telemetry.h"
+
+int qr_store_note_frame(struct qr_store *store, const struct qr_frame *frame)
+{
+    struct qr_cursor c = qr_cursor(frame->body, frame->length);
+    if (frame->type == QR_FRAME_LABEL) {
+        uint64_t epoch = qr_get_varint(&c), length = qr_get_varint(&c);
+        const uint8_t *name = qr_get_bytes(&c, length);
+        if (c.bad || c.at != c.end || !length || length > 255 || memchr(name, 0, length))
+            return qr_fail(QALLOW_E_SERIALIZATION, "a malformed label frame at offset %llu",
+                           (unsigned long long)frame->offset);
+        return qr_directory_set_label(&store->directory, name, (size_t)length, epoch);
+    }
+    if (frame->type == QR_FRAME_RELOCATION)
+        return qr_directory_add_relocation_frame(&store->directory, frame->offset);
+    if (frame->type != QR_FRAME_KEYFRAME)
+        return 0;
+    uint64_t epoch = qr_get_varint(&c), part = qr_get_varint(&c);
+    int last = qr_get_u8(&c);
+    if (c.bad)
+        return qr_fail(QALLOW_E_SERIALIZATION, "a malformed keyframe at offset %llu",
+                       (unsigned long long)frame->offset);
+    if (part == 0) {
+        store->pending_keyframe = frame->offset;
+        store->pending_epoch = epoch;
+    }
+    if (!last || !store->pending_keyframe || store->pending_epoch != epoch)
+        return 0;
+    store->keyframe_end = frame->offset + qr_frame_span(frame->stored);
+    store->keyframe_bytes = store->keyframe_end - store->pending_keyframe;
+    uint64_t offset = store->pending_keyframe;
+    store->pending_keyframe = 0;
+    return qr_directory_add_keyframe(&store->directory, epoch, offset);
+}
+
+static int note_frame(void *context, const struct qr_frame *frame)
+{
+    return qr_store_note_frame(context, frame);
+}
+
+/* The newest state that needs no chain: *offset and *prev say where the chain goes on. */
+static int load_base(struct qr_store *store, uint64_t *offset, uint64_t *prev)
+{
+    struct qr_log *log = store->log;
+    const struct qr_log_header *h = &log->header;
+    int use_index = !store->options.ignore_index && !store->options.no_index;
+    for (int attempt = use_index ? 0 : 1; attempt < 2; attempt++) {
+        qr_state_destroy(store->state);
+        store->state = NULL;
+        qr_directory_finish(&store->directory);
+        store->keyframe_end = h->start;
+        store->keyframe_bytes = 0;
+        store->pending_keyframe = 0;
+        store->info.closed_cleanly = store->info.index_used = 0;
+        int rc = qr_state_create(&store->state);
+        if (rc)
+            return rc;
+        if (attempt == 0 && qr_index_read(store)) {
+            *offset = log->end;
+            *prev = log->prev;
+            store->info.index_used = 1;
+            return 0;
+        }
+    }
+    *offset = h->start;
+    *prev = h->start_prev;
+    log->last_frame = 0;
+    store->state->epoch = h->first_epoch - 1;
+    if (!h->base)
+        return 0;
+    struct qr_keyframe_head head;
+    qr_state_destroy(store->state);
+    store->state = NULL;
+    int rc = qr_keyframe_read(log, h->base, &store->state, &head);
+    if (!rc && head.epoch != h->first_epoch)
+        rc = qr_fail(QALLOW_E_DAMAGED, "%s: the base keyframe is of epoch %llu, not %llu",
+                     qr_quotez(store->path), (unsigned long long)head.epoch,
+                     (unsigned long long)h->first_epoch);
+    if (rc && !store->state && store->options.salvage) { /* the base is gone; keyframes may remain */
+        rc = qr_state_create(&store->state);
+        if (!rc)
+            store->state->epoch = h->first_epoch - 1;
+    }
+    return rc;
+}
+
+/* Runs the chain from the loaded base; stops before `limit` (0: none). */
+static int run_chain(struct qr_store *store, struct qr_chain *chain, uint64_t offset, uint64_t prev,
+                     uint64_t limit)
+{
+    struct qr_epoch epoch;
+    int rc = qr_chain_init(chain, store, store->state, offset, prev, store->state->epoch + 1);
+    chain->other = note_frame;
+    chain->context = store;
+    chain->limit = limit;
+    while (!rc && (rc = qr_chain_next(chain, &epoch)) > 0)
+        rc = qr_directory_add_commit(&store->directory, epoch.epoch, chain->last_frame);
+    return rc;
+}
+
+/* ---------------------------------------------------------------- cutting */
+
+static void notice(struct qr_store *store, const char *line)
+{
+    if (store->options.notice)
+        store->options.notice(store->options.notice_context, line);
+}
+
+/* The first free one of LOG.bad, LOG.bad.1, ... */
+static int create_bad(struct qr_store *store, char **path, int *file)
+{
+    char suffix[32] = ".bad";
+    for (int i = 1;; i++) {
+        *path = qr_path_with(store->path, suffix);
+        if (!*path)
+            return QALLOW_E_NO_MEMORY;
+        *file = store->os->open(store->os->context, *path, QR_OPEN_CREATE, 0600);
+        if (*file >= 0)
+            return 0;
+        int rc = qr_fail_errno(-*file, "%s: cannot create, to keep what is cut off the log",
+                               qr_quotez(*path));
+        if (*file != -EEXIST || i == 1000)
+            return rc;
+        qr_free(*path);
+        *path = NULL;
+        snprintf(suffix, sizeof suffix, ".bad.%d", i);
+    }
+}
+
+static int copy_range(struct qr_store *store, int to, uint64_t from, uint64_t end)
+{
+    enum { STEP = 256 << 10 };
+    int rc = 0;
+    uint8_t *buffer = qr_malloc(STEP);
+    if (!buffer)
+        return qr_fail(QALLOW_E_NO_MEMORY, "copying what is cut off");
+    for (uint64_t at = from; at < end && !rc;) {
+        size_t want = end - at < STEP ? (size_t)(end - at) : STEP;
+        int64_t n = store->os->pread(store->os->context, store->log->file, buffer, want, at);
+        if (n > 0) {
+            int64_t wrote = store->os->pwrite(store->os->context, to, buffer, (size_t)n, at - from);
+            if (wrote < 0)
+                n = wrote;
+        }
+        if (n <= 0)
+            rc = qr_fail_errno(n ? (int)-n : EIO, "%s: keeping what is cut off the log",
+                               qr_quotez(store->path));
+        at += n > 0 ? (uint64_t)n : 0;
+    }
+    qr_free(buffer);
+    return rc;
+}
+
+/* Cuts the log at `end`; the bytes up to `nonzero_end` are kept beside it first. */
+static int cut(struct qr_store *store, uint64_t end, uint64_t nonzero_end, const char *why)
+{
+    const struct qr_os *os = store->os;
+    char *path = NULL;
+    int file = -1, rc = create_bad(store, &path, &file);
+    if (!rc)
+        rc = copy_range(store, file, end, nonzero_end);
+    if (file >= 0) {
+        int result = rc ? 0 : os->sync(os->context, file);
+        os->close(os->context, file);
+        if (!rc && result >= 0)
+            result = os->sync_directory_of(os->context, path);
+        if (!rc && result >= 0)
+            result = os->truncate(os->context, store->log->file, end);
+        if (!rc && result >= 0)
+            result = os->sync(os->context, store->log->file);
+        if (!rc && result < 0)
+            rc = qr_fail_errno(-result, "%s: cutting the log", qr_quotez(store->path));
+    }
+    if (!rc) {
+        char line[512];
+        store->info.cut_bytes = nonzero_end - end;
+        qt_set(QT_RECOVERY_CUT_BYTES, store->info.cut_bytes);
+        snprintf(line, sizeof line,
+                 "%s was not closed cleanly: %llu bytes behind epoch %llu cut off (%s), kept in %s",
+                 qr_quotez(store->path), (unsigned long long)(nonzero_end - end),
+                 (unsigned long long)store->state->epoch, why, qr_quotez(path));
+        notice(store, line);
+    }
+    qr_free(path);
+    return rc;
+}
+
+/* ---------------------------------------------------------------- damage */
+
+static int damaged(struct qr_store *store, uint64_t offset, uint64_t synced, const char *why)
+{
+    return qr_fail(QALLOW_E_DAMAGED,
+                   "%s: damaged at offset %llu, in bytes that were durable up to %llu (%s); "
+                   "epochs up to %llu stand before it",
+                   qr_quotez(store->path), (unsigned long long)offset, (unsigned long long)synced,
+                   why, (unsigned long long)store->state->epoch);
+}
+
+/* A whole keyframe at or behind `offset`: *found is its offset, 0 if there is none. */
+static int find_keyframe_behind(struct qr_store *store, uint64_t offset, uint64_t *found,
+                                struct qr_state **state, struct qr_keyframe_head *head)
+{
+    uint64_t synced, nonzero, next = offset;
+    *found = 0;
+    for (;;) {
+        int rc = qr_scan_behind(store->log, next, &synced, &nonzero, &next);
+        if (rc || !next)
+            return rc;
+        struct qr_frame_buffers buffers = {NULL, NULL, 0, 0};
+        struct qr_frame frame;
+        rc = qr_log_read_frame(store->log, next, &buffers, &frame);
+        int is_keyframe = !rc && frame.type == QR_FRAME_KEYFRAME;
+        qr_frame_buffers_finish(&buffers);
+        if (is_keyframe && !qr_keyframe_read(store->log, next, state, head)) {
+            if (head->epoch > store->state->epoch) {
+                *found = next;
+                return 0;
+            }
+            qr_state_destroy(*state);
+        }
+        next += 8;
+    }
+}
+
+/* Steps over damage: goes on at the next keyframe, as long as there is one. */
+static int salvage(struct qr_store *store, uint64_t offset)
+{
+    for (;;) {
+        uint64_t found;
+        struct qr_state *state;
+        struct qr_keyframe_head head;
+        struct qr_chain chain;
+        int rc = find_keyframe_behind(store, offset, &found, &state, &head);
+        if (rc || !found)
+            return rc;
+        qr_state_destroy(store->state);
+        store->state = state;
+        rc = qr_directory_add_commit(&store->directory, head.epoch, 0);
+        if (!rc)
+            rc = qr_directory_add_keyframe(&store->directory, head.epoch, found);
+        if (!rc)
+            rc = run_chain(store, &chain, head.resume, head.prev, 0);
+        offset = chain.scan.offset > found ? chain.scan.offset : found + 8;
+        qr_chain_finish(&chain);
+        if (rc == QALLOW_E_NO_MEMORY || rc == QALLOW_E_IO)
+            return rc;
+    }
+}
+
+/* ---------------------------------------------------------------- the decision */
+
+int qr_store_load_relocations(struct qr_store *store)
+{
+    struct qr_frame_buffers buffers = {NULL, NULL, 0, 0};
+    struct qr_frame frame;
+    int rc = 0;
+    struct qr_directory *d = &store->directory;
+    d->relocation_count = 0;
+    for (size_t i = 0; i < d->relocation_frame_count && !rc; i++) {
+        rc = qr_log_read_frame(store->log, d->relocation_frames[i], &buffers, &frame);
+        if (!rc)
+            rc = qr_directory_add_relocations(d, frame.offset, frame.body, frame.length);
+        if (rc == QALLOW_E_DAMAGED && store->options.salvage)
+            rc = 0;
+    }
+    qr_directory_sort_relocations(d);
+    qr_frame_buffers_finish(&buffers);
+    return rc;
+}
+
+/* Once more up to the end of the last epoch, without the unfinished transaction. */
+static int redo_with_limit(struct qr_store *store, struct qr_chain *chain, uint64_t limit)
+{
+    uint64_t offset, prev;
+    qr_chain_finish(chain);
+    int rc = load_base(store, &offset, &prev);
+    if (!rc)
+        rc = run_chain(store, chain, offset, prev, limit);
+    return rc;
+}
+
+int qr_store_recover(struct qr_store *store)
+{
+    struct qr_chain chain = {.store = NULL};
+    struct qr_log *log = store->log;
+    uint64_t offset, prev, synced = 0, nonzero_end = 0, next_valid = 0;
+    int from_index_closed, rc = load_base(store, &offset, &prev);
+    if (rc)
+        return rc;
+    from_index_closed = store->info.closed_cleanly;
+    rc = run_chain(store, &chain, offset, prev, 0);
+    uint64_t stopped = chain.scan.offset, seen = chain.max_synced_to;
+    const char *why = chain.scan.why ? chain.scan.why : "a transaction that makes no sense";
+    int unfinished = chain.in_transaction, clean = !rc && chain.scan.all_zero && !unfinished;
+    store->info.scanned_bytes = chain.scan.bytes;
+    store->info.closed_cleanly = chain.last_type ? chain.last_type == QR_FRAME_CLOSE
+                                                 : from_index_closed;
+    uint64_t end = unfinished ? chain.transaction_start : stopped;
+    int senseless = rc == QALLOW_E_DAMAGED || rc == QALLOW_E_SERIALIZATION;
+    if (senseless && !store->options.salvage)
+        goto out; /* valid frames, impossible content: not a matter of torn writes */
+    if (!rc || senseless) {
+        rc = unfinished ? redo_with_limit(store, &chain, end) : 0;
+        if (!rc && !clean)
+            rc = qr_scan_behind(log, end, &synced, &nonzero_end, &next_valid);
+        if (synced < seen)
+            synced = seen;
+    }
+    if (rc)
+        goto out;
+    log->end = chain.scan.offset;
+    log->prev = chain.scan.prev;
+    if (chain.last_frame)
+        log->last_frame = chain.last_frame;
+    log->flushed = log->end;
+    log->synced_to = seen < log->end ? seen : log->end;
+    if (!clean && (stopped < synced || senseless)) {
+        rc = store->options.salvage ? salvage(store, stopped) : damaged(store, stopped, synced, why);
+        log->failed = 1; /* nothing is ever written behind damage */
+    } else if (!clean && store->options.writable && nonzero_end > end) {
+        rc = cut(store, end, nonzero_end, unfinished ? "an unfinished transaction" : why);
+    }
+    if (!rc)
+        rc = qr_store_load_relocations(store);
+    qr_directory_drop_labels(&store->directory, log->header.first_epoch);
+    if (!rc)
+        rc = store->state->epoch < log->header.first_epoch - 1
+                 ? qr_fail(QALLOW_E_DAMAGED, "%s: its epochs end before they begin",
+                           qr_quotez(store->path))
+                 : 0;
+out:
+    qr_chain_finish(&chain);
+    qt_set(QT_RECOVERY_SCANNED_BYTES, store->info.scanned_bytes);
+    return rc;
+}

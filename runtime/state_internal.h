@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the runtime itself may do to a state. */
+#ifndef QR_STATE_INTERNAL_H
+#define QR_STATE_INTERNAL_H
+
+#include "runtime/page.h"
+
+/* An open-addressing table of slot numbers. */
+struct qr_slot_table {
+    uint32_t *slots; /* 0 = empty */
+    uint32_t mask, used;
+};
+
+enum { QR_CHUNK_SHIFT = 8, QR_CHUNK = 1 << QR_CHUNK_SHIFT };
+
+struct qr_state {
+    struct qr_page **chunks; /* slot -> page; slot 0 is never used */
+    uint32_t slot_count;     /* slots handed out, the unused slot 0 included */
+    uint32_t chunk_count, chunk_capacity;
+    uint32_t dead;           /* slots of freed pages; they keep their id so that slots ascend by id */
+    uint32_t first_root;
+    struct qr_slot_table by_id, by_name;
+    uint64_t page_count, bytes, piece_total;
+    uint64_t epoch, next_id;
+    int64_t time_ns;
+    struct qb_u128 digest;
+};
+
+static inline struct qr_page *qr_slot(const struct qr_state *state, uint32_t slot)
+{
+    return &state->chunks[slot >> QR_CHUNK_SHIFT][slot & (QR_CHUNK - 1)];
+}
+
+/* All of these check their rules (docs/formats/tlog.md, "Records") and keep digest, sizes and
+ * links right. Results: 0, PAGE_NOT_FOUND, PAGE_EXISTS, SERIALIZATION, NO_MEMORY, LIMIT, with detail. */
+int qr_state_create_page(struct qr_state *state, uint64_t id, uint64_t parent, const void *name,
+                         size_t name_length, enum qr_kind kind, struct qr_page **page);
+/* Like qr_state_create_page for a table that is read back: parents may come later. To be followed
+ * by qr_state_load_finish, which links the pages and checks parents, names and cycles. */
+int qr_state_load_page(struct qr_state *state, uint64_t id, uint64_t parent, const void *name,
+                       size_t name_length, enum qr_kind kind, struct qr_page **page);
+int qr_state_load_finish(struct qr_state *state);
+int qr_state_free_page(struct qr_state *state, struct qr_page *page);
+int qr_state_rename_page(struct qr_state *state, struct qr_page *page, uint64_t parent,
+                         const void *name, size_t name_length);
+int qr_state_set_attributes(struct qr_state *state, struct qr_page *page, uint32_t mode,
+                            int64_t mtime_ns, const void *extra, size_t extra_length);
+/* Takes over `pieces` (of capacity `capacity`, from qr_malloc). */
+void qr_state_set_content(struct qr_state *state, struct qr_page *page, struct qr_piece *pieces,
+                          uint32_t count, uint32_t capacity, uint64_t size,
+                          struct qb_u128 content_sum);
+/* Removes slots of freed pages when they have become many. Pointers to pages become invalid. */
+int qr_state_compact(struct qr_state *state);
+/* Sets the version without touching the digest (the version is no part of it). */
+static inline void qr_page_touch(struct qr_page *page, uint64_t epoch) { page->version = epoch; }
+
+#endif

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the store share. */
+#ifndef QR_STORE_INTERNAL_H
+#define QR_STORE_INTERNAL_H
+
+#include <pthread.h>
+
+#include "runtime/batch_internal.h"
+#include "runtime/log.h"
+#include "runtime/record.h"
+#include "runtime/state_internal.h"
+#include "runtime/store.h"
+#include "runtime/table.h"
+
+struct qr_keyframe {
+    uint64_t epoch, offset;
+};
+struct qr_label {
+    char *name;
+    uint64_t epoch;
+};
+/* Content that a prune has moved: [old, old + length) now stands at `now`. Both within one frame. */
+struct qr_relocation {
+    qr_ref old, now;
+    uint64_t length;
+};
+
+/* What is known about the log besides the newest state; all of it can be had again by a scan. */
+struct qr_directory {
+    uint64_t commit_base;   /* epoch of commits[0] */
+    uint64_t *commits;      /* offset of each COMMIT frame; 0: lost to damage */
+    size_t commit_count, commit_capacity;
+    struct qr_keyframe *keyframes; /* ascending epochs, complete ones only */
+    size_t keyframe_count, keyframe_capacity;
+    struct qr_label *labels;
+    size_t label_count, label_capacity;
+    struct qr_relocation *relocations; /* sorted by old */
+    size_t relocation_count, relocation_capacity;
+    uint64_t *relocation_frames; /* offsets of the RELOCATION frames */
+    size_t relocation_frame_count, relocation_frame_capacity;
+};
+
+struct qr_store {
+    struct qr_store_options options;
+    const struct qr_os *os;
+    char *path;
+    struct qr_log *log;
+    int lock_file;          /* -1: none */
+    pthread_rwlock_t lock;  /* guards `state`, `directory` against the shared readers */
+    struct qr_state *state;
+    struct qr_directory directory;
+    uint64_t keyframe_end;   /* end of the log behind the newest keyframe (or the start) */
+    uint64_t keyframe_bytes; /* its size in the log */
+    int64_t last_sync_ns;
+    int appended;            /* frames since open or the last CLOSE */
+    int index_stale;         /* the index file does not know all that could be in it */
+    int broken;              /* nothing may be written any more */
+    struct qr_txn *txn;      /* the open transaction */
+    struct qr_store_info info;
+    /* one keyframe being read by a scan */
+    uint64_t pending_keyframe, pending_epoch;
+};
+
+/* --- directory (directory.c) --- */
+void qr_directory_finish(struct qr_directory *directory);
+int qr_directory_add_commit(struct qr_directory *directory, uint64_t epoch, uint64_t offset);
+int qr_directory_add_keyframe(struct qr_directory *directory, uint64_t epoch, uint64_t offset);
+int qr_directory_set_label(struct qr_directory *directory, const void *name, size_t length,
+                           uint64_t epoch);
+/* Enters the relocations of one RELOCATION body standing at `offset`. */
+int qr_directory_add_relocations(struct qr_directory *directory, uint64_t offset,
+                                 const uint8_t *body, size_t length);
+int qr_directory_add_relocation_frame(struct qr_directory *directory, uint64_t offset);
+void qr_directory_sort_relocations(struct qr_directory *directory);
+/* Where `ref` stands now, and for how many bytes that answer holds (at most *length). */
+qr_ref qr_directory_resolve(const struct qr_directory *directory, uint64_t start, qr_ref ref,
+                            uint64_t *length);
+/* Forgets labels of epochs before `first`. */
+void qr_directory_drop_labels(struct qr_directory *directory, uint64_t first);
+uint64_t qr_directory_last_epoch(const struct qr_directory *directory);
+/* Offset of the COMMIT frame of an epoch; 0 if there is none. */
+uint64_t qr_directory_commit(const struct qr_directory *directory, uint64_t epoch);
+
+/* --- chain (chain.c): epochs one after the other --- */
+struct qr_chain {
+    struct qr_store *store;
+    struct qr_scan scan;
+    struct qr_state *state;   /* changed as epochs come; NULL: records are only counted */
+    struct qr_applier applier;
+    uint64_t next_epoch;
+    uint64_t limit;           /* stop before a frame at this offset; 0: none */
+    int in_transaction;
+    uint64_t transaction_start;
+    uint64_t max_synced_to;   /* of all frames seen */
+    uint64_t first_frame, last_frame; /* of the epoch; the last frame seen */
+    enum qr_frame_type last_type;
+    int record_rc;            /* what `record` returned last */
+    uint64_t counted;         /* records of this transaction, when there is no state */
+    int (*record)(void *context, const struct qr_record *record);
+    void (*changed)(void *context, const struct qr_page *page);
+    /* a frame that is neither DATA nor COMMIT; may be NULL */
+    int (*other)(void *context, const struct qr_frame *frame);
+    void *context;
+};
+/* Goes on at `offset`, whose frame must name `prev`; next_epoch is the epoch expected there. */
+int qr_chain_init(struct qr_chain *chain, struct qr_store *store, struct qr_state *state,
+                  uint64_t offset, uint64_t prev, uint64_t next_epoch);
+void qr_chain_finish(struct qr_chain *chain);
+/* 1: one more epoch, *info filled, the state is after it; 0: no more valid frames (see scan.why);
+ * or an error: DAMAGED if digests or counts do not match, SERIALIZATION, IO, ... */
+int qr_chain_next(struct qr_chain *chain, struct qr_epoch *info);
+int qr_commit_parse(const struct qr_frame *frame, struct qr_epoch *info, uint64_t *next_id);
+
+/* --- recovery (recovery.c) --- */
+/* Finds the end of the log and builds state and directory. */
+int qr_store_recover(struct qr_store *store);
+/* Reads the RELOCATION frames that the directory names. */
+int qr_store_load_relocations(struct qr_store *store);
+/* Enters a frame that is no DATA and no COMMIT into the directory. */
+int qr_store_note_frame(struct qr_store *store, const struct qr_frame *frame);
+
+/* --- index (index.c) --- */
+/* 1: state, directory and `resume` were taken from the index; 0: there is none that fits. */
+int qr_index_read(struct qr_store *store);
+int qr_index_write(struct qr_store *store);
+
+/* --- transactions (txn.c) --- */
+int qr_store_write_keyframe(struct qr_store *store);
+void qr_store_publish(struct qr_store *store);
+int qr_store_check_writable(struct qr_store *store);
+
+/* Writes a page's whole content between a begin (image or delta from nothing) and its end, checked
+ * against the page's sum. The batch is appended to the transaction whenever it is full. */
+int qr_content_copy(struct qr_txn *txn, struct qr_batch *batch, struct qr_reader *reader,
+                    const struct qr_page *page);
+
+/* Opens a state at the newest keyframe at or before `epoch` (or the start). Fills where to go on. */
+int qr_store_seek(struct qr_store *store, uint64_t epoch, struct qr_state **state, uint64_t *offset,
+                  uint64_t *prev);
+/* Fails with EPOCH_NOT_FOUND, saying which epochs there are. */
+int qr_store_no_epoch(struct qr_store *store, uint64_t epoch);
+
+/* Appends `suffix` to the store's path; qr_free the result. */
+char *qr_path_with(const char *path, const char *suffix);
+/* Grows an array of `size`-byte items so that one more fits. */
+int qr_reserve_item(void *array, size_t count, size_t *capacity, size_t size);
+
+#endif

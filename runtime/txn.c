@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Transactions: the ordered section. Batches are appended as DATA frames and applied to the state as
+ * they come; the COMMIT frame makes them an epoch; a sync makes it durable; a keyframe follows when
+ * enough log has gathered since the last one.
+ *
+ * Abort cuts the log back and takes the state from the log again: there is no undo, only "the state
+ * as of the last epoch", which every reader of history asks for anyway.
+ *
+ * Order of a commit under QR_SYNC_COMMIT: DATA frames, COMMIT frame, fdatasync, then the epoch is
+ * entered into the directory and published. The keyframe and the index come after and are only made
+ * durable by the next sync: they can be had again.
+ */
+#include <stdio.h>
+
+#include "runtime/error.h"
+#include "runtime/store_internal.h"
+#include "telemetry/telemetry.h"
+
+enum {
+    SMALL_COMMIT = 256 << 10,  /* bytes; smaller ones get their blocks written ahead */
+    KEYFRAME_MIN = 4 << 20,    /* bytes of log between keyframes, at least */
+    KEYFRAME_RATIO = 8,        /* and at least this many times the size of the last one */
+    PIECES_MIN = 16,           /* a page may have so many pieces ... */
+    PIECES_PER_BYTES = 128,    /* ... and one more for so many bytes, before it gets an image */
+    MANY_PIECES = 1 << 20,     /* of all pages; beyond, pages get an image 8 times sooner */
+};
+
+struct qr_txn {
+    struct qr_store *store;
+    struct qr_log_mark mark;
+    struct qr_applier applier;
+    int begun;              /* something was appended */
+    int rc;                 /* the first failure; only abort is left */
+    uint64_t next_id;       /* ids handed out and not yet created */
+    struct qb_u128 base_digest;
+    uint64_t *fragmented;   /* pages that need an image */
+    size_t fragmented_count, fragmented_capacity;
+};
+
+int qr_store_check_writable(struct qr_store *store)
+{
+    if (!store->options.writable)
+        return qr_fail(QALLOW_E_STATE, "%s: opened for reading only", qr_quotez(store->path));
+    if (store->broken || store->log->failed)
+        return qr_fail(QALLOW_E_STATE, "%s: read-only since an earlier failure; open it again",
+                       qr_quotez(store->path));
+    return 0;
+}
+
+static void note_fragmented(void *context, const struct qr_page *page)
+{
+    struct qr_txn *txn = context;
+    uint64_t limit = PIECES_MIN + page->size / PIECES_PER_BYTES;
+    if (txn->store->state->piece_total > MANY_PIECES)
+        limit = PIECES_MIN / 2 + limit / 8;
+    if (page->piece_count <= limit)
+        return;
+    if (!qr_reserve_item(&txn->fragmented, txn->fragmented_count, &txn->fragmented_capacity,
+                         sizeof *txn->fragmented))
+        txn->fragmented[txn->fragmented_count++] = page->id;
+}
+
+int qr_txn_begin(struct qr_store *store, struct qr_txn **out)
+{
+    int rc = qr_store_check_writable(store);
+    if (rc)
+        return rc;
+    if (store->txn)
+        return qr_fail(QALLOW_E_STATE, "%s: a transaction is open already", qr_quotez(store->path));
+    struct qr_txn *txn = qr_calloc(1, sizeof *txn);
+    if (!txn)
+        return qr_fail(QALLOW_E_NO_MEMORY, "transaction");
+    txn->store = store;
+    txn->mark = qr_log_mark(store->log);
+    txn->base_digest = store->state->digest;
+    qr_applier_init(&txn->applier, store->state, store->state->epoch + 1);
+    txn->applier.changed = note_fragmented;
+    txn->applier.context = txn;
+    store->txn = txn;
+    *out = txn;
+    return 0;
+}
+
+uint64_t qr_txn_new_id(struct qr_txn *txn)
+{
+    if (txn->next_id < txn->store->state->next_id)
+        txn->next_id = txn->store->state->next_id;
+    return txn->next_id++;
+}
+
+static void txn_destroy(struct qr_txn *txn)
+{
+    txn->store->txn = NULL;
+    qr_applier_finish(&txn->applier);
+    qr_free(txn->fragmented);
+    qr_free(txn);
+}
+
+/* Keeps what is known of files over a state that was taken from the log again. */
+static void carry_stats(const struct qr_state *from, struct qr_state *to)
+{
+    for (struct qr_page *page = qr_state_next_page(to, 0); page;
+         page = qr_state_next_page(to, page->id)) {
+        const struct qr_page *old = qr_state_find(from, page->id);
+        if (old)
+            page->stat = old->stat;
+    }
+}
+
+/* Back to the last epoch: the log is cut, the state read from it again. */
+static void roll_back(struct qr_txn *txn)
+{
+    struct qr_store *store = txn->store;
+    struct qr_state *state = NULL;
+    if (store->log->failed || qr_log_rewind(store->log, txn->mark)) {
+        store->broken = 1;
+        return;
+    }
+    if (qr_store_state_at(store, txn->applier.epoch - 1, &state)) {
+        store->broken = 1;
+        return;
+    }
+    pthread_rwlock_wrlock(&store->lock);
+    carry_stats(store->state, state);
+    struct qr_state *old = store->state;
+    store->state = state;
+    pthread_rwlock_unlock(&store->lock);
+    qr_state_destroy(old);
+}
+
+void qr_txn_abort(struct qr_txn *txn)
+{
+    if (!txn)
+        return;
+    if (txn->begun)
+        roll_back(txn);
+    txn_destroy(txn);
+}
+
+static int append_body(struct qr_txn *txn, const struct qr_body *body)
+{
+    struct qr_store *store = txn->store;
+    uint64_t offset;
+    int rc = body->packed ? qr_log_append(store->log, QR_FRAME_DATA, QR_FRAME_ZSTD, body->packed,
+                                          body->packed_length, &offset)
+                          : qr_log_append(store->log, QR_FRAME_DATA, 0, body->raw, body->length,
+                                          &offset);
+    if (rc)
+        return rc;
+    pthread_rwlock_wrlock(&store->lock);
+    rc = qr_apply_body(&txn->applier, offset, body->raw, body->length);
+    pthread_rwlock_unlock(&store->lock);
+    return rc;
+}
+
+int qr_txn_append(struct qr_txn *txn, struct qr_batch *batch)
+{
+    qr_assert(!batch->in_delta || batch->count);
+    if (txn->rc)
+        return qr_fail(QALLOW_E_STATE, "the transaction has failed and can only be aborted");
+    int rc = qr_batch_seal(batch);
+    for (size_t i = 0; i < batch->count && !rc; i++) {
+        txn->begun = 1;
+        if (batch->bodies[i].length)
+            rc = append_body(txn, &batch->bodies[i]);
+    }
+    int in_delta = batch->in_delta; /* a streamed delta goes on in the next bodies */
+    qr_batch_reset(batch);
+    batch->in_delta = in_delta;
+    return txn->rc = rc;
+}
+
+/* ---------------------------------------------------------------- images */
+
+/* Pages in too many pieces get an image, in the same epoch that made them so. */
+static int write_images(struct qr_txn *txn)
+{
+    struct qr_batch *batch = NULL;
+    struct qr_reader *reader = NULL;
+    size_t count = txn->fragmented_count;
+    if (!count)
+        return 0;
+    int rc = qr_log_flush(txn->store->log);
+    if (!rc)
+        rc = qr_batch_create(txn->store->options.compress_level, &batch);
+    if (!rc)
+        rc = qr_reader_create(txn->store, 8 << 20, &reader);
+    for (size_t i = 0; i < count && !rc; i++) {
+        const struct qr_page *page = qr_state_find(txn->store->state, txn->fragmented[i]);
+        if (!page || page->piece_count <= PIECES_MIN / 2) /* freed or replaced since */
+            continue;
+        rc = qr_batch_image_begin(batch, page->id, page->size);
+        if (!rc)
+            rc = qr_content_copy(txn, batch, reader, page);
+        qt_add(QT_LOG_IMAGES, 1);
+    }
+    if (!rc)
+        rc = qr_txn_append(txn, batch);
+    qr_reader_destroy(reader);
+    qr_batch_destroy(batch);
+    return rc;
+}
+
+/* ---------------------------------------------------------------- commit */
+
+static int64_t commit_time(struct qr_store *store)
+{
+    int64_t now = store->options.commit_time_ns ? store->options.commit_time_ns
+                  : store->options.logical_clock ? 0
+                                                 : store->os->now_ns(store->os->context);
+    return now > store->state->time_ns ? now : store->state->time_ns + 1;
+}
+
+static int append_commit(struct qr_txn *txn, int64_t time_ns, uint64_t *offset)
+{
+    uint8_t body[128], *p = body;
+    struct qr_store *store = txn->store;
+    p = qr_put_varint(p, txn->applier.epoch);
+    p = qr_put_varint(p, txn->applier.records);
+    p = qr_put_varint(p, txn->applier.pages);
+    const uint64_t fixed[] = {(uint64_t)time_ns, txn->base_digest.lo, txn->base_digest.hi,
+                              store->state->digest.lo, store->state->digest.hi};
+    for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++, p += 8)
+        qr_store64(p, fixed[i]);
+    p = qr_put_varint(p, store->state->next_id);
+    return qr_log_append(store->log, QR_FRAME_COMMIT, 0, body, (size_t)(p - body), offset);
+}
+
+/* Makes it durable as the options ask. */
+static int commit_sync(struct qr_store *store, uint64_t bytes)
+{
+    if (store->options.sync == QR_SYNC_NONE)
+        return qr_log_flush(store->log);
+    int64_t now = store->os->now_ns(store->os->context);
+    if (store->options.sync == QR_SYNC_INTERVAL &&
+        now - store->last_sync_ns < (int64_t)store->options.sync_interval_ms * 1000000 &&
+        now >= store->last_sync_ns)
+        return qr_log_flush(store->log);
+    store->last_sync_ns = now;
+    int rc = qr_log_flush(store->log);
+    if (!rc && store->options.sync == QR_SYNC_COMMIT && bytes < SMALL_COMMIT &&
+        store->log->preallocated < store->log->flushed + 4096)
+        rc = qr_log_preallocate(store->log, SMALL_COMMIT);
+    return rc ? rc : qr_log_sync(store->log);
+}
+
+static int keyframe_due(const struct qr_store *store)
+{
+    uint64_t since = store->log->end - store->keyframe_end;
+    return since > KEYFRAME_MIN && since > KEYFRAME_RATIO * store->keyframe_bytes;
+}
+
+int qr_store_write_keyframe(struct qr_store *store)
+{
+    uint64_t offset, before = store->log->end;
+    struct qr_log_mark mark = qr_log_mark(store->log);
+    int rc = qr_keyframe_write(store->log, store->state, store->log->end, store->log->prev,
+                               store->options.compress_level, &offset);
+    if (!rc)
+        rc = qr_log_flush(store->log);
+    if (rc) { /* not needed: the epoch stands. What is half-written goes away. */
+        if (!store->log->failed)
+            qr_log_rewind(store->log, mark);
+        return rc;
+    }
+    pthread_rwlock_wrlock(&store->lock);
+    rc = qr_directory_add_keyframe(&store->directory, store->state->epoch, offset);
+    pthread_rwlock_unlock(&store->lock);
+    store->keyframe_end = store->log->end;
+    store->keyframe_bytes = store->log->end - before;
+    qt_add(QT_LOG_KEYFRAMES, 1);
+    return rc ? rc : qr_index_write(store);
+}
+
+void qr_store_publish(struct qr_store *store)
+{
+    char text[64];
+    if (store->lock_file < 0)
+        return;
+    int n = snprintf(text, sizeof text, "pid %-10d synced %-20llu\n", store->info.owner_pid,
+                     (unsigned long long)store->log->synced_to);
+    store->os->pwrite(store->os->context, store->lock_file, text, (size_t)n, 0);
+    qt_set(QT_PAGES, store->state->page_count);
+    qt_set(QT_PAGE_BYTES, store->state->bytes);
+}
+
+/* Enters the new epoch; nothing here can fail any more but memory, and that is asked for first. */
+static void enter_epoch(struct qr_txn *txn, int64_t time_ns, uint64_t commit_offset)
+{
+    struct qr_store *store = txn->store;
+    pthread_rwlock_wrlock(&store->lock);
+    store->state->epoch = txn->applier.epoch;
+    store->state->time_ns = time_ns;
+    int rc = qr_directory_add_commit(&store->directory, txn->applier.epoch, commit_offset);
+    if (!rc)
+        rc = qr_state_compact(store->state);
+    store->broken |= rc != 0;
+    pthread_rwlock_unlock(&store->lock);
+    store->appended = 1;
+    qt_add(QT_LOG_COMMITS, 1);
+    qt_add(QT_LOG_RECORDS, txn->applier.records);
+    qr_store_publish(store);
+}
+
+int qr_txn_commit(struct qr_txn *txn, uint64_t *epoch)
+{
+    struct qr_store *store = txn->store;
+    int64_t began = store->os->now_ns(store->os->context), time_ns = commit_time(store);
+    uint64_t commit_offset = 0;
+    int rc = txn->rc;
+    if (!rc && !txn->applier.records) {
+        *epoch = store->state->epoch;
+        qr_txn_abort(txn);
+        return 0;
+    }
+    if (rc)
+        rc = qr_fail(rc, "the transaction has failed and can only be aborted");
+    else if (txn->applier.open)
+        rc = qr_fail(QALLOW_E_INVALID_DELTA, "a delta has no last part");
+    if (!rc)
+        rc = write_images(txn);
+    if (!rc)
+        rc = append_commit(txn, time_ns, &commit_offset);
+    if (!rc)
+        rc = commit_sync(store, store->log->end - txn->mark.end);
+    if (rc) {
+        char detail[1024];
+        snprintf(detail, sizeof detail, "%s", qallow_error_detail());
+        qr_txn_abort(txn);
+        return qr_fail(rc, "%s", detail);
+    }
+    *epoch = txn->applier.epoch;
+    enter_epoch(txn, time_ns, commit_offset);
+    txn_destroy(txn);
+    int64_t now = store->os->now_ns(store->os->context);
+    qt_observe_ns(QT_LOG_COMMIT_SECONDS, now > began ? (uint64_t)(now - began) : 0);
+    if (keyframe_due(store))
+        qr_store_write_keyframe(store); /* the epoch stands without it; the next commit tries again */
+    return 0;
+}

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Reading a whole log, frame by frame, into ranges that are good and ranges that are not. Knows
+ * nothing of pages: whether the records give the recorded digests is the question of replay --verify.
+ */
+#include "runtime/error.h"
+#include "runtime/store_internal.h"
+
+struct verifier {
+    struct qr_log *log;
+    struct qr_scan scan;
+    int (*visit)(void *context, const struct qr_range *range);
+    void *context;
+    uint64_t max_synced;
+    int bad;
+};
+
+/* Walks valid frames from the scan's position and reports them as one good range. */
+static int good_range(struct verifier *v)
+{
+    struct qr_range range = {.offset = v->scan.offset, .good = 1};
+    struct qr_frame frame;
+    struct qr_epoch info;
+    uint64_t next_id;
+    int rc;
+    while ((rc = qr_scan_next(&v->scan, &frame)) > 0) {
+        if (frame.synced_to > v->max_synced)
+            v->max_synced = frame.synced_to;
+        if (frame.type == QR_FRAME_COMMIT && !qr_commit_parse(&frame, &info, &next_id)) {
+            if (!range.first_epoch)
+                range.first_epoch = info.epoch;
+            range.last_epoch = info.epoch;
+        }
+    }
+    range.length = v->scan.offset - range.offset;
+    return rc ? rc : range.length ? v->visit(v->context, &range) : 0;
+}
+
+/* The bytes up to the next valid frame are bad (unless only zeros are left); goes on there. 1: there
+ * is one, 0: there is none. */
+static int bad_range(struct verifier *v)
+{
+    uint64_t synced, nonzero, next, from = v->scan.offset;
+    uint8_t header[QR_FRAME_HEADER];
+    const char *why = v->scan.why;
+    /* a frame that only does not follow the one before it must not be found again */
+    int rc = qr_scan_behind(v->log, from, &synced, &nonzero, &next);
+    if (!rc && next == from)
+        rc = qr_scan_behind(v->log, from + 8, &synced, &nonzero, &next);
+    if (rc || v->scan.all_zero)
+        return rc;
+    struct qr_range range = {.offset = from, .length = (next ? next : nonzero) - from, .what = why};
+    v->bad = 1;
+    if ((rc = v->visit(v->context, &range)) || !next)
+        return rc;
+    int64_t n = v->log->os->pread(v->log->os->context, v->log->file, header, sizeof header, next);
+    if (n != (int64_t)sizeof header)
+        return qr_fail_errno(n < 0 ? (int)-n : 5, "%s: reading at offset %llu",
+                             qr_quotez(v->log->path), (unsigned long long)next);
+    qr_scan_finish(&v->scan);
+    rc = qr_scan_init(&v->scan, v->log, next, qr_load64(header + 8));
+    return rc ? rc : 1;
+}
+
+int qr_log_verify(const char *path, const struct qr_os *os,
+                  int (*visit)(void *context, const struct qr_range *range), void *context)
+{
+    struct verifier v = {.visit = visit, .context = context};
+    int rc = qr_log_open(os ? os : qr_os_posix(), path, 0, &v.log);
+    if (rc)
+        return rc;
+    rc = qr_scan_init(&v.scan, v.log, v.log->header.start, v.log->header.start_prev);
+    if (!rc) {
+        do {
+            rc = good_range(&v);
+            if (!rc)
+                rc = bad_range(&v);
+        } while (rc == 1);
+        qr_scan_finish(&v.scan);
+    }
+    qr_log_close(v.log);
+    if (!rc && v.bad)
+        rc = qr_fail(QALLOW_E_DAMAGED, "%s: damaged", qr_quotez(path));
+    return rc;
+}
