@@ -228,15 +228,15 @@ static const char *set_choice(struct qi_context *context, const struct qi_option
     return context->error;
 }
 
-static const char *add_to_list(struct qi_list *list, const char *text)
+static int add_to_list(struct qi_list *list, const char *text)
 {
     const char **items = qr_realloc(list->items, (list->count + 1) * sizeof *items);
 
     if (!items)
-        return "memory that is not there";
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for the arguments");
     items[list->count++] = text;
     list->items = items;
-    return NULL;
+    return 0;
 }
 
 /* Stores `text` as the option's value. NULL, or what was expected. */
@@ -264,20 +264,27 @@ static const char *set_value(struct qi_context *context, const struct qi_option 
         return qi_parse_time(text, field);
     case QI_CHOICE:
         return set_choice(context, option, text, field);
-    case QI_LIST:
-        return add_to_list(field, text);
     case QI_CUSTOM:
         return option->parse(text, field);
+    case QI_LIST: /* grows instead: take_value */
+        break;
     }
-    qr_assert(!"a kind of option without a parser");
+    qr_assert(!"a kind of option that has no single value");
     return NULL;
 }
 
 static int take_value(struct qi_context *context, const struct qi_option *option, const char *text)
 {
     char expected[sizeof context->error];
-    const char *wrong = set_value(context, option, text);
+    const char *wrong = NULL;
 
+    if (option->kind == QI_LIST) {
+        int rc = add_to_list(field_of(context, option), text);
+        if (rc < 0)
+            return rc;
+    } else {
+        wrong = set_value(context, option, text);
+    }
     if (!wrong) {
         if (!is_common(option) && context->given[option - context->command->options] < UCHAR_MAX)
             context->given[option - context->command->options]++;
@@ -322,6 +329,7 @@ static void check_table(const struct qi_command *command)
         qr_assert(a->help || a->hidden);
         qr_assert(a->size == kind_size(a));
         qr_assert(is_common(a) || a->offset + a->size <= command->values_size);
+        qr_assert(!a->fallback || a->kind != QI_LIST);
         qr_assert(a->kind != QI_CHOICE || a->choices);
         qr_assert(a->kind != QI_CUSTOM || a->parse);
         qr_assert(!a->implied || a->kind == QI_CHOICE || a->kind == QI_CUSTOM);

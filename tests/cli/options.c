@@ -292,7 +292,7 @@ static void test_time_round_trip(void **state)
         assert_non_null(gmtime_r(&seconds, &calendar));
         size_t n = strftime(expected, sizeof expected, "%Y-%m-%dT%H:%M:%S", &calendar);
         snprintf(expected + n, sizeof expected - n, ".%09lldZ",
-                 (long long)(ns - (int64_t)((uint64_t)seconds * 1000000000)));
+                 (long long)((uint64_t)ns - (uint64_t)seconds * 1000000000));
         assert_string_equal(qi_format_time(ns, text), expected);
         assert_null(qi_parse_time(text, &back));
         assert_int_equal(back, ns);
