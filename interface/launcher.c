@@ -10,6 +10,7 @@
 #include "interface/report.h"
 
 static const struct qi_command *const commands[] = {
+    &qi_command_accelerator,
     &qi_command_help,
     &qi_command_version,
     &qi_command_completion,
