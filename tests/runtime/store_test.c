@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The store against a model: random histories of raw pages, kept as plain byte arrays for every epoch.
+ * After each stage (commits, reopening with and without the index, pruning, export) every epoch that
+ * can be reached must give the model's bytes and a digest that equals the one computed from scratch.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "runtime/batch.h"
+#include "runtime/digest.h"
+#include "runtime/error.h"
+#include "runtime/store.h"
+
+enum { PAGES = 12, EPOCHS = 120, SIZE_MAX_PAGE = 300000 };
+
+struct model_page {
+    uint64_t id; /* 0: none */
+    size_t size;
+    uint8_t *bytes;
+};
+struct model_epoch {
+    struct model_page pages[PAGES];
+};
+struct world {
+    struct model_epoch *epochs; /* epochs[e] is the model of epoch e */
+    uint64_t last;
+    struct qb_u128 digests[EPOCHS + 1];
+    char directory[64], path[80];
+    uint64_t random;
+};
+
+static uint64_t next_random(struct world *w)
+{
+    uint64_t z = (w->random += UINT64_C(0x9e3779b97f4a7c15));
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+static size_t below(struct world *w, size_t n) { return (size_t)(next_random(w) % n); }
+
+#define OK(call)                                                                                   \
+    do {                                                                                           \
+        int ok_rc = (call);                                                                        \
+        if (ok_rc)                                                                                 \
+            fail_msg("%s: %s: %s", #call, qallow_strerror(ok_rc), qallow_error_detail());          \
+    } while (0)
+
+static struct qb_u128 sum_of(uint64_t id, const uint8_t *bytes, size_t size)
+{
+    struct qr_cell_hasher hasher;
+    qr_cells_init(&hasher, id, 0);
+    qr_cells_update(&hasher, bytes, size);
+    return qr_cells_finish(&hasher);
+}
+
+/* New bytes for a page: small edits, insertions, truncation, or something else altogether. */
+static void mutate(struct world *w, struct model_page *page)
+{
+    size_t size = page->size, at = size ? below(w, size) : 0, n = 1 + below(w, 200);
+    switch (below(w, 6)) {
+    case 0: /* grow at the end, or begin */
+        n = 1 + below(w, size ? 3000 : 200000);
+        page->bytes = realloc(page->bytes, size + n);
+        for (size_t i = 0; i < n; i++)
+            page->bytes[size + i] = (uint8_t)next_random(w);
+        page->size = size + n;
+        break;
+    case 1: /* insert */
+        page->bytes = realloc(page->bytes, size + n);
+        memmove(page->bytes + at + n, page->bytes + at, size - at);
+        memset(page->bytes + at, below(w, 2) ? 0 : 'i', n);
+        page->size = size + n;
+        break;
+    case 2: /* remove */
+        if (n > size - at)
+            n = size - at;
+        memmove(page->bytes + at, page->bytes + at + n, size - at - n);
+        page->size = size - n;
+        break;
+    default:
+        for (size_t i = at; i < at + n && i < size; i++)
+            page->bytes[i] = (uint8_t)next_random(w);
+    }
+    if (page->size > SIZE_MAX_PAGE)
+        page->size = SIZE_MAX_PAGE / 2;
+}
+
+static struct model_page copy_page(const struct model_page *page)
+{
+    struct model_page copy = *page;
+    copy.bytes = malloc(page->size + 1);
+    memcpy(copy.bytes, page->bytes ? page->bytes : (uint8_t *)"", page->size);
+    return copy;
+}
+
+static void write_delta(struct qr_batch *batch, const struct model_page *old,
+                        const struct model_page *new_)
+{
+    struct qr_edits edits = {NULL, 0, 0};
+    OK(qr_diff(old->bytes, old->size, new_->bytes, new_->size, 1 << 20, &edits));
+    OK(qr_batch_delta(batch, new_->id, 0, old->size, new_->size, &edits, old->bytes,
+                      sum_of(new_->id, new_->bytes, new_->size)));
+    qr_edits_finish(&edits);
+}
+
+static void commit_one(struct world *w, struct qr_store *store)
+{
+    struct qr_txn *txn;
+    struct qr_batch *batch;
+    struct model_epoch *before = &w->epochs[w->last], *after = &w->epochs[w->last + 1];
+    uint64_t epoch;
+    OK(qr_batch_create((int)below(w, 2), &batch));
+    OK(qr_txn_begin(store, &txn));
+    size_t chosen = below(w, PAGES);
+    for (size_t i = 0; i < PAGES; i++) {
+        struct model_page *old = &before->pages[i], *page = &after->pages[i];
+        *page = copy_page(old);
+        if (i != chosen && below(w, 4))
+            continue;
+        if (page->id && below(w, 20) == 0) {
+            OK(qr_batch_page_free(batch, page->id));
+            page->id = 0;
+            page->size = 0;
+            continue;
+        }
+        if (!page->id) {
+            char name[32];
+            struct qr_attributes attributes = {.mode = 0600, .mtime_ns = (int64_t)w->last};
+            page->id = qr_txn_new_id(txn);
+            int n = snprintf(name, sizeof name, "page-%zu-%llu", i, (unsigned long long)page->id);
+            OK(qr_batch_page_create(batch, page->id, 0, name, (size_t)n, QR_KIND_RAW, &attributes));
+        }
+        mutate(w, page);
+        write_delta(batch, old, page);
+    }
+    OK(qr_txn_append(txn, batch));
+    OK(qr_txn_commit(txn, &epoch));
+    assert_int_equal(epoch, w->last + 1);
+    w->last++;
+    w->digests[epoch] = qr_state_digest(qr_store_state(store));
+    qr_batch_destroy(batch);
+}
+
+static void check_epoch(struct world *w, struct qr_store *store, uint64_t epoch)
+{
+    struct qr_state *state;
+    struct qr_reader *reader;
+    struct qb_u128 digest;
+    size_t pages = 0;
+    OK(qr_store_state_at(store, epoch, &state));
+    OK(qr_reader_create(store, 4 << 20, &reader));
+    for (size_t i = 0; i < PAGES; i++) {
+        const struct model_page *model = &w->epochs[epoch].pages[i];
+        if (!model->id)
+            continue;
+        pages++;
+        struct qr_content content;
+        const struct qr_page *page = qr_state_find(state, model->id);
+        assert_non_null(page);
+        assert_int_equal(page->size, model->size);
+        uint8_t *bytes = malloc(model->size + 1);
+        OK(qr_content_init(&content, page));
+        OK(qr_content_read(reader, &content, 0, bytes, model->size));
+        assert_memory_equal(bytes, model->bytes, model->size);
+        qr_content_finish(&content);
+        free(bytes);
+    }
+    assert_int_equal(qr_state_page_count(state), pages);
+    OK(qr_state_digest_compute(store, state, 2, &digest, NULL));
+    assert_true(digest.lo == w->digests[epoch].lo && digest.hi == w->digests[epoch].hi);
+    qr_reader_destroy(reader);
+    qr_state_destroy(state);
+}
+
+static void check_all(struct world *w, uint64_t from, int ignore_index)
+{
+    struct qr_store *store;
+    struct qr_store_options options = {.ignore_index = ignore_index};
+    OK(qr_store_open(w->path, &options, &store));
+    for (uint64_t epoch = from; epoch <= w->last; epoch++)
+        check_epoch(w, store, epoch);
+    OK(qr_store_close(store));
+}
+
+static struct qr_store *open_writer(struct world *w)
+{
+    struct qr_store *store;
+    struct qr_store_options options = {.writable = 1, .create = 1, .sync = QR_SYNC_NONE,
+                                       .logical_clock = 1};
+    OK(qr_store_open(w->path, &options, &store));
+    return store;
+}
+
+static void world_create(struct world *w, uint64_t seed)
+{
+    *w = (struct world){.random = seed};
+    w->epochs = calloc(EPOCHS + 1, sizeof *w->epochs);
+    snprintf(w->directory, sizeof w->directory, "/tmp/qallow-store-XXXXXX");
+    assert_non_null(mkdtemp(w->directory));
+    snprintf(w->path, sizeof w->path, "%s/log.tlog", w->directory);
+}
+
+static void world_destroy(struct world *w)
+{
+    static const char *const suffixes[] = {"", "-index", ".lock", ".qckpt"};
+    char path[128];
+    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+        snprintf(path, sizeof path, "%s%s", w->path, suffixes[i]);
+        unlink(path);
+    }
+    rmdir(w->directory);
+    for (size_t e = 0; e <= EPOCHS; e++)
+        for (size_t i = 0; i < PAGES; i++)
+            free(w->epochs[e].pages[i].bytes);
+    free(w->epochs);
+}
+
+static void prune_and_check(struct world *w, uint64_t keep_from)
+{
+    struct qr_prune_plan plan;
+    struct qr_store *store = open_writer(w);
+    OK(qr_store_prune(store, keep_from, 0, &plan));
+    assert_int_equal(plan.first_epoch_after, keep_from);
+    for (uint64_t epoch = keep_from; epoch <= w->last; epoch++)
+        check_epoch(w, store, epoch);
+    struct qr_state *state;
+    assert_int_equal(qr_store_state_at(store, keep_from - 1, &state), QALLOW_E_EPOCH_NOT_FOUND);
+    OK(qr_store_close(store));
+    check_all(w, keep_from, 0);
+    check_all(w, keep_from, 1);
+}
+
+static void a_history_comes_back(void **unused)
+{
+    struct world w;
+    const char *given = getenv("QALLOW_SEED");
+    uint64_t seed = given ? strtoull(given, NULL, 0) : 20261121;
+    printf("seed %llu\n", (unsigned long long)seed);
+    world_create(&w, seed);
+    struct qr_store *store = open_writer(&w);
+    for (int i = 0; i < EPOCHS / 2; i++)
+        commit_one(&w, store);
+    check_epoch(&w, store, w.last / 2);
+    OK(qr_store_label(store, "half", w.last / 2));
+    OK(qr_store_close(store));
+    check_all(&w, 1, 0);
+    check_all(&w, 1, 1);
+    store = open_writer(&w);
+    for (int i = 0; i < EPOCHS / 4; i++)
+        commit_one(&w, store);
+    OK(qr_store_close(store));
+    check_all(&w, 1, 0);
+    prune_and_check(&w, EPOCHS / 3);
+    store = open_writer(&w);
+    for (int i = 0; i < EPOCHS / 4; i++)
+        commit_one(&w, store);
+    OK(qr_store_close(store));
+    prune_and_check(&w, EPOCHS / 2);
+    prune_and_check(&w, w.last);
+    world_destroy(&w);
+}
+
+static void a_checkpoint_is_a_log_of_one_epoch(void **unused)
+{
+    struct world w;
+    char path[128];
+    world_create(&w, 7);
+    struct qr_store *store = open_writer(&w);
+    for (int i = 0; i < 20; i++)
+        commit_one(&w, store);
+    snprintf(path, sizeof path, "%s.qckpt", w.path);
+    OK(qr_checkpoint_export(store, 13, path, 0));
+    assert_int_equal(qr_checkpoint_export(store, 13, path, 0), QALLOW_E_CANNOT_CREATE);
+    OK(qr_store_close(store));
+    struct qr_store_options options = {.no_index = 1};
+    OK(qr_store_open(path, &options, &store));
+    check_epoch(&w, store, 13);
+    struct qr_state *state;
+    assert_int_equal(qr_store_state_at(store, 12, &state), QALLOW_E_EPOCH_NOT_FOUND);
+    OK(qr_store_close(store));
+    world_destroy(&w);
+}
+
+static void an_abort_leaves_the_last_epoch(void **unused)
+{
+    struct world w;
+    struct qr_txn *txn;
+    struct qr_batch *batch;
+    world_create(&w, 11);
+    struct qr_store *store = open_writer(&w);
+    for (int i = 0; i < 10; i++)
+        commit_one(&w, store);
+    OK(qr_batch_create(0, &batch));
+    OK(qr_txn_begin(store, &txn));
+    struct qr_attributes attributes = {.mode = 0};
+    OK(qr_batch_page_create(batch, qr_txn_new_id(txn), 0, "gone", 4, QR_KIND_RAW, &attributes));
+    OK(qr_txn_append(txn, batch));
+    assert_non_null(qr_state_child(qr_store_state(store), 0, "gone", 4));
+    qr_txn_abort(txn);
+    assert_null(qr_state_child(qr_store_state(store), 0, "gone", 4));
+    check_epoch(&w, store, w.last);
+    commit_one(&w, store);
+    OK(qr_batch_page_free(batch, 999999)); /* no such page: refused, nothing changes */
+    OK(qr_txn_begin(store, &txn));
+    assert_int_equal(qr_txn_append(txn, batch), QALLOW_E_PAGE_NOT_FOUND);
+    qr_txn_abort(txn);
+    OK(qr_store_close(store));
+    qr_batch_destroy(batch);
+    check_all(&w, 1, 0);
+    world_destroy(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_history_comes_back),
+        cmocka_unit_test(a_checkpoint_is_a_log_of_one_epoch),
+        cmocka_unit_test(an_abort_leaves_the_last_epoch),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
