@@ -90,13 +90,14 @@ static void put_options(FILE *out, const struct qi_command *command, bool positi
             put_option(out, option);
 }
 
-static void put_examples(FILE *out, const struct qi_command *command)
+/* `lead` stands before the first one: nothing after a heading. */
+static void put_examples(FILE *out, const struct qi_command *command, const char *lead)
 {
     for (const struct qi_example *e = command->examples; e && e->line; e++) {
         char what[256];
         snprintf(what, sizeof what, "%s", e->what);
         what[0] = (char)toupper((unsigned char)what[0]);
-        fputs(".PP\n", out);
+        fputs(e == command->examples ? lead : ".PP\n", out);
         put_text(out, what);
         fputs(":\n.PP\n.EX\n    ", out);
         put_line(out, e->line);
@@ -154,7 +155,7 @@ static void put_actions(FILE *out, const char *path, const struct qi_command *co
                 break;
             else
                 put_option(out, option);
-        put_examples(out, *a);
+        put_examples(out, *a, ".PP\n");
     }
 }
 
@@ -190,7 +191,7 @@ void qi_print_manual(FILE *out, const char *path, const struct qi_command *comma
     put_options(out, command, false);
     if (command->examples)
         fputs(".SH EXAMPLES\n", out);
-    put_examples(out, command);
+    put_examples(out, command, "");
     fputs(".SH EXIT STATUS\n", out);
     if (command->exits)
         put_exits(out, command->exits);

@@ -582,6 +582,8 @@ int qi_parse(struct qi_context *context, const struct qi_command *root, int argc
     }
     if (rc == 0 && !context->help)
         rc = check_whole(context);
+    if (rc == 0)
+        context->error[0] = 0; /* of values that were tried and not taken */
     return rc;
 }
 

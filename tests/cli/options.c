@@ -280,6 +280,31 @@ static uint64_t next_random(void)
 /* Of every magnitude. */
 static int64_t random_ns(void) { return (int64_t)next_random() >> (next_random() % 64); }
 
+/* Any words: parsed or refused in one line, never anything else. */
+static void test_random_lines(void **state)
+{
+    static const char *const vocabulary[] = {
+        "leaf", "branch", "bare", "--", "-", "", "--flag", "--no-on", "--threads", "--threads=3",
+        "-t", "-t3", "-ft", "-fff", "--mode", "--mode=", "interval", "--epoch", "5", "--help",
+        "--json", "--exclude", "--exclude=x", "--diff", "1..2", "--=", "--no-", "-\xff", "--\n=",
+        "99999999999999999999999", "a.log", "--at=2026-01-01T00:00:00Z", "--size=1.5M", "-x",
+    };
+
+    (void)state;
+    for (int i = 0; i < 50000; i++) {
+        struct qi_context context;
+        const char *words[WORDS] = {next_random() % 4 ? "leaf" : NULL};
+        size_t count = next_random() % (WORDS - 1);
+        for (size_t j = 1; words[0] && j < count; j++)
+            words[j] = vocabulary[next_random() % (sizeof vocabulary / sizeof *vocabulary)];
+        int rc = parse(&context, words);
+        assert_true(rc == 0 || rc == QALLOW_E_ARGUMENT);
+        assert_int_equal(rc == 0, context.error[0] == 0);
+        assert_null(strchr(context.error, '\n'));
+        qi_context_finish(&context);
+    }
+}
+
 static void test_time_round_trip(void **state)
 {
     (void)state;
@@ -451,6 +476,7 @@ int main(void)
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_refusals_of_the_whole),
         cmocka_unit_test(test_help),
+        cmocka_unit_test(test_random_lines),
         cmocka_unit_test(test_time_round_trip),
         cmocka_unit_test(test_time_forms),
         cmocka_unit_test(test_amounts),

@@ -161,7 +161,7 @@ static int parse_and_print(void)
     return rc;
 }
 
-/* Whichever allocation fails, it is said, nothing leaks (under ASan), and nothing half is printed. */
+/* Whichever allocation fails: it is said, and nothing leaks (under ASan). */
 static void test_no_memory(void **state)
 {
     int rc = QALLOW_E_NO_MEMORY, n;
