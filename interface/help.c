@@ -177,9 +177,10 @@ static void print_exits(FILE *out, const struct qi_command *command)
     if (!exit)
         return;
     fputs("\nExit status:\n", out);
-    for (size_t i = 0; i == 0 || exit[i].status; i++)
-        fprintf(out, "  %-4d%s\n", exit[i].status,
-                exit[i].meaning ? exit[i].meaning : qi_status_meaning(exit[i].status));
+    for (size_t i = 0; i == 0 || exit[i].status; i++) {
+        fprintf(out, "  %-4d", exit[i].status);
+        wrap(out, exit[i].meaning ? exit[i].meaning : qi_status_meaning(exit[i].status), 6, 6);
+    }
 }
 
 void qi_print_help(FILE *out, const char *path, const struct qi_command *command)
