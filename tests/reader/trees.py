@@ -1,8 +1,12 @@
+#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What a directory tree is, for comparing two of them."""
+"""What a directory tree is, for comparing two of them.
+
+    trees.py DIR DIR        prints the first difference and ends with 1, if there is one"""
 
 import os
 import stat
+import sys
 
 
 def tree(path):
@@ -33,3 +37,23 @@ def difference(one, other):
             if left != right:
                 return f"{path!r} differs in {what}: {str(left)[:200]} and {str(right)[:200]}"
     return None
+
+
+def without_directory_times(found):
+    """The mtime of a directory alone makes no epoch: a record of it may be older."""
+    return {path: (mode, None if stat.S_ISDIR(mode) else mtime, content)
+            for path, (mode, mtime, content) in found.items()}
+
+
+def main():
+    if len(sys.argv) != 3:
+        sys.exit("expected: trees.py DIR DIR")
+    one, other = (without_directory_times(tree(path)) for path in sys.argv[1:])
+    differs = difference(one, other)
+    if differs:
+        print(differs, file=sys.stderr)
+    return 1 if differs else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
