@@ -171,14 +171,24 @@ static int compare_relocations(const void *a, const void *b)
     return x->now < y->now ? 1 : x->now > y->now ? -1 : 0; /* the newer one first */
 }
 
+/* Makes the ranges disjoint. Those that overlap hold the same bytes, but a later one need not hold
+ * all of an earlier one: it was made for a later epoch, and its prune may not have come to an end. So
+ * only what the ranges before it do not cover is taken of each. */
 void qr_directory_sort_relocations(struct qr_directory *d)
 {
     size_t kept = 0;
+    uint64_t covered = 0; /* everything known lies before this reference */
     if (d->relocation_count)
         qsort(d->relocations, d->relocation_count, sizeof *d->relocations, compare_relocations);
-    for (size_t i = 0; i < d->relocation_count; i++)
-        if (!kept || d->relocations[i].old != d->relocations[kept - 1].old)
-            d->relocations[kept++] = d->relocations[i];
+    for (size_t i = 0; i < d->relocation_count; i++) {
+        struct qr_relocation r = d->relocations[i];
+        uint64_t skip = covered > r.old ? covered - r.old : 0;
+        if (skip >= r.length || r.length > UINT64_MAX - r.old)
+            continue;
+        covered = r.old + r.length;
+        d->relocations[kept++] =
+            (struct qr_relocation){r.old + skip, r.now + skip, r.length - skip};
+    }
     d->relocation_count = kept;
 }
 

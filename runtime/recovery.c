@@ -316,8 +316,8 @@ int qr_store_recover(struct qr_store *store)
     const char *why = chain.scan.why ? chain.scan.why : "a transaction that makes no sense";
     int unfinished = chain.in_transaction, clean = !rc && chain.scan.all_zero && !unfinished;
     store->info.scanned_bytes = chain.scan.bytes;
-    store->info.closed_cleanly = chain.last_type ? chain.last_type == QR_FRAME_CLOSE
-                                                 : from_index_closed;
+    int closed_cleanly =
+        clean && (chain.last_type ? chain.last_type == QR_FRAME_CLOSE : from_index_closed);
     uint64_t end = unfinished ? chain.transaction_start : stopped;
     int senseless = rc == QALLOW_E_DAMAGED || rc == QALLOW_E_SERIALIZATION;
     if (senseless && !store->options.salvage)
@@ -331,6 +331,7 @@ int qr_store_recover(struct qr_store *store)
     }
     if (rc)
         goto out;
+    store->info.closed_cleanly = closed_cleanly; /* the redo has read the index once more */
     log->end = chain.scan.offset;
     log->prev = chain.scan.prev;
     if (chain.last_frame)
