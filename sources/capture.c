@@ -5,8 +5,8 @@
  * Neighbouring changes are gathered into groups of about a frame. Workers turn groups into batches
  * (read, diff, encode, compress); the owner's thread hands out the page ids, in the order of the
  * scan, and appends the batches in that same order, so that threads do not show in the log. A group
- * waits in a ring of a few slots, which bounds the memory. Files too large for memory are streamed by the
- * owner itself when their turn comes. A capture with little to do starts no thread at all.
+ * waits in a ring of a few slots, which bounds the memory. Files too large for memory are streamed
+ * by the owner itself when their turn comes. A capture with little to do starts no thread at all.
  *
  * What is known of inodes is stored after the commit: before it, a failure would leave the store
  * believing in content that it does not have.

@@ -12,7 +12,8 @@
 #define QS_DEPTH_MAX 2000
 
 /* Opens `path` (relative, "" or "." is the root itself) below root_fd. No component may be a
- * symlink, except the last one with O_PATH; O_NOFOLLOW and O_CLOEXEC are implied. The descriptor, or
+ * symlink, except the last one with O_PATH; O_NOFOLLOW and O_CLOEXEC are implied. The descriptor,
+ * or
  * -1 with errno. */
 int qs_open_beneath(int root_fd, const char *path, int flags, mode_t mode);
 /* lstat of `path` below root_fd. 0, or -1 with errno. */

@@ -3,11 +3,11 @@
  * What differs between the newest epoch and the disk: a list of changes, in the order in which they
  * can be made.
  *
- * Each directory is listed once and each entry looked at with one fstatat. An entry whose path has a
- * page of its kind keeps that page, whatever happened to the file; if (device, inode, size, mtime,
- * ctime) are as they were when its content was read, nothing is to be done. A path without a page
- * is a rename if its inode is known from a page whose own path is gone, and a new page otherwise.
- * After the listing, children whose entry was not met have vanished.
+ * Each directory is listed once and each entry looked at with one fstatat. An entry whose path has
+ * a page of its kind keeps that page, whatever happened to the file; if (device, inode, size,
+ * mtime, ctime) are as they were when its content was read, nothing is to be done. A path without a
+ * page is a rename if its inode is known from a page whose own path is gone, and a new page
+ * otherwise. After the listing, children whose entry was not met have vanished.
  *
  * The passes make the records of one epoch legal whatever was moved where:
  *   REPLACED  a file or symlink whose name a directory has taken: freed

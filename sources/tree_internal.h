@@ -89,7 +89,8 @@ int qs_rules_text(const struct qs_rules *rules, char **text, size_t *length);
 int qs_tree_skip(struct qs_tree *tree, const char *path, const char *why);
 int qs_inodes_add(struct qs_tree *tree, uint64_t inode, uint64_t page);
 int qs_inodes_build(struct qs_tree *tree);
-/* The next file or directory page that had this inode, after slot *at (0 at first); NULL: no more. */
+/* The next file or directory page that had this inode, after slot *at (0 at first); NULL: no
+ * more. */
 struct qr_page *qs_inodes_next(const struct qs_tree *tree, const struct qr_state *state,
                                uint64_t device, uint64_t inode, size_t *at);
 
