@@ -199,7 +199,8 @@ static int is_due(const struct entry *e, const struct qa_settle *settle, uint64_
     return !(e->flags & QA_DIRTY_MOVED) && now >= e->last + settle->quiet_ns;
 }
 
-/* Moves the due paths (all if settle is NULL) into `taken` and the others into a set of their own. */
+/* Moves the due paths (all if settle is NULL) into `taken` and the others into a set of their
+ * own. */
 static int split(struct qa_dirty *dirty, const struct qa_settle *settle, uint64_t now,
                  struct qa_taken *taken)
 {

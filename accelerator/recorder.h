@@ -47,8 +47,8 @@ struct qa_recorder_options {
 
 /* Records until it is told to stop: by stop_fd, or over the socket; then what has changed is
  * captured, the log is synced and closed, and the result is 0. Errors end it too: NO_INPUT when the
- * directory is deleted, moved away or unmounted; what the log's writing or opening returns. In every
- * case the log is closed in order. */
+ * directory is deleted, moved away or unmounted; what the log's writing or opening returns. In
+ * every case the log is closed in order. */
 int qa_record(const struct qa_recorder_options *options);
 
 #endif

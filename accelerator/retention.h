@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which epochs may go: turns "keep this many, this long, this much" into the first epoch to keep. */
+/* Which epochs may go: turns "keep this many, this long, this much" into the first epoch to
+ * keep. */
 #ifndef QA_RETENTION_H
 #define QA_RETENTION_H
 

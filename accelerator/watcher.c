@@ -5,8 +5,8 @@
  * One operation carries everything: *scan* a directory = add its watch, then list it, queue the
  * directories found there that are new, and mark it dirty. Because the watch comes before the
  * list, whatever is made in a directory is either listed or reported. It serves the start, a new
- * directory (mkdir -p a/b/c loses nothing), a directory that moved, an overflow (scan from the root,
- * all of it), a polled directory (mark only if its entries differ) and a full rescan.
+ * directory (mkdir -p a/b/c loses nothing), a directory that moved, an overflow (scan from the
+ * root, all of it), a polled directory (mark only if its entries differ) and a full rescan.
  *
  * Events are old news: what they speak of may have changed again. Hence no event is trusted to
  * say where something is now:

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The table of kernels: everything that touches page bytes in bulk. Filled with the scalar versions,
- * then overwritten upwards by the instruction sets that the CPU has and the mask allows. Call sites
- * never test a CPU flag. Exact: every version of a kernel returns the same bytes and the same
- * values; tests/kernels compares them all.
+ * The table of kernels: everything that touches page bytes in bulk. Filled with the scalar
+ * versions, then overwritten upwards by the instruction sets that the CPU has and the mask allows.
+ * Call sites never test a CPU flag. Exact: every version of a kernel returns the same bytes and the
+ * same values; tests/kernels compares them all.
  */
 #ifndef QB_KERNELS_H
 #define QB_KERNELS_H

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `qallow checkpoint`: single states as files, and the upkeep of logs. Here are the table of actions
- * and those that deal with checkpoint files; save is in cmd_checkpoint_save.c, prune and label in
- * cmd_checkpoint_upkeep.c.
+ * `qallow checkpoint`: single states as files, and the upkeep of logs. Here are the table of
+ * actions and those that deal with checkpoint files; save is in cmd_checkpoint_save.c, prune and
+ * label in cmd_checkpoint_upkeep.c.
  */
 #include "interface/cmd_checkpoint.h"
 
@@ -16,8 +16,8 @@
 const struct qi_command qi_command_checkpoint = {
     .name = "checkpoint",
     .summary = "single states as files, and the upkeep of logs",
-    .description = "A checkpoint file (.qckpt) is a log of one epoch; `qallow replay` reads it like "
-                   "any log.",
+    .description = "A checkpoint file (.qckpt) is a log of one epoch; `qallow replay` reads it "
+                   "like any log.",
     .actions =
         (const struct qi_command *const[]){&qi_checkpoint_save, &qi_checkpoint_export,
                                            &qi_checkpoint_restore, &qi_checkpoint_info,
@@ -28,7 +28,8 @@ const struct qi_command qi_command_checkpoint = {
                                             {0}},
 };
 
-/* Ends a command that has a store open: the failure is reported before closing changes its detail. */
+/* Ends a command that has a store open: the failure is reported before closing changes its
+ * detail. */
 static int finish(const struct qi_context *context, struct qr_store *store, int rc)
 {
     if (rc < 0)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `qallow replay`: everything that reads a log. Its options, and which action they mean; the actions
- * are in the other cmd_replay_*.c.
+ * `qallow replay`: everything that reads a log. Its options, and which action they mean; the
+ * actions are in the other cmd_replay_*.c.
  */
 #include "interface/cmd_replay.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `qallow replay --in-place`: the recorded part of a directory becomes an epoch. The present state is
- * recorded first, so nothing that was in the directory is lost and going back is a further restore.
+ * `qallow replay --in-place`: the recorded part of a directory becomes an epoch. The present state
+ * is recorded first, so nothing that was in the directory is lost and going back is a further
+ * restore.
  */
 #include <limits.h>
 #include <stdlib.h>

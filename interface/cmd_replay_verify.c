@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `qallow replay --verify`: first every frame of the file, then every epoch's digest from its bytes.
- * A log whose middle is damaged is opened as for salvage, to say which epochs and pages it hurts.
+ * `qallow replay --verify`: first every frame of the file, then every epoch's digest from its
+ * bytes. A log whose middle is damaged is opened as for salvage, to say which epochs and pages it
+ * hurts.
  */
 #include <string.h>
 

@@ -265,8 +265,9 @@ static int builder_install(struct qr_applier *a, struct qr_builder *b, const str
 static int apply_delta(struct qr_applier *a, const struct qr_record *r, uint64_t frame_offset)
 {
     int rc;
+    int is_image = r->type == QR_RECORD_IMAGE;
     if (!!r->first == !!a->open ||
-        (a->open && (a->open->page != r->page || a->open->is_image != (r->type == QR_RECORD_IMAGE))))
+        (a->open && (a->open->page != r->page || a->open->is_image != is_image)))
         return qr_fail(QALLOW_E_INVALID_DELTA, "page %llu: a part of a delta out of order",
                        (unsigned long long)r->page);
     if (r->first && (rc = builder_create(a, r, &a->open)))

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Checkpoint files, .qckpt (docs/formats/qckpt.md): one epoch as a log of one commit. The same frames,
- * the same reader: whoever can replay a log can read a checkpoint.
+ * Checkpoint files, .qckpt (docs/formats/qckpt.md): one epoch as a log of one commit. The same
+ * frames, the same reader: whoever can replay a log can read a checkpoint.
  *
- * Pages keep their ids, since the digest depends on them. They are created in ascending id; one that
- * has been moved below a newer directory is created as a root under a name of its own first and
- * renamed when its directory is there.
+ * Pages keep their ids, since the digest depends on them. They are created in ascending id; one
+ * that has been moved below a newer directory is created as a root under a name of its own first
+ * and renamed when its directory is there.
  *
  * Order: everything into PATH.tmp, commit (synced), rename, sync of the directory.
  */

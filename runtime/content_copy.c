@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Writing the whole content of a page into the log again: for images (a page in too many pieces) and
- * for checkpoints. What is read is summed and compared with the page's sum, so that damage is never
- * copied into something that looks sound.
+ * Writing the whole content of a page into the log again: for images (a page in too many pieces)
+ * and for checkpoints. What is read is summed and compared with the page's sum, so that damage is
+ * never copied into something that looks sound.
  */
 #include "runtime/digest.h"
 #include "runtime/error.h"
@@ -80,7 +80,8 @@ int qr_content_copy(struct qr_txn *txn, struct qr_batch *batch, struct qr_reader
         }
         struct qb_u128 sum = qr_cells_finish(&c.hasher);
         if (!rc && (sum.lo != expected.lo || sum.hi != expected.hi))
-            rc = qr_fail(QALLOW_E_DAMAGED, "page %llu: its content does not give the recorded digest",
+            rc = qr_fail(QALLOW_E_DAMAGED,
+                         "page %llu: its content does not give the recorded digest",
                          (unsigned long long)id);
         if (!rc)
             rc = qr_batch_delta_end(batch, sum);

@@ -10,8 +10,9 @@
  * Paths and names from a log are passed through qr_quote() first. */
 int qr_fail(int result, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Like qr_fail, and appends ": strerror(err)". Picks the result from err (ENOSPC, EDQUOT -> NO_SPACE;
- * EACCES, EPERM, EROFS -> PERMISSION; ENOENT, ENOTDIR -> NO_INPUT; ENOMEM -> NO_MEMORY; else IO). */
+/* Like qr_fail, and appends ": strerror(err)". Picks the result from err (ENOSPC, EDQUOT ->
+ * NO_SPACE; EACCES, EPERM, EROFS -> PERMISSION; ENOENT, ENOTDIR -> NO_INPUT; ENOMEM -> NO_MEMORY;
+ * else IO). */
 int qr_fail_errno(int err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* `name` with control bytes, backslash and invalid UTF-8 written as \xHH, so that it is safe to

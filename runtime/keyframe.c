@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Keyframes: the page table of an epoch in the log (docs/formats/tlog.md, "Keyframes"), as a byte
- * stream cut into KEYFRAME frames. They make the cost of reaching an epoch depend on the distance to
- * the keyframe before it, not on the age of the log.
+ * stream cut into KEYFRAME frames. They make the cost of reaching an epoch depend on the distance
+ * to the keyframe before it, not on the age of the log.
  */
 #include <zstd.h>
 

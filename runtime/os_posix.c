@@ -3,8 +3,8 @@
  * The operating system behind runtime/os.h: a thin shell over Linux system calls.
  *
  * Handles are file descriptors. Interrupted calls are repeated, short transfers continued; every
- * other error is handed up as it is, in particular a failed fdatasync, which is never repeated: after
- * it the kernel may have dropped the pages and the next call would report success.
+ * other error is handed up as it is, in particular a failed fdatasync, which is never repeated:
+ * after it the kernel may have dropped the pages and the next call would report success.
  */
 #include <errno.h>
 #include <fcntl.h>

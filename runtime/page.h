@@ -7,7 +7,8 @@
  * removes pieces; a move copies them; nothing is read. A state of an older epoch is just another
  * table of pieces over the same immutable log, so snapshots and history need no copies of content.
  *
- * Threads: a state is changed by one thread (the writer, under its store's lock); see runtime/store.h.
+ * Threads: a state is changed by one thread (the writer, under its store's lock); see
+ * runtime/store.h.
  */
 #ifndef QR_PAGE_H
 #define QR_PAGE_H
@@ -22,7 +23,7 @@ enum qr_kind { /* values are in the log format */
     QR_KIND_FILE = 2,    /* regular file */
     QR_KIND_DIRECTORY = 3,
     QR_KIND_SYMLINK = 4, /* content = target */
-    QR_KIND_CONFIG = 5,  /* what Qallow itself keeps (rules of recording); never restored to a tree */
+    QR_KIND_CONFIG = 5,  /* what Qallow itself keeps (rules of recording); not part of a tree */
     QR_KIND_TENSOR = 6,  /* extra = dtype and shape */
 };
 
@@ -57,7 +58,7 @@ struct qr_page {
     uint64_t size;    /* bytes of content */
     uint64_t version; /* epoch that last changed it */
     struct qb_u128 content_sum; /* sum of the cells' digest terms (hash_cells with qr_page_seed) */
-    char *name;       /* name_length bytes and a NUL; any byte but '/' and NUL for kinds of a tree */
+    char *name;       /* name_length bytes and a NUL; for kinds of a tree without '/' and NUL */
     struct qr_piece *pieces; /* `piece_count` of them; points to inline_piece when there is one */
     struct qr_piece inline_piece;
     uint32_t piece_count, piece_capacity;

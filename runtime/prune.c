@@ -3,9 +3,9 @@
  * Pruning: giving back the space of old epochs without copying the log
  * (docs/formats/tlog.md, "Pruning").
  *
- * Everything before the first frame behind epoch F's COMMIT goes. What later epochs still need of it
- * is exactly what epoch F's own content refers to there, since newer content can only refer to that
- * or to newer frames. So those bytes are written again as RELOCATION frames under their old
+ * Everything before the first frame behind epoch F's COMMIT goes. What later epochs still need of
+ * it is exactly what epoch F's own content refers to there, since newer content can only refer to
+ * that or to newer frames. So those bytes are written again as RELOCATION frames under their old
  * references, and a keyframe of F becomes the new beginning.
  *
  * Order: relocations, labels, keyframe; sync; header slot; sync; punch. A crash before the header
@@ -238,7 +238,8 @@ static int execute(struct prune *p)
     int punched = log->os->punch(log->os->context, log->file, QR_FIRST_FRAME,
                                  p->cut - QR_FIRST_FRAME);
     if (!rc && punched < 0)
-        rc = qr_fail_errno(-punched, "%s: the epochs are dropped, but their space was not given back",
+        rc = qr_fail_errno(-punched,
+                           "%s: the epochs are dropped, but their space was not given back",
                            qr_quotez(store->path));
     return rc ? rc : qr_index_write(store);
 }

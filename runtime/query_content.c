@@ -2,11 +2,11 @@
 /*
  * The difference between two contents of one log.
  *
- * Content is a list of pieces, places in the log. First the pieces are aligned: walking over the new
- * ones, each is looked up among the old ones sorted by place, and the matches that keep the order
- * become anchors, equal without reading. Between two anchors lies a gap: some old bytes and some
- * new ones, usually few. Gaps are read and compared. A gap that is too large for memory is first
- * trimmed at both ends and what remains is compared window by window at equal distances from
+ * Content is a list of pieces, places in the log. First the pieces are aligned: walking over the
+ * new ones, each is looked up among the old ones sorted by place, and the matches that keep the
+ * order become anchors, equal without reading. Between two anchors lies a gap: some old bytes and
+ * some new ones, usually few. Gaps are read and compared. A gap that is too large for memory is
+ * first trimmed at both ends and what remains is compared window by window at equal distances from
  * its beginning.
  */
 #include "runtime/query.h"

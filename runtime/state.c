@@ -4,8 +4,8 @@
  *
  * Pages stand in chunks of fixed address, numbered by slots that ascend with the page id (ids are
  * created in ascending order), so walking slots is walking ids. Two open-addressing tables of slot
- * numbers find a page by id and by (parent, name). Siblings form a doubly linked list through slots.
- * A freed page leaves a dead slot; qr_state_compact() renumbers when there are many.
+ * numbers find a page by id and by (parent, name). Siblings form a doubly linked list through
+ * slots. A freed page leaves a dead slot; qr_state_compact() renumbers when there are many.
  *
  * The digest is kept with every change: each mutator takes the page's term out, changes the page
  * and puts the new term in.
@@ -405,7 +405,8 @@ int qr_state_load_page(struct qr_state *state, uint64_t id, uint64_t parent, con
     return insert_page(state, id, parent, name, name_length, kind, page);
 }
 
-/* Follows the parents up to a root or to a page known to be good; bounded by the number of pages. */
+/* Follows the parents up to a root or to a page known to be good; bounded by the number of
+ * pages. */
 static int check_ancestors(struct qr_state *state, struct qr_page *page)
 {
     uint64_t steps = 0;
@@ -437,7 +438,8 @@ int qr_state_load_finish(struct qr_state *state)
 int qr_state_free_page(struct qr_state *state, struct qr_page *page)
 {
     if (page->first_child)
-        return qr_fail(QALLOW_E_SERIALIZATION, "page %llu: a directory with entries cannot be freed",
+        return qr_fail(QALLOW_E_SERIALIZATION,
+                       "page %llu: a directory with entries cannot be freed",
                        (unsigned long long)page->id);
     digest_out(state, page);
     unlink_child(state, page);

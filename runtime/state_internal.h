@@ -17,7 +17,7 @@ struct qr_state {
     struct qr_page **chunks; /* slot -> page; slot 0 is never used */
     uint32_t slot_count;     /* slots handed out, the unused slot 0 included */
     uint32_t chunk_count, chunk_capacity;
-    uint32_t dead;           /* slots of freed pages; they keep their id so that slots ascend by id */
+    uint32_t dead;           /* slots of freed pages; they keep their id: slots ascend by id */
     uint32_t first_root;
     struct qr_slot_table by_id, by_name;
     uint64_t page_count, bytes, piece_total;
@@ -32,7 +32,8 @@ static inline struct qr_page *qr_slot(const struct qr_state *state, uint32_t slo
 }
 
 /* All of these check their rules (docs/formats/tlog.md, "Records") and keep digest, sizes and
- * links right. Results: 0, PAGE_NOT_FOUND, PAGE_EXISTS, SERIALIZATION, NO_MEMORY, LIMIT, with detail. */
+ * links right. Results: 0, PAGE_NOT_FOUND, PAGE_EXISTS, SERIALIZATION, NO_MEMORY, LIMIT, with
+ * detail. */
 int qr_state_create_page(struct qr_state *state, uint64_t id, uint64_t parent, const void *name,
                          size_t name_length, enum qr_kind kind, struct qr_page **page);
 /* Like qr_state_create_page for a table that is read back: parents may come later. To be followed

@@ -2,8 +2,8 @@
 /*
  * Opening and closing a store, labels, and facts about it.
  *
- * Beside LOG stand LOG-index (index.c), LOG.lock and, after a crash, LOG.bad. The lock file is locked
- * as long as a process writes; it says who ("pid 123") and how far the log is durable
+ * Beside LOG stand LOG-index (index.c), LOG.lock and, after a crash, LOG.bad. The lock file is
+ * locked as long as a process writes; it says who ("pid 123") and how far the log is durable
  * ("synced 8192"), which followers read. It stays when the writer ends: removing it could leave two
  * processes with two locks.
  */

@@ -19,7 +19,8 @@ struct qr_label {
     char *name;
     uint64_t epoch;
 };
-/* Content that a prune has moved: [old, old + length) now stands at `now`. Both within one frame. */
+/* Content that a prune has moved: [old, old + length) now stands at `now`. Both within one
+ * frame. */
 struct qr_relocation {
     qr_ref old, now;
     uint64_t length;
@@ -134,7 +135,8 @@ int qr_store_check_writable(struct qr_store *store);
 int qr_content_copy(struct qr_txn *txn, struct qr_batch *batch, struct qr_reader *reader,
                     const struct qr_page *page);
 
-/* Opens a state at the newest keyframe at or before `epoch` (or the start). Fills where to go on. */
+/* Opens a state at the newest keyframe at or before `epoch` (or the start). Fills where to go
+ * on. */
 int qr_store_seek(struct qr_store *store, uint64_t epoch, struct qr_state **state, uint64_t *offset,
                   uint64_t *prev);
 /* Fails with EPOCH_NOT_FOUND, saying which epochs there are. */

@@ -4,7 +4,8 @@
  * a window large enough for any one page's fixed part, and takes its pieces one by one.
  *
  * A table read back is hostile input: parents may come after their children (a page can be moved
- * below a newer directory), so links are made and checked when all pages are there, cycles included.
+ * below a newer directory), so links are made and checked when all pages are there, cycles
+ * included.
  */
 #include "runtime/table.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Transactions: the ordered section. Batches are appended as DATA frames and applied to the state as
- * they come; the COMMIT frame makes them an epoch; a sync makes it durable; a keyframe follows when
- * enough log has gathered since the last one.
+ * Transactions: the ordered section. Batches are appended as DATA frames and applied to the state
+ * as they come; the COMMIT frame makes them an epoch; a sync makes it durable; a keyframe follows
+ * when enough log has gathered since the last one.
  *
  * Abort cuts the log back and takes the state from the log again: there is no undo, only "the state
  * as of the last epoch", which every reader of history asks for anyway.
@@ -336,6 +336,6 @@ int qr_txn_commit(struct qr_txn *txn, uint64_t *epoch)
     int64_t now = store->os->now_ns(store->os->context);
     qt_observe_ns(QT_LOG_COMMIT_SECONDS, now > began ? (uint64_t)(now - began) : 0);
     if (keyframe_due(store))
-        qr_store_write_keyframe(store); /* the epoch stands without it; the next commit tries again */
+        qr_store_write_keyframe(store); /* the epoch stands without; the next commit tries again */
     return 0;
 }

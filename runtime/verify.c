@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Reading a whole log, frame by frame, into ranges that are good and ranges that are not. Knows
- * nothing of pages: whether the records give the recorded digests is the question of replay --verify.
+ * nothing of pages: whether the records give the recorded digests is the question of replay
+ * --verify.
  */
 #include "runtime/error.h"
 #include "runtime/store_internal.h"
@@ -36,8 +37,8 @@ static int good_range(struct verifier *v)
     return rc ? rc : range.length ? v->visit(v->context, &range) : 0;
 }
 
-/* The bytes up to the next valid frame are bad (unless only zeros are left); goes on there. 1: there
- * is one, 0: there is none. */
+/* The bytes up to the next valid frame are bad (unless only zeros are left); goes on there. 1:
+ * there is one, 0: there is none. */
 static int bad_range(struct verifier *v)
 {
     uint64_t synced, nonzero, next, from = v->scan.offset;

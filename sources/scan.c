@@ -620,7 +620,8 @@ out:
 /* Paths in the order of a walk: a directory, what is below it, its next sibling. */
 static int by_path(const void *a, const void *b)
 {
-    const unsigned char *p = *(const unsigned char *const *)a, *q = *(const unsigned char *const *)b;
+    const unsigned char *p = *(const unsigned char *const *)a;
+    const unsigned char *q = *(const unsigned char *const *)b;
     while (*p && *p == *q)
         p++, q++;
     int x = *p == '/' ? 1 : *p ? *p + 1 : 0, y = *q == '/' ? 1 : *q ? *q + 1 : 0;

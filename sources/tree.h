@@ -60,7 +60,7 @@ struct qs_capture {
     uint64_t entries;          /* looked at (stat) */
     uint64_t read_files, read_bytes;
     uint64_t created, changed, renamed, removed, attributes; /* pages */
-    uint64_t skipped;          /* entries that could not be recorded: unreadable, special, too big */
+    uint64_t skipped;          /* entries that could not be recorded: no access, special, too big */
     uint64_t unstable;         /* files that changed while being read: still to be captured */
 };
 /*

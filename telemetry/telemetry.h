@@ -20,7 +20,7 @@ enum qt_kind { QT_COUNTER, QT_GAUGE, QT_HISTOGRAM };
     X(LOG_COMMIT_SECONDS, "log_commit_seconds", "seconds", QT_HISTOGRAM, "duration of a commit")   \
     X(LOG_IMAGES, "log_images_total", "1", QT_COUNTER, "page images written")                      \
     X(LOG_KEYFRAMES, "log_keyframes_total", "1", QT_COUNTER, "keyframes written")                  \
-    X(RECOVERY_CUT_BYTES, "recovery_cut_bytes", "bytes", QT_GAUGE, "bytes cut from the tail at open") \
+    X(RECOVERY_CUT_BYTES, "recovery_cut_bytes", "bytes", QT_GAUGE, "bytes cut from the tail") \
     X(RECOVERY_SCANNED_BYTES, "recovery_scanned_bytes", "bytes", QT_GAUGE, "bytes read at open")   \
     X(REPLAY_BYTES, "replay_bytes_total", "bytes", QT_COUNTER, "content bytes given back")         \
     X(REPLAY_PAGES, "replay_pages_total", "1", QT_COUNTER, "pages given back")                     \
@@ -35,7 +35,7 @@ enum qt_kind { QT_COUNTER, QT_GAUGE, QT_HISTOGRAM };
     X(FILES_READ_BYTES, "files_read_bytes_total", "bytes", QT_COUNTER, "content bytes read")       \
     X(FILES_SKIPPED, "files_skipped", "1", QT_GAUGE, "entries that could not be recorded")         \
     X(SETTLE_SECONDS, "settle_seconds", "seconds", QT_HISTOGRAM, "first event to commit")          \
-    X(WORKER_BUSY_SECONDS, "worker_busy_seconds_total", "seconds", QT_COUNTER, "work of all workers")
+    X(WORKER_BUSY_SECONDS, "worker_busy_seconds_total", "seconds", QT_COUNTER, "of all workers")
 
 enum qt_metric {
 #define QT_ENUM(id, name, unit, kind, help) QT_##id,

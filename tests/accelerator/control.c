@@ -107,7 +107,10 @@ static void serve_until_ended(struct world *w, pid_t child)
     assert_int_equal(status, 0);
 }
 
-static void open_control(struct world *w) { assert_int_equal(qa_control_open(w->log, &w->control), 0); }
+static void open_control(struct world *w)
+{
+    assert_int_equal(qa_control_open(w->log, &w->control), 0);
+}
 
 static void answers_and_errors_arrive(void **state)
 {

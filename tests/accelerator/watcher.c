@@ -545,7 +545,8 @@ static void an_unreadable_directory_is_found_when_it_opens(void **state)
 {
     struct world *w = *state;
     int was_root = geteuid() == 0;
-    build(w, "mkdir -p closed/below && touch closed/below/f; chown -R 65534 %s", was_root ? "." : "");
+    build(w, "mkdir -p closed/below && touch closed/below/f; chown -R 65534 %s",
+          was_root ? "." : "");
     assert_true(!was_root || seteuid(65534) == 0);
     assert_int_equal(fchmodat(w->root, "closed", 0, 0), 0);
     start(w, 0);

@@ -390,7 +390,8 @@ def describe(moment):
         shown = page.content if len(page.content) <= 40 else page.content[:16]
         pages[path_of(moment.pages, page)] = [page.kind, f"{page.mode:04o}", page.mtime,
                                               len(page.content), shown.hex()]
-    return {"time": moment.time, "digest": moment.digest.to_bytes(16, "little").hex(), "pages": pages}
+    digest = moment.digest.to_bytes(16, "little").hex()
+    return {"time": moment.time, "digest": digest, "pages": pages}
 
 
 def main():

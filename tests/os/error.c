@@ -100,7 +100,8 @@ static void plain_names_stay(void **state)
 {
     QUOTED("", "");
     QUOTED("src/main.c", "src/main.c");
-    QUOTED("na\xc3\xafve \xe2\x82\xac \xf0\x9f\x98\x80", "na\xc3\xafve \xe2\x82\xac \xf0\x9f\x98\x80");
+    QUOTED("na\xc3\xafve \xe2\x82\xac \xf0\x9f\x98\x80",
+           "na\xc3\xafve \xe2\x82\xac \xf0\x9f\x98\x80");
     assert_string_equal(qr_quotez("a b"), "a b");
 }
 

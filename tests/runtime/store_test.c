@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The store against a model: random histories of raw pages, kept as plain byte arrays for every epoch.
- * After each stage (commits, reopening with and without the index, pruning, export) every epoch that
- * can be reached must give the model's bytes and a digest that equals the one computed from scratch.
+ * The store against a model: random histories of raw pages, kept as plain byte arrays for every
+ * epoch. After each stage (commits, reopening with and without the index, pruning, export) every
+ * epoch that can be reached must give the model's bytes and a digest that equals the one computed
+ * from scratch.
  */
 #include <setjmp.h>
 #include <stdarg.h>
