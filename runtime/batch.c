@@ -20,6 +20,9 @@ enum {
     DELTA_HEAD = 1 + 3 + 10 + 1 + 10 + 10 + 10 + 16,
     /* a part is not begun for less room than this */
     PART_MIN = DELTA_HEAD + 256,
+    /* Bodies are kept well below QR_BODY_MAX: a frame is read and checked as a whole, so that small
+     * ones make single files cheap to read, and stay in the cache while they are worked on. */
+    BODY_TARGET = 256 << 10,
 };
 
 int qr_batch_create(int compress_level, struct qr_batch **out)
@@ -88,9 +91,9 @@ int qr_batch_seal(struct qr_batch *batch)
 static int reserve(struct qr_batch *batch, size_t need, struct qr_body **out)
 {
     int rc;
-    qr_assert(need <= QR_BODY_MAX);
+    qr_assert(need <= BODY_TARGET);
     struct qr_body *body = batch->count ? &batch->bodies[batch->count - 1] : NULL;
-    if (!body || batch->sealed || body->length + need > QR_BODY_MAX) {
+    if (!body || batch->sealed || body->length + need > BODY_TARGET) {
         if ((rc = qr_batch_seal(batch)))
             return rc;
         if (batch->count == batch->capacity) {
@@ -111,8 +114,8 @@ static int reserve(struct qr_batch *batch, size_t need, struct qr_body **out)
         size_t capacity = batch->open_capacity ? batch->open_capacity * 2 : 1024;
         while (capacity < body->length + need)
             capacity *= 2;
-        if (capacity > QR_BODY_MAX)
-            capacity = QR_BODY_MAX;
+        if (capacity > BODY_TARGET)
+            capacity = BODY_TARGET;
         uint8_t *grown = qr_realloc(body->raw, capacity);
         if (!grown)
             return qr_fail(QALLOW_E_NO_MEMORY, "batch");
@@ -277,13 +280,13 @@ static int put_part(struct qr_batch *batch, struct qr_edits *edits, size_t *next
     if (rc)
         return rc;
     size_t want = 0; /* literal bytes to come: ask for room for them at once */
-    for (size_t i = *next; i < edits->count && want < QR_BODY_MAX; i++)
+    for (size_t i = *next; i < edits->count && want < BODY_TARGET; i++)
         want += 32 + (edits->items[i].source == QR_LITERAL ? (size_t)(
-                          edits->items[i].new_length < QR_BODY_MAX ? edits->items[i].new_length
-                                                                   : QR_BODY_MAX) : 0);
+                          edits->items[i].new_length < BODY_TARGET ? edits->items[i].new_length
+                                                                   : BODY_TARGET) : 0);
     want += PART_MIN;
-    if (body->length + want > QR_BODY_MAX)
-        want = QR_BODY_MAX - body->length;
+    if (body->length + want > BODY_TARGET)
+        want = BODY_TARGET - body->length;
     if ((rc = reserve(batch, want, &body)))
         return rc;
     uint8_t head[DELTA_HEAD], *start = body->raw + body->length;

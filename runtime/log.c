@@ -12,7 +12,8 @@
  *
  * Order of writes. Frames are collected in a buffer and written with pwrite in order; sync is
  * fdatasync of everything flushed. `synced_to` goes into the frames that follow a sync, so a frame
- * never claims more than is durable. A header slot is written to the older place and synced at once.
+ * never claims more than is durable. A header slot is written to the older place and synced at
+ * once.
  *
  * Invariants:
  *  1. Bytes below synced_to are never written again (only punched by a prune, after a header that
@@ -81,7 +82,7 @@ static int header_decode(const char *path, const uint8_t *slot, struct qr_log_he
 int qr_log_reload_header(struct qr_log *log)
 {
     uint8_t slot[QR_SLOT_SIZE];
-    struct qr_log_header best = {.sequence = 0}, h;
+    struct qr_log_header best = {.sequence = 0}, h = best;
     int found = 0, magic = 0;
     for (uint64_t at = 0; at < 2 * QR_SLOT_SIZE; at += QR_SLOT_SIZE) {
         int64_t n = log->os->pread(log->os->context, log->file, slot, sizeof slot, at);

@@ -3,26 +3,24 @@
  * Reading content: pieces out of verified frames.
  *
  * A reader keeps the last few frames it decoded (least recently used goes first, bounded by bytes),
- * because neighbouring files stand in the same frame. Every frame is checked when it is read; what a
- * prune has moved is found through the directory's relocations.
+ * because neighbouring files stand in the same frame. Every frame is checked when it is read; what
+ * a prune has moved is found through the directory's relocations.
  */
 #include "runtime/error.h"
 #include "runtime/store_internal.h"
 
 struct cached_frame {
-    uint64_t offset; /* 0: empty */
+    struct qr_frame frame; /* offset 0: empty */
+    struct qr_frame_buffers buffers;
     uint64_t used;
-    uint8_t *body;
-    size_t length, capacity;
 };
 
 enum { FRAMES_MAX = 64 };
 
 struct qr_reader {
     struct qr_store *store;
-    struct qr_frame_buffers buffers;
     struct cached_frame frames[FRAMES_MAX];
-    size_t bytes, limit;
+    size_t limit; /* of all buffers together */
     uint64_t clock;
 };
 
@@ -42,58 +40,62 @@ void qr_reader_destroy(struct qr_reader *reader)
     if (!reader)
         return;
     for (int i = 0; i < FRAMES_MAX; i++)
-        qr_free(reader->frames[i].body);
-    qr_frame_buffers_finish(&reader->buffers);
+        qr_frame_buffers_finish(&reader->frames[i].buffers);
     qr_free(reader);
 }
 
-/* The slot to fill next: an empty one, or the one used longest ago until there is room. */
-static struct cached_frame *evict(struct qr_reader *reader, size_t need)
+static size_t buffer_bytes(const struct cached_frame *f)
+{
+    return f->buffers.raw_capacity + f->buffers.plain_capacity;
+}
+
+/* The frame used longest ago; its buffers serve again. Others that are old give theirs back while
+ * all together take more than the limit. */
+static struct cached_frame *evict(struct qr_reader *reader)
 {
     for (;;) {
-        struct cached_frame *victim = NULL, *oldest = NULL;
+        struct cached_frame *oldest = NULL, *filled = NULL;
+        size_t bytes = 0;
         for (int i = 0; i < FRAMES_MAX; i++) {
             struct cached_frame *f = &reader->frames[i];
-            if (!f->offset)
-                victim = f;
-            else if (!oldest || f->used < oldest->used)
+            bytes += buffer_bytes(f);
+            if (!oldest || f->used < oldest->used)
                 oldest = f;
+            if (buffer_bytes(f) && (!filled || f->used < filled->used))
+                filled = f;
         }
-        if (victim && (reader->bytes + need <= reader->limit || !oldest))
-            return victim;
-        reader->bytes -= oldest->capacity;
-        qr_free(oldest->body);
-        *oldest = (struct cached_frame){.offset = 0};
+        /* the frame to come may need buffers of the largest size */
+        if (!filled || bytes + 2 * QR_BODY_MAX <= reader->limit)
+            return oldest;
+        if (bytes == buffer_bytes(filled) || bytes <= reader->limit)
+            return filled;
+        qr_frame_buffers_finish(&filled->buffers);
+        filled->frame.offset = 0;
+        filled->used = 0;
     }
 }
 
 /* The decoded body of the DATA or RELOCATION frame at an offset. */
-static int reader_frame(struct qr_reader *reader, uint64_t offset, const struct cached_frame **out)
+static int reader_frame(struct qr_reader *reader, uint64_t offset, const struct qr_frame **out)
 {
     for (int i = 0; i < FRAMES_MAX; i++)
-        if (reader->frames[i].offset == offset) {
+        if (reader->frames[i].frame.offset == offset) {
             reader->frames[i].used = ++reader->clock;
-            *out = &reader->frames[i];
+            *out = &reader->frames[i].frame;
             return 0;
         }
+    struct cached_frame *slot = evict(reader);
+    slot->frame.offset = 0;
+    slot->used = ++reader->clock;
     struct qr_frame frame;
-    int rc = qr_log_read_frame(reader->store->log, offset, &reader->buffers, &frame);
+    int rc = qr_log_read_frame(reader->store->log, offset, &slot->buffers, &frame);
     if (rc)
         return rc;
     if (frame.type != QR_FRAME_DATA && frame.type != QR_FRAME_RELOCATION)
         return qr_fail(QALLOW_E_DAMAGED, "%s: the frame at offset %llu holds no content",
                        qr_quotez(reader->store->path), (unsigned long long)offset);
-    size_t capacity = frame.length ? frame.length : 1;
-    struct cached_frame *slot = evict(reader, capacity);
-    if (!(slot->body = qr_malloc(capacity)))
-        return qr_fail(QALLOW_E_NO_MEMORY, "a frame of %zu bytes", frame.length);
-    memcpy(slot->body, frame.body, frame.length);
-    slot->offset = offset;
-    slot->length = frame.length;
-    slot->capacity = capacity;
-    slot->used = ++reader->clock;
-    reader->bytes += capacity;
-    *out = slot;
+    slot->frame = frame;
+    *out = &slot->frame;
     return 0;
 }
 
@@ -138,7 +140,7 @@ static int read_literal(struct qr_reader *reader, qr_ref ref, uint8_t *to, uint6
     while (length) {
         uint64_t n = length;
         struct qr_store *store = reader->store;
-        const struct cached_frame *frame;
+        const struct qr_frame *frame = NULL;
         qr_ref now = qr_directory_resolve(&store->directory, store->log->header.start, ref, &n);
         int rc = reader_frame(reader, qr_ref_frame(now), &frame);
         if (rc)

@@ -9,7 +9,7 @@
 #include "runtime/error.h"
 #include "runtime/log.h"
 
-enum { WINDOW = 2 << 20 };
+enum { WINDOW = 512 << 10 }; /* grows for a frame that is larger */
 
 int qr_scan_init(struct qr_scan *scan, const struct qr_log *log, uint64_t offset, uint64_t prev)
 {
@@ -38,8 +38,13 @@ static int window_need(struct qr_scan *scan, size_t need, const uint8_t **at)
 {
     uint64_t end = scan->window_start + scan->window_length;
     if (scan->offset < scan->window_start || scan->offset + need > end) {
-        if (need > scan->window_capacity)
-            return 0; /* larger than all that was left when the scan began */
+        if (need > scan->window_capacity) {
+            uint8_t *grown = qr_realloc(scan->window, need);
+            if (!grown)
+                return qr_fail(QALLOW_E_NO_MEMORY, "a window of the log");
+            scan->window = grown;
+            scan->window_capacity = need;
+        }
         size_t keep = scan->offset >= scan->window_start && scan->offset < end
                           ? (size_t)(end - scan->offset) : 0;
         memmove(scan->window, scan->window + scan->window_length - keep, keep);
@@ -70,7 +75,7 @@ static int invalid(struct qr_scan *scan, const char *why)
 
 int qr_scan_next(struct qr_scan *scan, struct qr_frame *frame)
 {
-    const uint8_t *at;
+    const uint8_t *at = NULL;
     int rc = window_need(scan, QR_FRAME_HEADER, &at);
     if (rc < 0)
         return rc;
