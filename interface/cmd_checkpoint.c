@@ -130,7 +130,8 @@ static int run_restore(struct qi_context *context, const void *values)
 
     if (rc < 0)
         return rc;
-    return finish(context, store, replay_output(context, &replay, store));
+    return finish(context, store,
+                  replay_restore(context, &replay, store, qr_state_epoch(qr_store_state(store))));
 }
 
 const struct qi_command qi_checkpoint_restore = {

@@ -29,6 +29,9 @@ int replay_page(struct qi_context *context, const struct replay *replay, struct 
 int replay_diff(struct qi_context *context, const struct replay *replay, struct qr_store *store);
 int replay_log_of(struct qi_context *context, const struct replay *replay, struct qr_store *store);
 int replay_blame(struct qi_context *context, const struct replay *replay, struct qr_store *store);
+/* Restores this epoch to replay->output. */
+int replay_restore(struct qi_context *context, const struct replay *replay, struct qr_store *store,
+                   uint64_t epoch);
 /* These open the log themselves. */
 int replay_in_place(struct qi_context *context, const struct replay *replay);
 int replay_verify(struct qi_context *context, const struct replay *replay);

@@ -67,16 +67,15 @@ int replay_say_restored(const struct qi_context *context, uint64_t epoch, const 
     return qi_json_end(object);
 }
 
-int replay_output(struct qi_context *context, const struct replay *replay, struct qr_store *store)
+int replay_restore(struct qi_context *context, const struct replay *replay, struct qr_store *store,
+                   uint64_t epoch)
 {
     struct qr_state *state = NULL;
     struct qs_restore_result result = {0};
     struct qi_progress progress;
-    uint64_t epoch, lost = 0;
-    int rc = qi_choose_epoch(context, store, &replay->choice, &epoch);
+    uint64_t lost = 0;
+    int rc = qr_store_state_at(store, epoch, &state);
 
-    if (rc == 0)
-        rc = qr_store_state_at(store, epoch, &state);
     if (rc == 0)
         rc = salvage(context, replay, store, state, &lost);
     if (rc < 0)
@@ -100,6 +99,13 @@ int replay_output(struct qi_context *context, const struct replay *replay, struc
 out:
     qr_state_destroy(state);
     return rc;
+}
+
+int replay_output(struct qi_context *context, const struct replay *replay, struct qr_store *store)
+{
+    uint64_t epoch;
+    int rc = qi_choose_epoch(context, store, &replay->choice, &epoch);
+    return rc < 0 ? rc : replay_restore(context, replay, store, epoch);
 }
 
 /* --- one page --- */

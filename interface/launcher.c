@@ -11,6 +11,10 @@
 
 static const struct qi_command *const commands[] = {
     &qi_command_accelerator,
+    &qi_command_replay,
+    &qi_command_checkpoint,
+    &qi_command_stats,
+    &qi_command_doctor,
     &qi_command_help,
     &qi_command_version,
     &qi_command_completion,

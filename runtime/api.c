@@ -132,6 +132,7 @@ int qallow_open(const char *path, const struct qallow_options *options,
     }
     pthread_mutex_init(&made->calls, NULL);
     pthread_mutex_init(&made->readers_lock, NULL);
+    pthread_rwlock_init(&made->newest_lock, NULL);
     made->newest.store = made;
     made->writable = inner.writable;
     *store = made;
@@ -150,6 +151,7 @@ int qallow_close(struct qallow_store *store)
     rc = qr_store_close(store->store);
     pthread_mutex_destroy(&store->calls);
     pthread_mutex_destroy(&store->readers_lock);
+    pthread_rwlock_destroy(&store->newest_lock);
     qr_free(store);
     return rc;
 }
@@ -171,7 +173,9 @@ int qallow_refresh(struct qallow_store *store, uint64_t *newest)
 
     QR_CHECK_ARGUMENT(store != NULL);
     pthread_mutex_lock(&store->calls);
+    pthread_rwlock_wrlock(&store->newest_lock);
     int rc = store->writable ? 0 : qr_store_refresh(store->store, &changed, &lost);
+    pthread_rwlock_unlock(&store->newest_lock);
     qr_store_info(store->store, &info);
     pthread_mutex_unlock(&store->calls);
     if (newest)
@@ -187,13 +191,11 @@ int qallow_stats_get(struct qallow_store *store, struct qallow_stats *stats)
     QR_CHECK_ARGUMENT(store != NULL && stats != NULL);
     pthread_mutex_lock(&store->calls);
     qr_store_info(store->store, &info);
-    qr_store_read_lock(store->store);
     const struct qr_state *state = qr_store_state(store->store);
     out.pages = qr_state_page_count(state);
     out.page_bytes = qr_state_bytes(state);
     out.digest[0] = qr_state_digest(state).lo;
     out.digest[1] = qr_state_digest(state).hi;
-    qr_store_read_unlock(store->store);
     pthread_mutex_unlock(&store->calls);
     memcpy(out.uuid, info.uuid, sizeof out.uuid);
     out.owner_pid = (uint32_t)info.owner_pid;
@@ -210,6 +212,20 @@ int qallow_stats_get(struct qallow_store *store, struct qallow_stats *stats)
 struct qallow_view *qallow_newest(struct qallow_store *store)
 {
     return store ? &store->newest : NULL;
+}
+
+/* The state of a view, between these two. */
+static const struct qr_state *view_begin(struct qallow_view *view)
+{
+    if (view->state)
+        return view->state;
+    pthread_rwlock_rdlock(&view->store->newest_lock);
+    return qr_store_state(view->store->store);
+}
+static void view_end(struct qallow_view *view)
+{
+    if (!view->state)
+        pthread_rwlock_unlock(&view->store->newest_lock);
 }
 
 static int make_view(struct qallow_store *store, struct qallow_view **view)
@@ -231,9 +247,8 @@ int qallow_snapshot(struct qallow_store *store, struct qallow_view **view)
     rc = make_view(store, view);
     if (rc < 0)
         return rc;
-    qr_store_read_lock(store->store);
-    rc = qr_state_clone(qr_store_state(store->store), &(*view)->state);
-    qr_store_read_unlock(store->store);
+    rc = qr_state_clone(view_begin(&store->newest), &(*view)->state);
+    view_end(&store->newest);
     if (rc < 0) {
         qr_free(*view);
         *view = NULL;
@@ -267,20 +282,6 @@ void qallow_view_destroy(struct qallow_view *view)
         return;
     qr_state_destroy(view->state);
     qr_free(view);
-}
-
-/* The state of a view, between these two. */
-static const struct qr_state *view_begin(struct qallow_view *view)
-{
-    if (view->state)
-        return view->state;
-    qr_store_read_lock(view->store->store);
-    return qr_store_state(view->store->store);
-}
-static void view_end(struct qallow_view *view)
-{
-    if (!view->state)
-        qr_store_read_unlock(view->store->store);
 }
 
 uint64_t qallow_view_epoch(struct qallow_view *view)

@@ -19,8 +19,11 @@ struct qallow_store {
     struct qr_store *store;
     struct qallow_view newest;
     /* Calls of the store that are not safe to share are made by one thread at a time. Order:
-     * `calls` before the store's read lock. */
+     * `calls`, then `newest_lock`. */
     pthread_mutex_t calls;
+    /* Held for writing while a commit changes the newest state, until it is durable: who looks at
+     * the newest state sees an epoch whole, or the one before. */
+    pthread_rwlock_t newest_lock;
     struct qallow_txn *txn; /* the open one; under `calls` */
     int writable;
     pthread_mutex_t readers_lock;

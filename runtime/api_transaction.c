@@ -10,6 +10,7 @@
  * a delta. Structural changes (create, rename, attributes, free) are records in the order of the
  * calls, before all contents.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "backend/kernels.h"
@@ -785,8 +786,26 @@ static int write_contents(struct qallow_txn *txn)
     return rc;
 }
 
+/* Hands the records to the store. On failure the store is as before. */
+static int land(struct qallow_txn *txn, uint64_t *made)
+{
+    char detail[1024];
+    int rc = 0;
+
+    if (qr_batch_records(txn->batch) > 0)
+        rc = qr_txn_append(txn->txn, txn->batch);
+    if (rc == 0)
+        return qr_txn_commit(txn->txn, made);
+    snprintf(detail, sizeof detail, "%s", qallow_error_detail());
+    qr_txn_abort(txn->txn);
+    if (rc == QALLOW_E_SERIALIZATION) /* a rule of the format, broken by the caller and no file */
+        rc = QALLOW_E_INVALID_DELTA;
+    return qr_fail(rc, "%s", detail);
+}
+
 int qallow_commit(struct qallow_txn *txn, uint64_t *epoch)
 {
+    struct qallow_store *store = txn ? txn->store : NULL;
     uint64_t made = 0;
     int rc;
 
@@ -796,15 +815,12 @@ int qallow_commit(struct qallow_txn *txn, uint64_t *epoch)
         qallow_abort(txn);
         return rc;
     }
-    pthread_mutex_lock(&txn->store->calls);
-    if (qr_batch_records(txn->batch) > 0)
-        rc = qr_txn_append(txn->txn, txn->batch);
-    if (rc == 0)
-        rc = qr_txn_commit(txn->txn, &made);
-    else
-        qr_txn_abort(txn->txn);
-    txn->store->txn = NULL;
-    pthread_mutex_unlock(&txn->store->calls);
+    pthread_mutex_lock(&store->calls);
+    pthread_rwlock_wrlock(&store->newest_lock);
+    rc = land(txn, &made);
+    store->txn = NULL;
+    pthread_rwlock_unlock(&store->newest_lock);
+    pthread_mutex_unlock(&store->calls);
     destroy_txn(txn);
     if (rc == 0 && epoch)
         *epoch = made;

@@ -3,8 +3,8 @@
  * Epochs one after the other: walks the frames of a log and hands out one epoch per COMMIT frame.
  * Recovery, replay, followers, verification and every query of history go over this.
  *
- * What a COMMIT says is checked against what was seen: the epoch's number, the count of records and,
- * when a state goes along, the digest before and after.
+ * What a COMMIT says is checked against what was seen: the epoch's number, the count of records
+ * and, when a state goes along, the digest before and after.
  */
 #include <stdio.h>
 
@@ -162,8 +162,8 @@ int qr_chain_next(struct qr_chain *chain, struct qr_epoch *info)
             rc = chain_data(chain, &frame);
         else if (chain->in_transaction)
             rc = mismatch(chain, &frame, "a transaction without its commit frame");
-        else if (chain->other)
-            rc = chain->other(chain->context, &frame);
+        else
+            rc = chain->other ? chain->other(chain->context, &frame) : 0;
         if (rc)
             return rc;
     }

@@ -15,6 +15,14 @@
 
 #include "runtime/store.h"
 
+/* To be called when a content has been copied to another place in memory: a single piece is kept in
+ * the struct itself. The copy takes over; the original is not finished. */
+static inline void qr_content_moved(struct qr_content *content)
+{
+    if (content->piece_count <= 1)
+        content->pieces = &content->inline_piece;
+}
+
 /* --- names --- */
 
 /* The page a user means by `name`: a path below the root directory "." if the state has one, else

@@ -248,6 +248,7 @@ static int blame_apply(struct blame *b, const struct qr_page *page)
     b->runs = b->next;
     b->next = runs;
     b->content = content;
+    qr_content_moved(&b->content);
     b->exists = 1;
     return rc;
 }

@@ -175,7 +175,7 @@ static uint64_t forward_cost(const struct qr_content *a, const struct qr_content
 }
 
 /* The content sum of `page` from bytes. */
-static int page_sum(struct verify *v, const struct touched *before, const struct qr_page *page,
+static int page_sum(struct verify *v, struct touched *before, const struct qr_page *page,
                     struct qb_u128 *sum)
 {
     struct qr_content content = {0};
@@ -186,9 +186,8 @@ static int page_sum(struct verify *v, const struct touched *before, const struct
         return rc;
     if (before && before->existed &&
         forward_cost(&before->content, &content) < content.size) {
-        struct qr_content old = before->content;
         *sum = before->sum;
-        rc = sum_forward(v, &old, &content, seed, sum);
+        rc = sum_forward(v, &before->content, &content, seed, sum);
     } else {
         *sum = (struct qb_u128){0};
         rc = sum_cells(v, &content, seed, 0, content.size, sum);
@@ -199,8 +198,7 @@ static int page_sum(struct verify *v, const struct touched *before, const struct
 
 /* page_sum, compared with what the log says; a finding is reported and the log's sum used. */
 static int check_page(struct verify *v, uint64_t epoch, const struct qr_state *state,
-                      const struct touched *before, const struct qr_page *page,
-                      struct qb_u128 *sum)
+                      struct touched *before, const struct qr_page *page, struct qb_u128 *sum)
 {
     int rc = page_sum(v, before, page, sum);
 
@@ -291,9 +289,10 @@ static int by_id(const void *x, const void *y)
 
 static void forget_touched(struct verify *v)
 {
-    for (size_t i = 0; i < v->touched_count; i++)
-        if (v->touched[i].existed)
-            qr_content_finish(&v->touched[i].content);
+    for (size_t i = 0; i < v->touched_count; i++) {
+        qr_content_moved(&v->touched[i].content);
+        qr_content_finish(&v->touched[i].content);
+    }
     v->touched_count = 0;
 }
 
@@ -304,8 +303,10 @@ static int check_touched(struct verify *v, const struct qr_epoch *epoch,
 
     if (v->touched_count > 1)
         qsort(v->touched, v->touched_count, sizeof *v->touched, by_id);
+    for (size_t i = 0; i < v->touched_count; i++)
+        qr_content_moved(&v->touched[i].content);
     for (size_t i = 0; rc == 0 && i < v->touched_count; i++) {
-        const struct touched *t = &v->touched[i];
+        struct touched *t = &v->touched[i];
         const struct qr_page *page = qr_state_find(state, t->id);
         if (i > 0 && v->touched[i - 1].id == t->id)
             continue;
