@@ -99,7 +99,7 @@ static int load_base(struct qr_store *store, uint64_t *offset, uint64_t *prev)
         rc = qr_fail(QALLOW_E_DAMAGED, "%s: the base keyframe is of epoch %llu, not %llu",
                      qr_quotez(store->path), (unsigned long long)head.epoch,
                      (unsigned long long)h->first_epoch);
-    if (rc && !store->state && store->options.salvage) { /* the base is gone; keyframes may remain */
+    if (rc && !store->state && store->options.salvage) { /* without the base; others may remain */
         rc = qr_state_create(&store->state);
         if (!rc)
             store->state->epoch = h->first_epoch - 1;
@@ -339,7 +339,8 @@ int qr_store_recover(struct qr_store *store)
     log->flushed = log->end;
     log->synced_to = seen < log->end ? seen : log->end;
     if (!clean && (stopped < synced || senseless)) {
-        rc = store->options.salvage ? salvage(store, stopped) : damaged(store, stopped, synced, why);
+        rc = store->options.salvage ? salvage(store, stopped)
+                                    : damaged(store, stopped, synced, why);
         log->failed = 1; /* nothing is ever written behind damage */
     } else if (!clean && store->options.writable && nonzero_end > end) {
         rc = cut(store, end, nonzero_end, unfinished ? "an unfinished transaction" : why);
