@@ -13,8 +13,8 @@
 
 /* CPU features that kernels are written for. */
 enum qb_cpu_flags {
-    QB_CPU_AVX2 = 1u << 0,   /* AVX2 + BMI1 + BMI2, OS saves ymm */
-    QB_CPU_AVX512 = 1u << 1, /* F + BW + VL + DQ + VBMI2, OS saves zmm */
+    QB_CPU_AVX2 = 1u << 0,   /* AVX2 + BMI1 + BMI2 + POPCNT + LZCNT, OS saves ymm */
+    QB_CPU_AVX512 = 1u << 1, /* all that and F + BW + VL + DQ + VBMI2, OS saves zmm */
 };
 
 /* Bytes in one cell of the state digest; part of the log format (docs/formats/tlog.md). */
@@ -42,6 +42,8 @@ struct qb_run {
     size_t offset, length;
 };
 
+/* Where a length is 0 its pointers may be NULL. No kernel reads or writes a byte outside what it is
+ * given. Thread-safety: all are pure functions of their arguments. */
 struct qb_kernels {
     /* Copies n bytes; the buffers do not overlap. Streams past the cache for large n. */
     void (*copy)(void *to, const void *from, size_t n);
@@ -82,7 +84,8 @@ struct qb_kernels {
 
 /* What this CPU and its operating system offer; independent of the mask. */
 uint32_t qb_cpu_detect(void);
-/* Fills a table for the given flags (a subset of what qb_cpu_detect() gives). */
+/* Fills a table for the given flags, which must be a subset of what qb_cpu_detect() gives: already
+ * the filling is done by code of that set. */
 void qb_kernels_init(struct qb_kernels *table, uint32_t cpu_flags);
 /* The process-wide table. Initialised on first use from qb_cpu_detect() & the mask. Thread-safe. */
 const struct qb_kernels *qb_kernels(void);

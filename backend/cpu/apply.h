@@ -24,7 +24,7 @@ static inline uint64_t whole_mask(const uint8_t *mask)
     return word;
 }
 
-/* The mask of n < BLOCK bytes. */
+/* The mask of 0 < n < BLOCK bytes. */
 static inline uint64_t part_mask(const uint8_t *mask, size_t n)
 {
     uint64_t word = 0;
@@ -37,7 +37,7 @@ static size_t mask_count(const uint8_t *mask, size_t n)
     size_t count = 0, at = 0;
     for (; n - at >= BLOCK; at += BLOCK)
         count += bit_count(whole_mask(mask + at / 8));
-    return count + bit_count(part_mask(mask + at / 8, n - at));
+    return at == n ? count : count + bit_count(part_mask(mask + at / 8, n - at));
 }
 
 /* How far apply_mask or pack_mask has come. */
@@ -68,6 +68,8 @@ static size_t apply_mask(void *page, size_t n, const uint8_t *mask, const uint8_
     const size_t total = mask_count(mask, n);
     struct progress go = {0, total, (uint8_t *)(uintptr_t)payload}; /* is only read */
     expand_blocks(&go, page, n, mask, BLOCK);
+    if (go.left == 0)
+        return total;
     go.payload = memcpy(padded, go.payload, go.left);
     expand_blocks(&go, page, n, mask, 1);
     if (go.left > 0) {
@@ -99,6 +101,8 @@ static size_t pack_mask(uint8_t *payload, const void *page, size_t n, const uint
     const size_t total = mask_count(mask, n);
     struct progress go = {0, total, payload};
     compress_blocks(&go, page, n, mask, BLOCK);
+    if (go.left == 0)
+        return total;
     const size_t direct = total - go.left;
     go.payload = padded;
     compress_blocks(&go, page, n, mask, 1);

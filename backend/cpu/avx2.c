@@ -31,10 +31,10 @@ static void copy_streaming(uint8_t *to, const uint8_t *from, size_t n)
 
 static void copy(void *to, const void *from, size_t n)
 {
-    if (n < QB_STREAM_FROM)
-        memcpy(to, from, n);
-    else
+    if (n >= QB_STREAM_FROM)
         copy_streaming(to, from, n);
+    else if (n > 0)
+        memcpy(to, from, n);
 }
 
 static inline uint64_t block_differs(const uint8_t *a, const uint8_t *b)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The kernels for AVX-512 (F, BW, VL, DQ, VBMI2): a block is one vector and a mask is a mask
- * register, so every block operation is one or two instructions. VPEXPANDB and VPCOMPRESSB are used
- * on registers: to memory they are microcoded on Zen 4.
+ * register, so every block operation is one or two instructions. VPCOMPRESSB goes to a register
+ * first: to memory it is microcoded on Zen 4.
  *
  * The tests compile this file a second time with emulated intrinsics (tests/kernels), so that its
  * logic is checked on machines without AVX-512 too.

@@ -30,14 +30,6 @@ static inline uint64_t tail_differs(const uint8_t *a, const uint8_t *b, size_t a
     return block_differs(x, y);
 }
 
-/* The mask of the first n < BLOCK bytes of buffers that hold `whole` bytes. */
-static inline uint64_t head_differs(const uint8_t *a, const uint8_t *b, size_t n, size_t whole)
-{
-    if (n == 0)
-        return 0;
-    return whole >= BLOCK ? block_differs(a, b) & low_bits(n) : tail_differs(a, b, 0, n);
-}
-
 static int is_zero(const void *p, size_t n)
 {
     static const uint8_t zeroes[BLOCK];
@@ -51,6 +43,8 @@ static int is_zero(const void *p, size_t n)
         if (block_differs(bytes + at, zeroes) != 0)
             return 0;
     }
+    if (at == n)
+        return 1;
     uint8_t rest[BLOCK] = {0};
     memcpy(rest, bytes + at, n - at);
     return block_differs(rest, zeroes) == 0;
@@ -88,7 +82,8 @@ static size_t common_suffix(const void *a, const void *b, size_t n)
         if (differs != 0)
             return n - left + BLOCK - 1 - highest_bit(differs);
     }
-    uint64_t differs = head_differs(x, y, left, n);
+    /* What remains is read with bytes behind it where there are enough: they are equal. */
+    uint64_t differs = n >= BLOCK ? block_differs(x, y) : tail_differs(x, y, 0, left);
     return differs != 0 ? n - 1 - highest_bit(differs) : n;
 }
 
@@ -98,13 +93,13 @@ struct run_list {
     struct qb_run *runs;
     size_t count, max, gap;
     size_t end;         /* of the last run */
-    unsigned shifts[6]; /* for clear_runs() */
+    unsigned shifts[4]; /* for clear_runs() */
 };
 
 static inline struct run_list run_list(struct qb_run *runs, size_t max, size_t gap)
 {
     struct run_list list = {.runs = runs, .max = max, .gap = gap};
-    const size_t wanted = gap < BLOCK ? gap : BLOCK;
+    const size_t wanted = gap < 16 ? gap : 16;
     for (size_t have = 1, i = 0; have < wanted; i++) {
         size_t shift = have < wanted - have ? have : wanted - have;
         list.shifts[i] = (unsigned)shift;
@@ -113,12 +108,13 @@ static inline struct run_list run_list(struct qb_run *runs, size_t max, size_t g
     return list;
 }
 
-/* Bit i is set where `gap` clear bits of mask begin; only those that end within the mask count.
- * Each shift adds to the length that a bit stands for; six of them make 64. */
+/* Bit i is set where min(gap, 16) clear bits of mask begin: where a run may end. Each shift adds to
+ * the length that a bit stands for; four of them make 16. (A run that was ended too early, because
+ * the gap is longer, is extended again by the next difference.) */
 static inline uint64_t clear_runs(const struct run_list *list, uint64_t mask)
 {
     uint64_t clear = ~mask;
-    for (unsigned i = 0; i < 6; i++)
+    for (unsigned i = 0; i < 4; i++)
         clear &= clear >> list->shifts[i];
     return clear;
 }
@@ -180,6 +176,8 @@ static size_t diff_mask(const void *a, const void *b, size_t n, uint8_t *mask)
         memcpy(mask + at / 8, &differs, sizeof(differs));
         count += bit_count(differs);
     }
+    if (at == n)
+        return count;
     uint64_t differs = tail_differs(x, y, at, n);
     memcpy(mask + at / 8, &differs, (n - at + 7) / 8);
     return count + bit_count(differs);

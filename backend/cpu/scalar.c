@@ -9,9 +9,18 @@
 
 #include <string.h>
 
-static void copy(void *to, const void *from, size_t n) { memcpy(to, from, n); }
+/* (The C library takes no null pointer, not even for 0 bytes; the kernels do.) */
+static void copy(void *to, const void *from, size_t n)
+{
+    if (n > 0)
+        memcpy(to, from, n);
+}
 
-static void zero(void *to, size_t n) { memset(to, 0, n); }
+static void zero(void *to, size_t n)
+{
+    if (n > 0)
+        memset(to, 0, n);
+}
 
 static int is_zero(const void *p, size_t n)
 {
@@ -74,7 +83,7 @@ static size_t diff_mask(const void *a, const void *b, size_t n, uint8_t *mask)
 {
     const uint8_t *x = a, *y = b;
     size_t count = 0;
-    memset(mask, 0, n / 8 + (n % 8 != 0));
+    zero(mask, n / 8 + (n % 8 != 0));
     for (size_t i = 0; i < n; i++) {
         if (x[i] != y[i]) {
             mask[i / 8] |= (uint8_t)(1u << (i % 8));
@@ -112,7 +121,7 @@ static size_t apply_runs(void *page, const struct qb_run *runs, size_t count,
     uint8_t *bytes = page;
     size_t used = 0;
     for (size_t i = 0; i < count; i++) {
-        memcpy(bytes + runs[i].offset, payload + used, runs[i].length);
+        copy(bytes + runs[i].offset, payload + used, runs[i].length);
         used += runs[i].length;
     }
     return used;

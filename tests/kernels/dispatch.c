@@ -111,6 +111,30 @@ static void test_every_subset_fills_the_table(void **state)
     }
 }
 
+/* For sanitizers: empty pages have no bytes, and a null pointer is a legal address of none. */
+static void test_null_is_legal_for_no_bytes(void **state)
+{
+    for (uint32_t flags = 0; flags < 4; flags++) {
+        struct qb_kernels k;
+        size_t scanned = 1;
+        qb_kernels_init(&k, flags & qb_cpu_detect());
+        k.copy(NULL, NULL, 0);
+        k.zero(NULL, 0);
+        assert_int_equal(k.is_zero(NULL, 0), 1);
+        assert_int_equal(k.common_prefix(NULL, NULL, 0), 0);
+        assert_int_equal(k.common_suffix(NULL, NULL, 0), 0);
+        assert_int_equal(k.diff_runs(NULL, NULL, 0, 1, NULL, 0, &scanned), 0);
+        assert_int_equal(scanned, 0);
+        assert_int_equal(k.diff_mask(NULL, NULL, 0, NULL), 0);
+        assert_int_equal(k.apply_mask(NULL, 0, NULL, NULL), 0);
+        assert_int_equal(k.pack_mask(NULL, NULL, 0, NULL), 0);
+        assert_int_equal(k.apply_runs(NULL, NULL, 0, NULL), 0);
+        struct qb_u128 sum = k.hash_cells(NULL, 0, 1, 2);
+        assert_true(sum.lo == 0 && sum.hi == 0);
+        assert_true(k.hash64(NULL, 0, 3) == k.hash64("", 0, 3));
+    }
+}
+
 static int cpuinfo_has(const char *line, const char *flag)
 {
     size_t length = strlen(flag);
@@ -186,6 +210,7 @@ int main(void)
         cmocka_unit_test(test_environment_limits_the_table),
         cmocka_unit_test(test_meaningless_masks_are_refused),
         cmocka_unit_test(test_every_subset_fills_the_table),
+        cmocka_unit_test(test_null_is_legal_for_no_bytes),
         cmocka_unit_test(test_detection_agrees_with_the_kernel),
         cmocka_unit_test(test_first_use_by_many_threads), /* the last: it makes the table */
     };
