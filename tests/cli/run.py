@@ -182,6 +182,8 @@ def main():
     parser.add_argument('--jobs', type=int, default=2)
     parser.add_argument('names', nargs='*')
     arguments = parser.parse_args()
+    if not os.access(arguments.qallow, os.X_OK):
+        parser.error(f'{arguments.qallow} is no program')
 
     scripts = find_cases(arguments.names)
     failed = skipped = 0
