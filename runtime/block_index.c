@@ -3,10 +3,10 @@
  * The block index: a counting sort of key positions by the upper bits of their hash.
  *
  * One pass counts the keys of each bucket, a second one places the positions; walking backwards
- * leaves them ascending. In front stands a filter of eight bits per key, small enough to stay in a
+ * leaves them ascending. In front stands a filter of four bytes per key, small enough to stay in a
  * cache: content that is nowhere in the old one is passed over at the speed of the hash.
  *
- * The hash is computed anew at each position instead of rolled: four loads and two products that
+ * The hash is computed anew at each position instead of rolled: four loads and a product that
  * depend on nothing before them, so that the processor overlaps neighbouring positions.
  */
 #include "runtime/block_index.h"
@@ -15,32 +15,34 @@
 #include "runtime/os.h"
 
 enum {
-    FILTER_BITS_PER_BUCKET_LOG2 = 3,
+    FILTER_BITS = 32, /* per bucket; two of them set by a key: 1 of 200 others passes */
     SPACING_MIN = 8,
-    SPACING_MAX = 64, /* by choice; memory may demand more */
-    KEYS_PER_SPACING = 2048,
+    KEYS_PER_SPACING = 256, /* spacing grows with the square root of what is indexed */
 };
 
 static uint64_t rotate(uint64_t v, unsigned by) { return v << by | v >> (64 - by); }
 
-/* The upper bits are the good ones. Zeros give 0. */
+/* Only the upper bits are good. Zeros give 0. */
 static inline uint64_t key_hash(const uint8_t *p)
 {
-    uint64_t h = (qr_load64(p) + rotate(qr_load64(p + 16), 29)) * UINT64_C(0x9E3779B97F4A7C15) +
-                 (qr_load64(p + 8) + rotate(qr_load64(p + 24), 29)) * UINT64_C(0xC2B2AE3D27D4EB4F);
-    return h ^ h >> 29;
+    uint64_t sum = qr_load64(p) + rotate(qr_load64(p + 8), 17) + rotate(qr_load64(p + 16), 29) +
+                   rotate(qr_load64(p + 24), 46);
+    return sum * UINT64_C(0x9E3779B97F4A7C15);
 }
 
+/* A key owns two bits of one word; both follow from the bits of the hash below the word's number. */
 static inline int filter_has(const struct qr_block_index *index, uint64_t hash)
 {
-    uint64_t bit = hash >> index->filter_shift;
-    return index->filter[bit / 64] >> (bit % 64) & 1;
+    unsigned shift = index->filter_shift;
+    uint64_t word = index->filter[hash >> shift];
+    return word >> (hash >> (shift - 6) & 63) & word >> (hash >> (shift - 12) & 63) & 1;
 }
 
 static void filter_add(struct qr_block_index *index, uint64_t hash)
 {
-    uint64_t bit = hash >> index->filter_shift;
-    index->filter[bit / 64] |= UINT64_C(1) << (bit % 64);
+    unsigned shift = index->filter_shift;
+    index->filter[hash >> shift] |=
+        UINT64_C(1) << (hash >> (shift - 6) & 63) | UINT64_C(1) << (hash >> (shift - 12) & 63);
 }
 
 /* The keys of a range: block numbers [first, end). */
@@ -75,7 +77,7 @@ static size_t bucket_count(size_t keys)
     return buckets;
 }
 
-static size_t filter_bytes(size_t buckets) { return (buckets << FILTER_BITS_PER_BUCKET_LOG2) / 8; }
+static size_t filter_bytes(size_t buckets) { return buckets * FILTER_BITS / 8; }
 
 static size_t memory_needed(size_t keys)
 {
@@ -83,13 +85,12 @@ static size_t memory_needed(size_t keys)
     return filter_bytes(buckets) + (buckets + 1 + keys) * sizeof(uint32_t);
 }
 
-/* Finer for small contents, where it costs nothing; then as coarse as memory demands. Returns an
- * upper bound of the number of keys. */
+/* Sets the spacing. Returns an upper bound of the number of keys; 0: index nothing. */
 static size_t choose_spacing(struct qr_block_index *index, size_t total, size_t range_count,
                              size_t reach, size_t max_bytes)
 {
     size_t spacing = SPACING_MIN;
-    while (spacing < SPACING_MAX && total / spacing > KEYS_PER_SPACING * spacing)
+    while (total / spacing > KEYS_PER_SPACING * spacing)
         spacing *= 2;
     while (memory_needed(total / spacing + range_count) > max_bytes && spacing <= total)
         spacing *= 2;
@@ -104,17 +105,22 @@ static unsigned log2_of(size_t power)
     return (unsigned)__builtin_ctzll((unsigned long long)power);
 }
 
-static int allocate(struct qr_block_index *index, size_t keys)
+/* Lays out empty tables for so many keys. */
+static int lay_out(struct qr_block_index *index, size_t keys)
 {
-    size_t buckets = bucket_count(keys);
-    uint8_t *memory = qr_calloc(1, memory_needed(keys));
-    if (!memory)
-        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for an index of %zu blocks", keys);
-    index->filter = (uint64_t *)memory;
-    index->buckets = (uint32_t *)(memory + filter_bytes(buckets));
+    size_t buckets = bucket_count(keys), needed = memory_needed(keys);
+    if (needed > index->memory) {
+        qr_free(index->filter);
+        index->filter = qr_malloc(needed);
+        index->memory = index->filter ? needed : 0;
+        if (!index->filter)
+            return qr_fail(QALLOW_E_NO_MEMORY, "no memory for an index of %zu blocks", keys);
+    }
+    index->buckets = (uint32_t *)((uint8_t *)index->filter + filter_bytes(buckets));
     index->blocks = index->buckets + buckets + 1;
+    memset(index->filter, 0, filter_bytes(buckets) + (buckets + 1) * sizeof *index->buckets);
     index->bucket_shift = 64 - log2_of(buckets);
-    index->filter_shift = index->bucket_shift - FILTER_BITS_PER_BUCKET_LOG2;
+    index->filter_shift = index->bucket_shift + log2_of(64 / FILTER_BITS);
     return 0;
 }
 
@@ -155,17 +161,17 @@ static void sum_counts(struct qr_block_index *index)
     index->count = sum;
 }
 
-int qr_block_index_init(struct qr_block_index *index, const uint8_t *old,
-                        const struct qr_block_range *ranges, size_t range_count, size_t max_bytes)
+int qr_block_index_build(struct qr_block_index *index, const uint8_t *old,
+                         const struct qr_block_range *ranges, size_t range_count, size_t max_bytes)
 {
-    *index = (struct qr_block_index){0};
+    index->count = 0;
     if (range_count == 0)
         return 0;
     size_t keys = choose_spacing(index, total_length(ranges, range_count), range_count,
                                  ranges[range_count - 1].to, max_bytes);
     if (keys == 0)
         return 0;
-    int result = allocate(index, keys);
+    int result = lay_out(index, keys);
     if (result)
         return result;
     for (size_t i = 0; i < range_count; i++)

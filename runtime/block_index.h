@@ -24,19 +24,21 @@ struct qr_block_range {
     size_t from, to;
 };
 
+/* Zero-initialise; build as often as wanted, the memory is used again; finish. */
 struct qr_block_index {
     uint32_t *buckets; /* start of each in `blocks`; one more than there are */
     uint32_t *blocks;  /* positions / spacing */
-    uint64_t *filter;  /* a bit per hash: is there such a key at all? */
-    size_t count;      /* of blocks; 0: nothing is indexed and nothing allocated */
+    uint64_t *filter;  /* two bits per hash, in one word: is there such a key at all? */
+    size_t memory;     /* bytes at `filter`, which is where the one allocation begins */
+    size_t count;      /* of blocks; 0: nothing is indexed */
     size_t spacing;
     unsigned bucket_shift, filter_shift;
 };
 
-/* Indexes ascending, disjoint ranges. Spaced more coarsely where more than max_bytes of memory
- * would be needed. 0 or QALLOW_E_NO_MEMORY. */
-int qr_block_index_init(struct qr_block_index *index, const uint8_t *old,
-                        const struct qr_block_range *ranges, size_t range_count, size_t max_bytes);
+/* Indexes ascending, disjoint ranges. Keys stand the farther apart the more there is to index, and
+ * farther still where more than max_bytes of memory would be needed. 0 or QALLOW_E_NO_MEMORY. */
+int qr_block_index_build(struct qr_block_index *index, const uint8_t *old,
+                         const struct qr_block_range *ranges, size_t range_count, size_t max_bytes);
 void qr_block_index_finish(struct qr_block_index *index);
 
 /* The first position in [from, to) of `bytes` whose key passes the filter, or `to`. The bytes must

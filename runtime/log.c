@@ -76,7 +76,8 @@ static int header_decode(const char *path, const uint8_t *slot, struct qr_log_he
     h->flags = qr_load64(slot + 72);
     h->next_epoch = qr_load64(slot + 80);
     return version == QR_FORMAT_VERSION && qr_load32(slot + 12) == QB_CELL &&
-           h->start >= QR_FIRST_FRAME && h->start % 8 == 0 && h->first_epoch >= 1;
+           h->start >= QR_FIRST_FRAME && h->start % 8 == 0 && h->start <= INT64_MAX &&
+           h->base % 8 == 0 && h->base <= INT64_MAX && h->first_epoch >= 1 && h->flags <= 1;
 }
 
 int qr_log_reload_header(struct qr_log *log)
@@ -425,6 +426,44 @@ int qr_log_read_frame(const struct qr_log *log, uint64_t offset, struct qr_frame
                              (unsigned long long)offset);
     return qr_fail(QALLOW_E_DAMAGED, "%s: no valid frame at offset %llu", qr_quotez(log->path),
                    (unsigned long long)offset);
+}
+
+/* Fills the window from `offset` on. Large reads have a fixed cost too: no more than twice what a
+ * frame can need. */
+static int window_fill(const struct qr_log *log, struct qr_read_window *window, uint64_t offset)
+{
+    enum { AHEAD = 512 << 10 };
+    if (!window->bytes && !(window->bytes = qr_malloc(AHEAD)))
+        return qr_fail(QALLOW_E_NO_MEMORY, "a window of the log");
+    int64_t n = log->os->pread(log->os->context, log->file, window->bytes, AHEAD, offset);
+    if (n < 0)
+        return qr_fail_errno((int)-n, "%s: reading at offset %llu", qr_quotez(log->path),
+                             (unsigned long long)offset);
+    window->start = offset;
+    window->length = (size_t)n;
+    return 0;
+}
+
+int qr_log_read_frame_ahead(const struct qr_log *log, uint64_t offset,
+                            struct qr_read_window *window, struct qr_frame_buffers *buffers,
+                            struct qr_frame *frame)
+{
+    for (int filled = 0;; filled = 1) {
+        uint64_t into = offset - window->start;
+        if (offset >= window->start && into + QR_FRAME_HEADER <= window->length &&
+            qr_frame_parse(log, offset, window->bytes + into, frame) &&
+            into + QR_FRAME_HEADER + frame->stored <= window->length) {
+            int rc = qr_frame_open(log, frame, window->bytes + into + QR_FRAME_HEADER,
+                                   &buffers->plain, &buffers->plain_capacity);
+            if (rc)
+                return rc < 0 ? rc : 0;
+        }
+        if (filled) /* larger than the window, or not valid: that is found out there */
+            return qr_log_read_frame(log, offset, buffers, frame);
+        int rc = window_fill(log, window, offset);
+        if (rc)
+            return rc;
+    }
 }
 
 void qr_frame_buffers_finish(struct qr_frame_buffers *buffers)

@@ -21,6 +21,9 @@ struct qr_reader {
     struct qr_store *store;
     struct cached_frame frames[FRAMES_MAX];
     size_t limit; /* of all buffers together */
+    const struct qr_frame *newest; /* asked for last */
+    int read_ahead;
+    struct qr_read_window window;
     uint64_t clock;
 };
 
@@ -41,8 +44,11 @@ void qr_reader_destroy(struct qr_reader *reader)
         return;
     for (int i = 0; i < FRAMES_MAX; i++)
         qr_frame_buffers_finish(&reader->frames[i].buffers);
+    qr_free(reader->window.bytes);
     qr_free(reader);
 }
+
+void qr_reader_read_ahead(struct qr_reader *reader) { reader->read_ahead = 1; }
 
 static size_t buffer_bytes(const struct cached_frame *f)
 {
@@ -78,24 +84,33 @@ static struct cached_frame *evict(struct qr_reader *reader)
 /* The decoded body of the DATA or RELOCATION frame at an offset. */
 static int reader_frame(struct qr_reader *reader, uint64_t offset, const struct qr_frame **out)
 {
-    for (int i = 0; i < FRAMES_MAX; i++)
+    if (reader->newest && reader->newest->offset == offset) {
+        *out = reader->newest;
+        return 0;
+    }
+    for (int i = 0; i < FRAMES_MAX && !reader->read_ahead; i++)
         if (reader->frames[i].frame.offset == offset) {
             reader->frames[i].used = ++reader->clock;
-            *out = &reader->frames[i].frame;
+            *out = reader->newest = &reader->frames[i].frame;
             return 0;
         }
-    struct cached_frame *slot = evict(reader);
+    /* read ahead, bodies stand in the window, which only holds for the newest one */
+    struct cached_frame *slot = reader->read_ahead ? &reader->frames[0] : evict(reader);
+    reader->newest = NULL;
     slot->frame.offset = 0;
     slot->used = ++reader->clock;
     struct qr_frame frame;
-    int rc = qr_log_read_frame(reader->store->log, offset, &slot->buffers, &frame);
+    int rc = reader->read_ahead
+                 ? qr_log_read_frame_ahead(reader->store->log, offset, &reader->window,
+                                           &slot->buffers, &frame)
+                 : qr_log_read_frame(reader->store->log, offset, &slot->buffers, &frame);
     if (rc)
         return rc;
     if (frame.type != QR_FRAME_DATA && frame.type != QR_FRAME_RELOCATION)
         return qr_fail(QALLOW_E_DAMAGED, "%s: the frame at offset %llu holds no content",
                        qr_quotez(reader->store->path), (unsigned long long)offset);
     slot->frame = frame;
-    *out = &slot->frame;
+    *out = reader->newest = &slot->frame;
     return 0;
 }
 
@@ -135,7 +150,7 @@ static void content_seek(struct qr_content *content, uint64_t offset)
 }
 
 /* Copies from one literal place, following relocations. */
-static int read_literal(struct qr_reader *reader, qr_ref ref, uint8_t *to, uint64_t length)
+int qr_reader_literal(struct qr_reader *reader, qr_ref ref, uint8_t *to, uint64_t length)
 {
     while (length) {
         uint64_t n = length;
@@ -172,7 +187,7 @@ int qr_content_read(struct qr_reader *reader, struct qr_content *content, uint64
         if (piece->ref == QR_REF_ZERO)
             memset(to, 0, n);
         else
-            rc = read_literal(reader, piece->ref + into, to, n);
+            rc = qr_reader_literal(reader, piece->ref + into, to, n);
         if (rc)
             return rc;
         to += n;

@@ -132,6 +132,11 @@ int qr_content_read(struct qr_reader *reader, struct qr_content *content, uint64
                     void *buffer, size_t length);
 /* 1 if the range is stored as zeros only (a hole), else 0. */
 int qr_content_is_hole(const struct qr_content *content, uint64_t offset, uint64_t length);
+/* Loads the content of a whole state into memory, in the order of the log, and checks every page
+ * against its sum. `place` says where page->size bytes go (NULL: leave it out) and is asked twice
+ * with the same answer. Errors: DAMAGED, IO, NO_MEMORY. */
+int qr_state_load(struct qr_store *store, const struct qr_state *state,
+                  uint8_t *(*place)(void *context, const struct qr_page *page), void *context);
 /* Recomputes the digest of a whole state from the content; page terms included. Threads > 1 share
  * the work. `bad_page` (may be NULL) gets the id of the page that could not be read, if one. */
 int qr_state_digest_compute(struct qr_store *store, const struct qr_state *state, int threads,

@@ -135,6 +135,11 @@ int qr_store_check_writable(struct qr_store *store);
 int qr_content_copy(struct qr_txn *txn, struct qr_batch *batch, struct qr_reader *reader,
                     const struct qr_page *page);
 
+/* For reads in the order of the log: frames are read ahead of being asked for. */
+void qr_reader_read_ahead(struct qr_reader *reader);
+/* Copies literal bytes of the log; relocations are followed. */
+int qr_reader_literal(struct qr_reader *reader, qr_ref ref, uint8_t *to, uint64_t length);
+
 /* Opens a state at the newest keyframe at or before `epoch` (or the start). Fills where to go
  * on. */
 int qr_store_seek(struct qr_store *store, uint64_t epoch, struct qr_state **state, uint64_t *offset,

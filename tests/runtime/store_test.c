@@ -148,6 +148,30 @@ static void commit_one(struct world *w, struct qr_store *store)
     qr_batch_destroy(batch);
 }
 
+static uint8_t *place_page(void *context, const struct qr_page *page)
+{
+    uint8_t **buffers = context;
+    if (!buffers[page->id])
+        buffers[page->id] = malloc(page->size + 1);
+    return buffers[page->id];
+}
+
+/* The whole state at once gives the same bytes. */
+static void check_load(struct world *w, struct qr_store *store, const struct qr_state *state,
+                       uint64_t epoch)
+{
+    uint8_t **buffers = calloc(PAGES * EPOCHS, sizeof *buffers);
+    OK(qr_state_load(store, state, place_page, buffers));
+    for (size_t i = 0; i < PAGES; i++) {
+        const struct model_page *model = &w->epochs[epoch].pages[i];
+        if (model->id)
+            assert_memory_equal(buffers[model->id], model->bytes, model->size);
+    }
+    for (size_t i = 0; i < PAGES * EPOCHS; i++)
+        free(buffers[i]);
+    free(buffers);
+}
+
 static void check_epoch(struct world *w, struct qr_store *store, uint64_t epoch)
 {
     struct qr_state *state;
@@ -175,6 +199,7 @@ static void check_epoch(struct world *w, struct qr_store *store, uint64_t epoch)
     assert_int_equal(qr_state_page_count(state), pages);
     OK(qr_state_digest_compute(store, state, 2, &digest, NULL));
     assert_true(digest.lo == w->digests[epoch].lo && digest.hi == w->digests[epoch].hi);
+    check_load(w, store, state, epoch);
     qr_reader_destroy(reader);
     qr_state_destroy(state);
 }
