@@ -342,7 +342,7 @@ static const struct qi_option options_table[] = {
 
 const struct qi_command qi_command_doctor = {
     .name = "doctor",
-    .summary = "check whether this machine is fit to record, and say what to do",
+    .summary = "check whether this machine is fit to record",
     .description = "One line for each check: PASS, WARN (works, with limits) or FAIL, and under "
                    "it the remedy.",
     .options = options_table,

@@ -4,65 +4,15 @@
  *
  * A transaction gathers what is to change and touches nothing until it commits. Of each page whose
  * content changes it keeps the new content as a list of segments: a range of the old content, bytes
- * the caller gave, or zeros. Writes, splices and resizes are all one operation on that list. The old
- * ranges that remain stay in order, so at commit the segments between two of them are exactly what
- * replaces the old bytes between: those two strings are compared and only the difference becomes
- * a delta. Structural changes (create, rename, attributes, free) are records in the order of the
- * calls, before all contents.
+ * the caller gave, or zeros. Writes, splices and resizes are all one operation on that list.
+ * Structural changes (create, rename, attributes, free) become records in the order of the calls.
+ * What becomes of the segments at commit: runtime/api_commit.c.
  */
-#include <stdio.h>
 #include <string.h>
 
-#include "backend/kernels.h"
-#include "runtime/api.h"
-#include "runtime/batch.h"
-#include "runtime/delta.h"
+#include "runtime/api_transaction.h"
 
-enum {
-    CHUNK = 1 << 20,       /* of old and new bytes compared at once; a multiple of QB_CELL */
-    INDEX_BYTES = 4 << 20, /* for qr_diff */
-    READER_CACHE = 4 << 20,
-};
-
-enum source { OLD, GIVEN, ZEROS };
-
-struct segment {
-    enum source source;
-    uint64_t length;
-    uint64_t from;        /* OLD: offset in the old content */
-    const uint8_t *bytes; /* GIVEN: in the transaction's blocks */
-};
-
-/* A page the transaction has to do with. */
-struct edited {
-    uint64_t id;
-    int created, freed, moved;
-    uint64_t old_size, size;
-    struct segment *segments;
-    size_t count, capacity;
-    struct qr_content content; /* the old one; once has_content */
-    int has_content;
-    size_t at;          /* a segment and where it begins in the new content: reads and writes */
-    uint64_t at_offset; /* that go forward do not search from the beginning */
-};
-
-struct block {
-    struct block *next;
-    uint8_t bytes[];
-};
-
-struct qallow_txn {
-    struct qallow_store *store;
-    struct qr_txn *txn;
-    struct qr_batch *batch;
-    struct qr_reader *reader;
-    struct edited **pages; /* in the order they were met */
-    size_t count, capacity;
-    size_t *table; /* open addressing: id -> index in pages + 1 */
-    size_t table_size;
-    struct block *blocks;
-    uint8_t *old_bytes, *new_bytes; /* CHUNK each, at commit */
-};
+enum { READER_CACHE = 4 << 20 };
 
 static uint64_t smaller(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
@@ -265,7 +215,7 @@ static int keep_bytes(struct qallow_txn *txn, const void *bytes, size_t length, 
 }
 
 /* Reads [offset, +length) of the new content. */
-static int read_edited(struct qallow_txn *txn, struct edited *e, uint64_t offset, uint8_t *to,
+int qr_api_read_edited(struct qallow_txn *txn, struct edited *e, uint64_t offset, uint8_t *to,
                        size_t length)
 {
     int rc = 0;
@@ -290,7 +240,7 @@ static int read_edited(struct qallow_txn *txn, struct edited *e, uint64_t offset
 
 /* --- begin and end --- */
 
-static void destroy_txn(struct qallow_txn *txn)
+void qr_api_txn_destroy(struct qallow_txn *txn)
 {
     for (size_t i = 0; i < txn->count; i++)
         free_edited(txn->pages[i]);
@@ -343,7 +293,7 @@ int qallow_begin(struct qallow_store *store, struct qallow_txn **txn)
         pthread_mutex_unlock(&store->calls);
     }
     if (rc < 0)
-        destroy_txn(made);
+        qr_api_txn_destroy(made);
     else
         *txn = made;
     return rc;
@@ -357,7 +307,7 @@ void qallow_abort(struct qallow_txn *txn)
     qr_txn_abort(txn->txn);
     txn->store->txn = NULL;
     pthread_mutex_unlock(&txn->store->calls);
-    destroy_txn(txn);
+    qr_api_txn_destroy(txn);
 }
 
 /* --- structure --- */
@@ -584,245 +534,5 @@ int qallow_txn_read(struct qallow_txn *txn, uint64_t page, uint64_t offset, void
                      (unsigned long long)e->size);
     if (rc == 0)
         rc = load_content(txn, e);
-    return rc < 0 ? rc : read_edited(txn, e, offset, buffer, length);
-}
-
-/* --- commit --- */
-
-/* A range of cells, in bytes. */
-struct cells {
-    uint64_t from, to;
-};
-
-/* The delta of one page being written. */
-struct writing {
-    struct qallow_txn *txn;
-    struct edited *e;
-    int begun;
-    int shifted; /* old and new offsets no longer agree: all cells from here on change */
-    struct cells *cells; /* that change, ascending. They are summed after the last edit, since
-                            literals of edits lie in the same buffer. */
-    size_t cells_count, cells_capacity;
-    struct qb_u128 sum;
-};
-
-/* The cells of [from, to) of the old (subtracted) and the new content (added). */
-static int sum_cells(struct writing *w, uint64_t from, uint64_t to)
-{
-    const struct edited *e = w->e;
-    uint64_t seed = qr_page_seed(e->id);
-    uint64_t end = e->old_size > e->size ? e->old_size : e->size;
-    int rc = 0;
-
-    for (uint64_t at = from; rc == 0 && at < smaller(to, end); at += CHUNK) {
-        uint64_t stop = smaller(at + CHUNK, to);
-        size_t old_n = at < e->old_size ? smaller(stop, e->old_size) - at : 0;
-        size_t new_n = at < e->size ? smaller(stop, e->size) - at : 0;
-        if (old_n > 0)
-            rc = qr_content_read(w->txn->reader, &w->e->content, at, w->txn->old_bytes, old_n);
-        if (rc == 0)
-            rc = read_edited(w->txn, w->e, at, w->txn->new_bytes, new_n);
-        if (rc == 0) {
-            const struct qb_kernels *k = qb_kernels();
-            w->sum = qb_u128_sub(w->sum, k->hash_cells(w->txn->old_bytes, old_n, seed,
-                                                       at / QB_CELL));
-            w->sum = qb_u128_add(w->sum, k->hash_cells(w->txn->new_bytes, new_n, seed,
-                                                       at / QB_CELL));
-        }
-    }
-    return rc;
-}
-
-static int add_cells(struct writing *w, uint64_t from, uint64_t to)
-{
-    struct cells *last = w->cells_count > 0 ? &w->cells[w->cells_count - 1] : NULL;
-
-    if (last && from <= last->to) {
-        last->to = to > last->to ? to : last->to;
-        return 0;
-    }
-    if (w->cells_count == w->cells_capacity) {
-        size_t capacity = w->cells_capacity ? w->cells_capacity * 2 : 16;
-        struct cells *cells = qr_realloc(w->cells, capacity * sizeof *cells);
-        if (!cells)
-            return qr_fail(QALLOW_E_NO_MEMORY, "no memory for %zu changed ranges", capacity);
-        w->cells = cells;
-        w->cells_capacity = capacity;
-    }
-    w->cells[w->cells_count++] = (struct cells){from, to};
-    return 0;
-}
-
-static int write_edits(struct writing *w, struct qr_edits *edits)
-{
-    struct edited *e = w->e;
-    int rc = 0;
-
-    if (edits->count == 0)
-        return 0;
-    if (!w->begun)
-        rc = qr_batch_delta_begin(w->txn->batch, e->id, 0, e->old_size, e->size);
-    w->begun = 1;
-    for (size_t i = 0; rc == 0 && i < edits->count && !w->shifted; i++) {
-        const struct qr_edit *edit = &edits->items[i];
-        uint64_t end = edit->offset + edit->old_length;
-        w->shifted = edit->old_length != edit->new_length;
-        rc = add_cells(w, edit->offset / QB_CELL * QB_CELL,
-                       w->shifted ? UINT64_MAX : (end + QB_CELL - 1) / QB_CELL * QB_CELL);
-    }
-    return rc < 0 ? rc : qr_batch_delta_edits(w->txn->batch, edits, NULL);
-}
-
-/* The old bytes [old_at, +old_length) against new ones that fit in new_bytes. */
-static int write_chunk(struct writing *w, uint64_t old_at, size_t old_length, uint64_t new_at,
-                       size_t new_length)
-{
-    struct qr_edits edits = {0};
-    uint8_t *old = w->txn->old_bytes, *new = w->txn->new_bytes;
-    int rc = 0;
-
-    if (old_length > 0)
-        rc = qr_content_read(w->txn->reader, &w->e->content, old_at, old, old_length);
-    if (rc == 0)
-        rc = read_edited(w->txn, w->e, new_at, new, new_length);
-    if (rc == 0)
-        rc = qr_diff(old, old_length, new, new_length, INDEX_BYTES, &edits);
-    for (size_t i = 0; rc == 0 && i < edits.count; i++) {
-        edits.items[i].offset += old_at;
-        if (edits.items[i].source == QR_COPY)
-            edits.items[i].from += old_at;
-    }
-    if (rc == 0)
-        rc = write_edits(w, &edits);
-    qr_edits_finish(&edits);
-    return rc;
-}
-
-/* An edit that needs no comparison: bytes removed, or zeros put in. */
-static int write_plain(struct writing *w, uint64_t old_at, uint64_t old_length, uint64_t zeros)
-{
-    struct qr_edits edits = {0};
-    int rc = 0;
-
-    if (old_length + zeros > 0)
-        rc = qr_edits_add(&edits, (struct qr_edit){.offset = old_at, .old_length = old_length,
-                                                   .new_length = zeros, .source = QR_ZEROS});
-    if (rc == 0)
-        rc = write_edits(w, &edits);
-    qr_edits_finish(&edits);
-    return rc;
-}
-
-/* Between two old segments: old [old_at, old_end) became the segments [i, end), at new_at. */
-static int write_gap(struct writing *w, uint64_t old_at, uint64_t old_end, size_t i, size_t end,
-                     uint64_t new_at)
-{
-    int rc = 0;
-
-    for (; rc == 0 && i < end; i++) {
-        uint64_t left = w->e->segments[i].length;
-        while (rc == 0 && left > 0) {
-            size_t new_n = smaller(left, CHUNK), old_n = smaller(old_end - old_at, CHUNK);
-            /* The last segment of the gap is compared with all that remains of the old bytes. */
-            if (i + 1 < end || left > CHUNK)
-                old_n = smaller(old_n, new_n);
-            if (old_n == 0 && w->e->segments[i].source == ZEROS) {
-                rc = write_plain(w, old_at, 0, left);
-                new_n = 0;
-                new_at += left;
-                left = 0;
-            } else {
-                rc = write_chunk(w, old_at, old_n, new_at, new_n);
-            }
-            old_at += old_n;
-            new_at += new_n;
-            left -= new_n;
-        }
-    }
-    return rc < 0 ? rc : write_plain(w, old_at, old_end - old_at, 0);
-}
-
-static int write_page(struct qallow_txn *txn, struct edited *e)
-{
-    struct writing w = {.txn = txn, .e = e};
-    uint64_t old_at = 0, new_at = 0;
-    int rc = 0;
-
-    for (size_t i = 0, end; rc == 0 && i <= e->count; i = end) {
-        uint64_t length = 0, old_to = e->old_size;
-        for (end = i; end < e->count && e->segments[end].source != OLD; end++)
-            length += e->segments[end].length;
-        if (end < e->count)
-            old_to = e->segments[end].from;
-        rc = write_gap(&w, old_at, old_to, i, end, new_at);
-        new_at += length;
-        old_at = old_to;
-        if (end < e->count) {
-            old_at += e->segments[end].length;
-            new_at += e->segments[end].length;
-        }
-        end++;
-    }
-    if (!e->created)
-        w.sum = qr_state_find(qr_store_state(txn->store->store), e->id)->content_sum;
-    for (size_t i = 0; rc == 0 && i < w.cells_count; i++)
-        rc = sum_cells(&w, w.cells[i].from, w.cells[i].to);
-    qr_free(w.cells);
-    return rc < 0 || !w.begun ? rc : qr_batch_delta_end(txn->batch, w.sum);
-}
-
-static int write_contents(struct qallow_txn *txn)
-{
-    int rc = 0;
-    txn->old_bytes = qr_malloc(CHUNK);
-    txn->new_bytes = qr_malloc(CHUNK);
-    if (!txn->old_bytes || !txn->new_bytes)
-        return qr_fail(QALLOW_E_NO_MEMORY, "no memory to commit");
-    for (size_t i = 0; rc == 0 && i < txn->count; i++) {
-        struct edited *e = txn->pages[i];
-        if (e->has_content && !e->freed)
-            rc = write_page(txn, e);
-    }
-    return rc;
-}
-
-/* Hands the records to the store. On failure the store is as before. */
-static int land(struct qallow_txn *txn, uint64_t *made)
-{
-    char detail[1024];
-    int rc = 0;
-
-    if (qr_batch_records(txn->batch) > 0)
-        rc = qr_txn_append(txn->txn, txn->batch);
-    if (rc == 0)
-        return qr_txn_commit(txn->txn, made);
-    snprintf(detail, sizeof detail, "%s", qallow_error_detail());
-    qr_txn_abort(txn->txn);
-    if (rc == QALLOW_E_SERIALIZATION) /* a rule of the format, broken by the caller and no file */
-        rc = QALLOW_E_INVALID_DELTA;
-    return qr_fail(rc, "%s", detail);
-}
-
-int qallow_commit(struct qallow_txn *txn, uint64_t *epoch)
-{
-    struct qallow_store *store = txn ? txn->store : NULL;
-    uint64_t made = 0;
-    int rc;
-
-    QR_CHECK_ARGUMENT(txn != NULL);
-    rc = write_contents(txn);
-    if (rc < 0) {
-        qallow_abort(txn);
-        return rc;
-    }
-    pthread_mutex_lock(&store->calls);
-    pthread_rwlock_wrlock(&store->newest_lock);
-    rc = land(txn, &made);
-    store->txn = NULL;
-    pthread_rwlock_unlock(&store->newest_lock);
-    pthread_mutex_unlock(&store->calls);
-    destroy_txn(txn);
-    if (rc == 0 && epoch)
-        *epoch = made;
-    return rc;
+    return rc < 0 ? rc : qr_api_read_edited(txn, e, offset, buffer, length);
 }

@@ -24,8 +24,9 @@
  * exactly one function, which accepts NULL.
  *
  * Threads. A store may be used from any number of threads. Views and transactions: one thread at a
- * time each, except the view qallow_newest(), which all threads may use at once. Reads go on while
- * a transaction commits, and see all of it or nothing in each call.
+ * time each, except the view qallow_newest(), which all threads may use at once. Reading a snapshot
+ * or an older epoch goes on while a transaction commits; a call on the newest view that comes
+ * during a commit waits for it, and sees all of it.
  *
  * Structs with a `size` grow in later versions: fill it with the given initialiser. Reserved fields
  * must be zero. Since: 0.1.0.
@@ -265,7 +266,7 @@ QALLOW_API int qallow_epoch_at_time(struct qallow_store *store, int64_t time_ns,
 QALLOW_API int qallow_epoch_of_label(struct qallow_store *store, const char *label,
                                      uint64_t *epoch);
 /* Gives an epoch (0: the newest) a name of 1 to 255 bytes of UTF-8; a name in use moves.
- * EPOCH_NOT_FOUND, STATE (not writable), IO, NO_SPACE. */
+ * EPOCH_NOT_FOUND, STATE (not writable, or a transaction is open), IO, NO_SPACE. */
 QALLOW_API int qallow_label(struct qallow_store *store, const char *label, uint64_t epoch);
 /* Writes an epoch as a file of its own that qallow_open opens like a log. The file appears whole or
  * not at all. CANNOT_CREATE if it exists and `overwrite` is 0; EPOCH_NOT_FOUND, DAMAGED, IO,

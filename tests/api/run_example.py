@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the example in an empty folder, twice as a user would, and looks at what it says and leaves."""
+"""Runs the example in an empty folder, twice, and looks at what it says and leaves."""
 import pathlib
 import subprocess
 import sys

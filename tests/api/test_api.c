@@ -1,139 +1,47 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The public C API, as a program outside would use it. A random history is played against a model
- * in memory and every epoch is compared; every typed error is provoked; readers run beside commits;
- * every allocation is made to fail once.
+ * in memory and every epoch is compared; readers run beside commits. Errors: test_errors.c.
  *
  * QALLOW_SEED=n repeats a run; QALLOW_API_STEPS=n makes the random history longer.
  */
-#include <inttypes.h>
 #include <pthread.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
 #include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
-#include "qallow/store.h"
-#include "runtime/os.h"
-#include "tests/api/relink.h"
-
-static char directory[256];
-static uint64_t seed;
-
-/* --- helpers --- */
-
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = *state += UINT64_C(0x9E3779B97F4A7C15);
-    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
-    return z ^ z >> 31;
-}
-
-static const char *path(const char *name)
-{
-    static char buffers[4][512];
-    static unsigned turn;
-    char *buffer = buffers[turn++ % 4];
-    snprintf(buffer, sizeof buffers[0], "%s/%s", directory, name);
-    return buffer;
-}
-
-static void remove_log(const char *name)
-{
-    static const char *const suffixes[] = {"", "-index", ".lock", ".bad"};
-    char full[600];
-    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
-        snprintf(full, sizeof full, "%s%s", path(name), suffixes[i]);
-        unlink(full);
-    }
-}
-
-#define assert_ok(call)                                                                            \
-    do {                                                                                           \
-        int result_ = (call);                                                                      \
-        if (result_ != 0)                                                                          \
-            fail_msg("%s: %s: %s", #call, qallow_strerror(result_), qallow_error_detail());        \
-    } while (0)
-#define assert_result(call, expected)                                                              \
-    do {                                                                                           \
-        int result_ = (call);                                                                      \
-        if (result_ != (expected))                                                                 \
-            fail_msg("%s: %d (%s), expected %d", #call, result_, qallow_error_detail(), expected); \
-        assert_true(qallow_error_detail()[0] != '\0');                                             \
-    } while (0)
-
-static struct qallow_store *open_new(const char *name)
-{
-    struct qallow_options options = QALLOW_OPTIONS_INIT;
-    struct qallow_store *store;
-    remove_log(name);
-    options.writable = options.create = 1;
-    options.logical_clock = 1;
-    options.sync = QALLOW_SYNC_NONE;
-    assert_ok(qallow_open(path(name), &options, &store));
-    return store;
-}
-
-static uint64_t create_page(struct qallow_txn *txn, const char *name, uint64_t parent,
-                            enum qallow_kind kind)
-{
-    struct qallow_page_options options = QALLOW_PAGE_OPTIONS_INIT;
-    uint64_t page;
-    options.name = name;
-    options.parent = parent;
-    options.kind = kind;
-    assert_ok(qallow_page_create(txn, &options, &page));
-    return page;
-}
-
-/* One page "page" with these bytes, committed. */
-static uint64_t store_with_page(struct qallow_store *store, const void *bytes, size_t length)
-{
-    struct qallow_txn *txn;
-    uint64_t page;
-    assert_ok(qallow_begin(store, &txn));
-    page = create_page(txn, "page", 0, QALLOW_RAW);
-    assert_ok(qallow_page_write(txn, page, 0, bytes, length));
-    assert_ok(qallow_commit(txn, NULL));
-    return page;
-}
+#include "tests/api/support.h"
 
 /* --- the basics --- */
 
-static void test_walkthrough(void **state)
+/* dir/file with "hello world", one epoch. */
+static void first_epoch(struct qallow_store *store, uint64_t *dir, uint64_t *file)
 {
-    struct qallow_store *store = open_new("walk.tlog");
     struct qallow_page info = QALLOW_PAGE_INIT;
-    struct qallow_epoch about = QALLOW_EPOCH_INIT;
-    struct qallow_page_options attributes = QALLOW_PAGE_OPTIONS_INIT;
-    struct qallow_view *old, *snapshot;
     struct qallow_txn *txn;
-    uint64_t dir, file, epoch;
-    char bytes[64], name[64];
-    size_t length;
+    uint64_t epoch;
+    char bytes[8];
 
     assert_ok(qallow_begin(store, &txn));
-    dir = create_page(txn, "dir", 0, QALLOW_DIRECTORY);
-    file = create_page(txn, "file", dir, QALLOW_FILE);
-    assert_ok(qallow_page_write(txn, file, 0, "hello world", 11));
-    assert_ok(qallow_txn_read(txn, file, 6, bytes, 5));
+    *dir = create_page(txn, "dir", 0, QALLOW_DIRECTORY);
+    *file = create_page(txn, "file", *dir, QALLOW_FILE);
+    assert_ok(qallow_page_write(txn, *file, 0, "hello world", 11));
+    assert_ok(qallow_txn_read(txn, *file, 6, bytes, 5));
     assert_memory_equal(bytes, "world", 5);
     assert_result(qallow_page_lookup(qallow_newest(store), "dir/file", &info),
                   QALLOW_E_PAGE_NOT_FOUND); /* not committed */
     assert_ok(qallow_commit(txn, &epoch));
     assert_int_equal(epoch, 1);
-    assert_ok(qallow_snapshot(store, &snapshot));
+}
+
+/* The file is edited, renamed and given attributes, its directory freed. */
+static void second_epoch(struct qallow_store *store, uint64_t dir, uint64_t file)
+{
+    struct qallow_page_options attributes = QALLOW_PAGE_OPTIONS_INIT;
+    struct qallow_page info = QALLOW_PAGE_INIT;
+    struct qallow_txn *txn;
+    uint64_t epoch;
+    char bytes[64];
+    size_t length;
 
     assert_ok(qallow_begin(store, &txn));
     assert_ok(qallow_page_splice(txn, file, 5, 6, ", there", 7));
@@ -158,22 +66,33 @@ static void test_walkthrough(void **state)
     assert_ok(qallow_page_extra(qallow_newest(store), file, bytes, sizeof bytes, &length));
     assert_int_equal(length, 3);
     assert_memory_equal(bytes, "xyz", 3);
+}
 
-    assert_ok(qallow_view_at(store, 1, &old));
-    for (int i = 0; i < 2; i++) { /* the snapshot and the epoch are the same state */
-        struct qallow_view *view = i ? old : snapshot;
-        assert_int_equal(qallow_view_epoch(view), 1);
-        assert_ok(qallow_page_lookup(view, "dir/file", &info));
-        assert_ok(qallow_page_path(view, info.id, name, sizeof name, &length));
-        assert_string_equal(name, "dir/file");
-        assert_ok(qallow_page_read(view, file, 0, bytes, 11));
-        assert_memory_equal(bytes, "hello world", 11);
-        qallow_view_destroy(view);
-    }
+/* The view shows the first epoch. */
+static void check_first_epoch(struct qallow_view *view, uint64_t file)
+{
+    struct qallow_page info = QALLOW_PAGE_INIT;
+    char bytes[16], name[64];
+    size_t length;
+
+    assert_int_equal(qallow_view_epoch(view), 1);
+    assert_ok(qallow_page_lookup(view, "dir/file", &info));
+    assert_ok(qallow_page_path(view, info.id, name, sizeof name, &length));
+    assert_string_equal(name, "dir/file");
+    assert_ok(qallow_page_read(view, file, 0, bytes, 11));
+    assert_memory_equal(bytes, "hello world", 11);
+}
+
+static void check_history(struct qallow_store *store)
+{
+    struct qallow_epoch about = QALLOW_EPOCH_INIT;
+    struct qallow_page info = QALLOW_PAGE_INIT;
+    struct qallow_view *old;
+    uint64_t epoch;
+
     assert_ok(qallow_view_at(store, 0, &old));
     assert_result(qallow_page_next(old, 0, &info), QALLOW_E_PAGE_NOT_FOUND);
     qallow_view_destroy(old);
-
     assert_ok(qallow_epoch_get(store, 2, &about));
     assert_int_equal(about.time_ns, 2); /* logical clock */
     assert_ok(qallow_label(store, "second", 0));
@@ -185,6 +104,23 @@ static void test_walkthrough(void **state)
     assert_result(qallow_view_at(store, 3, &old), QALLOW_E_EPOCH_NOT_FOUND);
     assert_non_null(strstr(qallow_error_detail(), "2")); /* says the last one */
     assert_null(old);
+}
+
+static void test_walkthrough(void **state)
+{
+    struct qallow_store *store = open_new("walk.tlog");
+    struct qallow_view *old, *snapshot;
+    uint64_t dir, file;
+
+    first_epoch(store, &dir, &file);
+    assert_ok(qallow_snapshot(store, &snapshot));
+    second_epoch(store, dir, file);
+    assert_ok(qallow_view_at(store, 1, &old));
+    check_first_epoch(snapshot, file);
+    check_first_epoch(old, file);
+    qallow_view_destroy(snapshot);
+    qallow_view_destroy(old);
+    check_history(store);
     assert_ok(qallow_verify(store, 2));
     assert_ok(qallow_close(store));
 }
@@ -461,258 +397,6 @@ static void test_refresh(void **state)
     assert_ok(qallow_close(reader));
 }
 
-/* --- every typed error --- */
-
-static void test_errors_of_pages(void **state)
-{
-    struct qallow_store *store = open_new("errors.tlog");
-    struct qallow_page_options options = QALLOW_PAGE_OPTIONS_INIT;
-    struct qallow_page info = QALLOW_PAGE_INIT;
-    struct qallow_txn *txn, *second;
-    uint64_t page = store_with_page(store, "12345", 5), other = 0;
-    char bytes[8], long_name[5000];
-
-    assert_result(qallow_page_read(qallow_newest(store), 99, 0, bytes, 1),
-                  QALLOW_E_PAGE_NOT_FOUND);
-    assert_result(qallow_page_get(qallow_newest(store), 99, &info), QALLOW_E_PAGE_NOT_FOUND);
-    assert_result(qallow_page_read(qallow_newest(store), page, 3, bytes, 3), QALLOW_E_LIMIT);
-    assert_result(qallow_page_read(qallow_newest(store), page, UINT64_MAX, bytes, 2),
-                  QALLOW_E_LIMIT);
-    assert_result(qallow_page_path(qallow_newest(store), page, bytes, 4, NULL), QALLOW_E_LIMIT);
-
-    assert_ok(qallow_begin(store, &txn));
-    assert_result(qallow_begin(store, &second), QALLOW_E_STATE);
-    assert_null(second);
-    assert_result(qallow_label(store, "now", 0), QALLOW_E_STATE);
-    assert_result(qallow_page_write(txn, 99, 0, "x", 1), QALLOW_E_PAGE_NOT_FOUND);
-    assert_result(qallow_page_write(txn, page, 6, "x", 1), QALLOW_E_INVALID_DELTA);
-    assert_result(qallow_page_splice(txn, page, 2, 4, "x", 1), QALLOW_E_INVALID_DELTA);
-    assert_result(qallow_page_splice(txn, page, 2, UINT64_MAX, "x", 1), QALLOW_E_INVALID_DELTA);
-    assert_result(qallow_page_resize(txn, page, ((uint64_t)1 << 48) + 1), QALLOW_E_LIMIT);
-    assert_result(qallow_page_resize(txn, page, UINT64_MAX), QALLOW_E_LIMIT);
-
-    options.name = "page";
-    assert_result(qallow_page_create(txn, &options, &other), QALLOW_E_PAGE_EXISTS);
-    options.name = "gpu page";
-    options.location = QALLOW_GPU;
-    assert_result(qallow_page_create(txn, &options, &other), QALLOW_E_UNSUPPORTED_LOCATION);
-    options.location = QALLOW_UNIFIED;
-    assert_result(qallow_page_create(txn, &options, &other), QALLOW_E_UNSUPPORTED_LOCATION);
-    options.location = 3;
-    assert_result(qallow_page_create(txn, &options, &other), QALLOW_E_ARGUMENT);
-    options.location = QALLOW_CPU;
-    options.parent = 99;
-    assert_result(qallow_page_create(txn, &options, &other), QALLOW_E_PAGE_NOT_FOUND);
-    options.parent = 0;
-    memset(long_name, 'n', sizeof long_name - 1);
-    long_name[sizeof long_name - 1] = '\0';
-    options.name = long_name;
-    assert_result(qallow_page_create(txn, &options, &other), QALLOW_E_LIMIT);
-    options.name = "a/b";
-    assert_result(qallow_page_create(txn, &options, &other), QALLOW_E_ARGUMENT);
-    options.name = "";
-    assert_result(qallow_page_create(txn, &options, &other), QALLOW_E_ARGUMENT);
-    options.name = "config";
-    options.kind = QALLOW_CONFIG;
-    assert_result(qallow_page_create(txn, &options, &other), QALLOW_E_ARGUMENT);
-    options.kind = QALLOW_RAW;
-    options.extra = long_name;
-    options.extra_length = sizeof long_name;
-    assert_result(qallow_page_create(txn, &options, &other), QALLOW_E_LIMIT);
-    options.extra_length = 0;
-    options.reserved[0] = 1;
-    assert_result(qallow_page_create(txn, &options, &other), QALLOW_E_ARGUMENT);
-    options.reserved[0] = 0;
-    options.size = 4;
-    assert_result(qallow_page_create(txn, &options, &other), QALLOW_E_ARGUMENT);
-    assert_result(qallow_page_create(txn, NULL, &other), QALLOW_E_ARGUMENT);
-    assert_int_equal(other, 0);
-
-    assert_ok(qallow_page_free(txn, page));
-    assert_result(qallow_page_write(txn, page, 0, "x", 1), QALLOW_E_PAGE_NOT_FOUND);
-    assert_result(qallow_page_free(txn, page), QALLOW_E_PAGE_NOT_FOUND);
-    qallow_abort(txn);
-    assert_ok(qallow_page_read(qallow_newest(store), page, 0, bytes, 5)); /* nothing happened */
-    assert_ok(qallow_close(store));
-}
-
-/* What a transaction's pages say about each other is found at commit, and nothing happens. */
-static void test_errors_at_commit(void **state)
-{
-    struct qallow_store *store = open_new("commit.tlog");
-    struct qallow_stats before = QALLOW_STATS_INIT, after = QALLOW_STATS_INIT;
-    struct qallow_txn *txn;
-    uint64_t dir, inner, epoch = 77;
-    int rc;
-
-    assert_ok(qallow_begin(store, &txn));
-    dir = create_page(txn, "dir", 0, QALLOW_DIRECTORY);
-    inner = create_page(txn, "inner", dir, QALLOW_DIRECTORY);
-    assert_ok(qallow_commit(txn, &epoch));
-    assert_ok(qallow_stats_get(store, &before));
-
-    assert_ok(qallow_begin(store, &txn));
-    assert_ok(qallow_page_free(txn, dir)); /* with a page in it */
-    assert_result(qallow_commit(txn, &epoch), QALLOW_E_INVALID_DELTA);
-
-    assert_ok(qallow_begin(store, &txn));
-    assert_ok(qallow_page_rename(txn, dir, inner, "below itself"));
-    assert_result(qallow_commit(txn, &epoch), QALLOW_E_INVALID_DELTA);
-
-    assert_ok(qallow_begin(store, &txn));
-    create_page(txn, "twice", 0, QALLOW_RAW);
-    create_page(txn, "twice", 0, QALLOW_RAW);
-    rc = qallow_commit(txn, &epoch);
-    assert_int_equal(rc, QALLOW_E_PAGE_EXISTS);
-
-    assert_int_equal(epoch, 1);
-    assert_ok(qallow_stats_get(store, &after));
-    assert_memory_equal(&before, &after, sizeof before);
-    assert_ok(qallow_begin(store, &txn)); /* and it goes on */
-    create_page(txn, "fine", dir, QALLOW_RAW);
-    assert_ok(qallow_commit(txn, &epoch));
-    assert_int_equal(epoch, 2);
-    assert_ok(qallow_verify(store, 1));
-    assert_ok(qallow_close(store));
-}
-
-static void test_errors_of_open(void **state)
-{
-    struct qallow_options options = QALLOW_OPTIONS_INIT;
-    struct qallow_store *store = NULL;
-    FILE *file;
-
-    assert_result(qallow_open(path("missing.tlog"), NULL, &store), QALLOW_E_NO_INPUT);
-    assert_null(store);
-    options.writable = 1;
-    assert_result(qallow_open(path("missing.tlog"), &options, &store), QALLOW_E_NO_INPUT);
-    assert_result(qallow_open(NULL, &options, &store), QALLOW_E_ARGUMENT);
-    assert_result(qallow_open(path("x"), &options, NULL), QALLOW_E_ARGUMENT);
-    options.create = 1;
-    assert_result(qallow_open(path("no/such/dir.tlog"), &options, &store), QALLOW_E_CANNOT_CREATE);
-    options.reserved[3] = 1;
-    assert_result(qallow_open(path("x.tlog"), &options, &store), QALLOW_E_ARGUMENT);
-    options.reserved[3] = 0;
-    options.size = sizeof options - 8;
-    assert_result(qallow_open(path("x.tlog"), &options, &store), QALLOW_E_ARGUMENT);
-    assert_int_equal(access(path("x.tlog"), F_OK), -1);
-
-    file = fopen(path("foreign.tlog"), "w");
-    for (int i = 0; i < 3000; i++)
-        fputs("not a log\n", file);
-    fclose(file);
-    assert_result(qallow_open(path("foreign.tlog"), NULL, &store), QALLOW_E_NOT_A_LOG);
-    assert_null(store);
-    assert_int_equal(qallow_close(NULL), 0);
-    qallow_abort(NULL);
-    qallow_view_destroy(NULL);
-    assert_null(qallow_newest(NULL));
-}
-
-static void test_busy(void **state)
-{
-    struct qallow_store *store = open_new("busy.tlog");
-    int status;
-    pid_t pid = fork();
-
-    if (pid == 0) {
-        struct qallow_options options = QALLOW_OPTIONS_INIT;
-        struct qallow_store *other;
-        char owner[32];
-        options.writable = 1;
-        snprintf(owner, sizeof owner, "%d", (int)getppid());
-        int ok = qallow_open(path("busy.tlog"), &options, &other) == QALLOW_E_BUSY &&
-                 strstr(qallow_error_detail(), owner) != NULL;
-        _exit(ok ? 0 : 1);
-    }
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_int_equal(status, 0);
-    assert_ok(qallow_close(store));
-}
-
-/* A write that the system refuses (a limit on file sizes stands for a broken disk). */
-static void test_io_error(void **state)
-{
-    struct qallow_store *store = open_new("io.tlog");
-    struct qallow_options options = QALLOW_OPTIONS_INIT;
-    struct rlimit limit, former;
-    struct qallow_txn *txn;
-    uint64_t page = store_with_page(store, "kept", 4), epoch = 0;
-    uint8_t *bytes = malloc(4 << 20);
-    char kept[4];
-    struct stat st;
-
-    for (size_t i = 0; i < 4 << 20; i++)
-        bytes[i] = (uint8_t)(i * 2654435761u >> 13);
-    assert_ok(qallow_sync(store));
-    assert_int_equal(stat(path("io.tlog"), &st), 0);
-    signal(SIGXFSZ, SIG_IGN);
-    assert_int_equal(getrlimit(RLIMIT_FSIZE, &former), 0);
-    limit = former;
-    limit.rlim_cur = (rlim_t)st.st_size + 4096;
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
-
-    assert_ok(qallow_begin(store, &txn));
-    assert_ok(qallow_page_write(txn, page, 0, bytes, 4 << 20));
-    int rc = qallow_commit(txn, &epoch);
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &former), 0);
-    assert_int_equal(rc, QALLOW_E_IO);
-    assert_non_null(strstr(qallow_error_detail(), "io.tlog"));
-    assert_int_equal(epoch, 0);
-    assert_ok(qallow_page_read(qallow_newest(store), page, 0, kept, 4)); /* the former state */
-    assert_memory_equal(kept, "kept", 4);
-    qallow_close(store);
-
-    options.writable = 1;
-    assert_ok(qallow_open(path("io.tlog"), &options, &store));
-    assert_ok(qallow_page_read(qallow_newest(store), page, 0, kept, 4));
-    assert_memory_equal(kept, "kept", 4);
-    assert_ok(qallow_verify(store, 1));
-    assert_ok(qallow_close(store));
-    free(bytes);
-}
-
-/* A flipped bit in content that had been durable. */
-static void test_damaged(void **state)
-{
-    enum { SIZE = 300000 };
-    struct qallow_store *store = open_new("damaged.tlog");
-    uint8_t *bytes = malloc(SIZE);
-    uint64_t random = seed, page;
-
-    for (size_t i = 0; i < SIZE; i++)
-        bytes[i] = (uint8_t)next_random(&random);
-    page = store_with_page(store, bytes, SIZE);
-    assert_ok(qallow_sync(store));
-    FILE *file = fopen(path("damaged.tlog"), "r+b");
-    assert_non_null(file);
-    assert_int_equal(fseek(file, 8192 + 1000, SEEK_SET), 0);
-    int byte = fgetc(file);
-    assert_int_equal(fseek(file, 8192 + 1000, SEEK_SET), 0);
-    fputc(byte ^ 4, file);
-    assert_int_equal(fclose(file), 0);
-
-    assert_result(qallow_page_read(qallow_newest(store), page, 0, bytes, SIZE), QALLOW_E_DAMAGED);
-    assert_result(qallow_verify(store, 1), QALLOW_E_DAMAGED);
-    qallow_close(store);
-    free(bytes);
-}
-
-/* A commit whose frame is right and that means nothing: the log is refused. */
-static void test_serialization(void **state)
-{
-    struct qallow_store *store = open_new("hostile.tlog");
-    char index[600];
-
-    store_with_page(store, "content", 7);
-    assert_ok(qallow_close(store));
-    snprintf(index, sizeof index, "%s-index", path("hostile.tlog"));
-    unlink(index);
-    relink_with_senseless_commit(path("hostile.tlog"));
-    assert_result(qallow_open(path("hostile.tlog"), NULL, &store), QALLOW_E_SERIALIZATION);
-    assert_null(store);
-}
-
 /* --- threads --- */
 
 enum { SHARED_SIZE = 100000, READERS = 3, COMMITS = 120 };
@@ -806,78 +490,6 @@ static void test_readers_beside_commits(void **state)
     free(bytes);
 }
 
-/* --- every allocation fails once --- */
-
-static atomic_long allocations_left;
-
-static int fail_at_zero(size_t size) { return atomic_fetch_sub(&allocations_left, 1) == 0; }
-
-/* A little of everything; the first failure ends it. */
-static int scripted(struct qallow_store **store, uint64_t *epoch)
-{
-    struct qallow_options options = QALLOW_OPTIONS_INIT;
-    struct qallow_page_options page = QALLOW_PAGE_OPTIONS_INIT;
-    struct qallow_txn *txn = NULL;
-    struct qallow_view *view = NULL;
-    uint64_t id;
-    char bytes[3000] = "abc";
-    int rc;
-
-    options.writable = 1;
-    options.sync = QALLOW_SYNC_NONE;
-    rc = qallow_open(path("memory.tlog"), &options, store);
-    if (rc == 0)
-        rc = qallow_begin(*store, &txn);
-    page.name = "new";
-    if (rc == 0)
-        rc = qallow_page_create(txn, &page, &id);
-    if (rc == 0)
-        rc = qallow_page_write(txn, id, 0, bytes, sizeof bytes);
-    if (rc == 0)
-        rc = qallow_page_splice(txn, id, 100, 50, "12", 2);
-    if (rc < 0) {
-        qallow_abort(txn);
-        return rc;
-    }
-    rc = qallow_commit(txn, epoch);
-    if (rc == 0)
-        rc = qallow_view_at(*store, 1, &view);
-    if (rc == 0)
-        rc = qallow_page_read(view, 1, 0, bytes, 4);
-    qallow_view_destroy(view);
-    return rc;
-}
-
-static void test_allocation_failures(void **state)
-{
-    int rc = QALLOW_E_NO_MEMORY;
-
-    for (long n = 0; rc != 0; n++) {
-        struct qallow_store *store = open_new("memory.tlog");
-        uint64_t epoch = 0, page = store_with_page(store, "base", 4), newest;
-        char bytes[4];
-
-        assert_ok(qallow_close(store));
-        store = NULL;
-        atomic_store(&allocations_left, n);
-        qr_set_allocation_hook(fail_at_zero);
-        rc = scripted(&store, &epoch);
-        qr_set_allocation_hook(NULL);
-        if (rc != 0 && rc != QALLOW_E_NO_MEMORY)
-            fail_msg("allocation %ld: %d: %s", n, rc, qallow_error_detail());
-        qallow_close(store);
-
-        assert_ok(qallow_open(path("memory.tlog"), NULL, &store));
-        newest = qallow_view_epoch(qallow_newest(store));
-        assert_true(newest == (epoch ? 2 : 1) || newest == 2); /* never less than acknowledged */
-        assert_ok(qallow_page_read(qallow_newest(store), page, 0, bytes, 4));
-        assert_memory_equal(bytes, "base", 4);
-        assert_ok(qallow_verify(store, 1));
-        assert_ok(qallow_close(store));
-        assert_true(n < 100000);
-    }
-}
-
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -886,29 +498,14 @@ int main(void)
         cmocka_unit_test(test_random_history),
         cmocka_unit_test(test_checkpoint),
         cmocka_unit_test(test_refresh),
-        cmocka_unit_test(test_errors_of_pages),
-        cmocka_unit_test(test_errors_at_commit),
-        cmocka_unit_test(test_errors_of_open),
-        cmocka_unit_test(test_busy),
-        cmocka_unit_test(test_io_error),
-        cmocka_unit_test(test_damaged),
-        cmocka_unit_test(test_serialization),
         cmocka_unit_test(test_readers_beside_commits),
-        cmocka_unit_test(test_allocation_failures),
     };
-    const char *given = getenv("QALLOW_SEED"), *temporary = getenv("TMPDIR");
 
-    seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL);
-    print_message("QALLOW_SEED=%" PRIu64 "\n", seed);
-    snprintf(directory, sizeof directory, "%s/qallow-api-XXXXXX", temporary ? temporary : "/tmp");
-    if (!mkdtemp(directory))
+    if (support_begin() != 0)
         return 1;
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    if (failed == 0) {
-        char command[300];
-        snprintf(command, sizeof command, "rm -rf '%s'", directory);
-        if (system(command) != 0)
-            return 1;
-    }
+    failed += _cmocka_run_group_tests("errors", error_tests, error_test_count, NULL, NULL);
+    if (failed == 0 && support_end() != 0)
+        return 1;
     return failed;
 }
