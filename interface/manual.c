@@ -171,7 +171,8 @@ void qi_print_manual(FILE *out, const char *path, const struct qi_command *comma
           ".\\\" Made from the option tables.\n.TH ",
           out);
     put_text(out, title);
-    fprintf(out, " 1 \"\" \"qallow %s\" \"Qallow Manual\"\n.SH NAME\n", qallow_version());
+    fprintf(out, " 1 \"\" \"qallow %s\" \"Qallow Manual\"\n", qallow_version());
+    fputs(".nh\n.ad l\n.SH NAME\n", out); /* options are not to be broken or stretched */
     for (const char *p = path; *p; p++)
         fputs(*p == ' ' ? "\\-" : (char[]){*p, 0}, out);
     fputs(" \\- ", out);
