@@ -3,7 +3,8 @@
  * The index file LOG-index (docs/formats/tlog-index.md): what an open would otherwise have to find
  * by reading the log. Disposable: it is believed only if its checksum holds and the frame it names
  * as the last one is in the log; otherwise it is as if it were not there. Written to a temporary
- * name and renamed, never synced.
+ * name and renamed, never synced, and only when all of the log that it speaks of is durable: so the
+ * last frame stands for all before it.
  *
  *     u64 magic "QALLOWIX", u32 version, u32 0, 16 B uuid, u64 header sequence
  *     varint end, u64 prev, varint last frame      the log up to where the index knows it
@@ -107,6 +108,8 @@ static void write_head(struct qr_sink *sink, const struct qr_store *store)
 int qr_index_write(struct qr_store *store)
 {
     if (store->options.no_index)
+        return 0;
+    if (store->log->synced_to != store->log->end)
         return 0;
     char *path = qr_path_with(store->path, "-index");
     char *temporary = qr_path_with(store->path, "-index.tmp");

@@ -337,6 +337,8 @@ int qr_store_recover(struct qr_store *store)
     if (chain.last_frame)
         log->last_frame = chain.last_frame;
     log->flushed = log->end;
+    if (store->info.index_used && seen < offset)
+        seen = offset; /* an index is only written of what is durable */
     log->synced_to = seen < log->end ? seen : log->end;
     if (!clean && (stopped < synced || senseless)) {
         rc = store->options.salvage ? salvage(store, stopped)

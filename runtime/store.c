@@ -153,12 +153,13 @@ int qr_store_open(const char *path, const struct qr_store_options *options, stru
     return 0;
 }
 
-/* The closing mark, so that the next open knows that nothing is missing. */
+/* The closing mark, so that the next open knows that nothing is missing. Synced whatever the mode:
+ * the index may only speak of what is durable, and closing is once. */
 static int close_log(struct qr_store *store)
 {
     struct qr_log *log = store->log;
-    int rc = 0;
-    if (store->appended || !store->info.closed_cleanly) {
+    int rc = 0, unmarked = store->appended || !store->info.closed_cleanly;
+    if (unmarked) {
         rc = qr_log_append(log, QR_FRAME_CLOSE, 0, "", 0, NULL);
         if (!rc)
             rc = qr_log_flush(log);
@@ -169,11 +170,12 @@ static int close_log(struct qr_store *store)
                                    qr_quotez(store->path));
             log->preallocated = 0;
         }
-        if (!rc && store->options.sync != QR_SYNC_NONE)
-            rc = qr_log_sync(log);
     }
-    if (!rc && (store->index_stale || store->appended || !store->info.index_used))
-        rc = qr_index_write(store);
+    if (!rc && (unmarked || store->index_stale || !store->info.index_used)) {
+        rc = qr_log_sync(log);
+        if (!rc)
+            rc = qr_index_write(store);
+    }
     return rc;
 }
 

@@ -8,8 +8,8 @@
  * as of the last epoch", which every reader of history asks for anyway.
  *
  * Order of a commit under QR_SYNC_COMMIT: DATA frames, COMMIT frame, fdatasync, then the epoch is
- * entered into the directory and published. The keyframe and the index come after and are only made
- * durable by the next sync: they can be had again.
+ * entered into the directory and published. A keyframe comes after; it is synced before the index
+ * speaks of it (under QR_SYNC_NONE it is not, and the index waits for the end).
  */
 #include <stdio.h>
 
@@ -258,7 +258,8 @@ int qr_store_write_keyframe(struct qr_store *store)
     int rc = qr_keyframe_write(store->log, store->state, store->log->end, store->log->prev,
                                store->options.compress_level, &offset);
     if (!rc)
-        rc = qr_log_flush(store->log);
+        rc = store->options.sync == QR_SYNC_NONE ? qr_log_flush(store->log)
+                                                 : qr_log_sync(store->log);
     if (rc) { /* not needed: the epoch stands. What is half-written goes away. */
         if (!store->log->failed)
             qr_log_rewind(store->log, mark);
