@@ -2,10 +2,10 @@
 /*
  * Loading a whole state into memory, in the order of the log.
  *
- * Page by page, the pieces of a state that many small commits have made are scattered over the log, and
- * every piece costs a read of its own frame. Sorted by where they stand, they are one walk over
- * the log that reads each frame once and ahead; the bytes go straight to their places. So any epoch
- * costs about the same, whatever the number of commits that made it.
+ * Page by page, the pieces of a state that many small commits have made are scattered over the
+ * log, and every piece costs a read of its own frame. Sorted by where they stand, they are one
+ * walk over the log that reads each frame once and ahead; the bytes go straight to their places.
+ * So any epoch costs about the same, whatever the number of commits that made it.
  */
 #include "runtime/digest.h"
 #include "runtime/error.h"

@@ -8,7 +8,6 @@
  * processes with two locks.
  */
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -20,14 +19,15 @@
 /* What the lock file says: pid and synced_to; zeros if it says nothing. */
 static void read_lock_text(struct qr_store *store, int file, int *pid, uint64_t *synced)
 {
-    char text[65] = "";
-    unsigned long long value = 0;
+    char text[65] = "", *end;
     *pid = 0;
-    if (store->os->pread(store->os->context, file, text, 64, 0) < 0)
-        text[0] = 0;
-    if (sscanf(text, "pid %d synced %llu", pid, &value) != 2)
-        value = 0;
-    *synced = value;
+    *synced = 0;
+    if (store->os->pread(store->os->context, file, text, 64, 0) < 0 || strncmp(text, "pid ", 4))
+        return;
+    *pid = (int)strtol(text + 4, &end, 10);
+    end += strspn(end, " ");
+    if (!strncmp(end, "synced ", 7))
+        *synced = strtoull(end + 7, NULL, 10);
 }
 
 static int take_lock(struct qr_store *store)
@@ -106,6 +106,14 @@ static int open_file(struct qr_store *store)
     return rc;
 }
 
+/* Whoever made the log may have died before its name was durable. A log that was closed cleanly has
+ * been through this. */
+static int sync_name(struct qr_store *store)
+{
+    int rc = store->os->sync_directory_of(store->os->context, store->path);
+    return rc < 0 ? qr_fail_errno(-rc, "%s: syncing its directory", qr_quotez(store->path)) : 0;
+}
+
 static void store_free(struct qr_store *store)
 {
     qr_state_destroy(store->state);
@@ -143,6 +151,8 @@ int qr_store_open(const char *path, const struct qr_store_options *options, stru
         rc = open_file(store);
     if (!rc)
         rc = qr_store_recover(store);
+    if (!rc && options->writable && !store->info.closed_cleanly)
+        rc = sync_name(store);
     if (rc) {
         store_free(store);
         return rc;

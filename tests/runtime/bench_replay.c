@@ -241,7 +241,8 @@ static void bench_seek(const char *path, int epochs)
         worst = times[r] > worst ? times[r] : worst;
     }
     printf("seek_64MiB_of_%d_epochs median %.1f ms worst %.1f ms memcpy %.1f ms ratio %.2f "
-           "worst %.2f (target <= 8)\n", epochs, median(times, 2 * RUNS) * 1e3, worst * 1e3, limit * 1e3,
+           "worst %.2f (target <= 8)\n", epochs, median(times, 2 * RUNS) * 1e3, worst * 1e3,
+           limit * 1e3,
            median(times, 2 * RUNS) / limit, worst / limit);
     ok(qr_store_close(store));
 }
