@@ -243,7 +243,7 @@ static int show_range(void *context, const struct qr_range *range)
             cJSON_AddStringToObject(object, "what", range->what);
         return qi_json_end(object);
     }
-    printf("%s  %12llu+%-12llu", range->good ? "good" : "bad ", (unsigned long long)range->offset,
+    printf("%s  %12llu+%llu", range->good ? "good" : "bad ", (unsigned long long)range->offset,
            (unsigned long long)range->length);
     if (range->first_epoch)
         printf("  epochs %llu to %llu", (unsigned long long)range->first_epoch,

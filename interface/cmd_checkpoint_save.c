@@ -159,7 +159,7 @@ static int run(struct qi_context *context, const void *values)
     store_options.compress_level = save->compress;
     if (qi_given(context, "uuid"))
         store_options.uuid = save->uuid;
-    rc = qr_store_open(save->log, &store_options, &store);
+    rc = qi_open_store(save->log, &store_options, &store);
     if (rc == QALLOW_E_BUSY)
         qi_hint(context, "ask the recorder for an epoch: qallow accelerator --sync --log %s",
                 qr_quotez(save->log));

@@ -131,11 +131,11 @@ static int run_prune(struct qi_context *context, const void *values)
     if (!prune->keep_epochs && !prune->keep_time && !prune->keep_bytes)
         return qi_usage(context, "--keep-epochs N, --keep-time TIME or --keep-bytes SIZE");
     options.writable = !prune->dry_run;
-    rc = qr_store_open(prune->log, &options, &store);
+    rc = qi_open_store(prune->log, &options, &store);
     if (rc == QALLOW_E_BUSY) {
         options.writable = 0;
         by_owner = 1;
-        rc = qr_store_open(prune->log, &options, &store);
+        rc = qi_open_store(prune->log, &options, &store);
     }
     if (rc < 0)
         return rc;
@@ -228,7 +228,7 @@ static int run_label(struct qi_context *context, const void *values)
     int rc;
 
     options.writable = 1;
-    rc = qr_store_open(label->log, &options, &store);
+    rc = qi_open_store(label->log, &options, &store);
     if (rc == QALLOW_E_BUSY) {
         rc = label_by_owner(label, &epoch);
     } else if (rc == 0) {

@@ -36,9 +36,10 @@ int replay_restore(struct qi_context *context, const struct replay *replay, stru
 int replay_in_place(struct qi_context *context, const struct replay *replay);
 int replay_verify(struct qi_context *context, const struct replay *replay);
 
-/* What was restored, as a line or an object. */
+/* What was restored, as a line or an object. `saved`: the epoch that holds what was there before; 0
+ * if nothing was. */
 struct qs_restore_result;
-int replay_say_restored(const struct qi_context *context, uint64_t epoch, const char *target,
-                        const struct qs_restore_result *result);
+int replay_say_restored(const struct qi_context *context, uint64_t epoch, uint64_t saved,
+                        const char *target, const struct qs_restore_result *result);
 
 #endif

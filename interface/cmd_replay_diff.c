@@ -283,6 +283,8 @@ static int show_difference(void *context, const struct qr_difference *difference
 {
     struct diff *d = context;
 
+    if ((difference->b ? difference->b : difference->a)->kind == QR_KIND_CONFIG)
+        return 0; /* Qallow's own, no part of the tree */
     d->pages++;
     if (d->context->json)
         return diff_json(d, difference);

@@ -142,7 +142,9 @@ static int restore(struct in_place *p, const struct qr_state *state)
     };
     rc = qs_restore_in_place(p->tree, state, p->epoch, &options, &result);
     qi_progress_end(&progress);
-    return rc < 0 ? rc : replay_say_restored(p->context, p->epoch, p->replay->in_place, &result);
+    return rc < 0 ? rc
+                  : replay_say_restored(p->context, p->epoch, capture.epoch, p->replay->in_place,
+                                        &result);
 }
 
 int replay_in_place(struct qi_context *context, const struct replay *replay)
@@ -154,7 +156,7 @@ int replay_in_place(struct qi_context *context, const struct replay *replay)
 
     options.writable = !replay->dry_run;
     qi_signals_catch();
-    rc = qr_store_open(replay->log, &options, &p.store);
+    rc = qi_open_store(replay->log, &options, &p.store);
     if (rc == QALLOW_E_BUSY)
         qi_hint(context, "stop the recorder first: qallow accelerator --stop --log %s",
                 qr_quotez(replay->log));

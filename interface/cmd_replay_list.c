@@ -120,17 +120,37 @@ static void print_head(const struct qi_context *context)
                "LABELS");
 }
 
-/* Prints the epochs [from, to]. */
-static int print_range(const struct qi_context *context, struct qr_store *store, uint64_t from,
-                       uint64_t to, const struct labels *labels)
+static void say_lost(const struct qi_context *context, uint64_t from, uint64_t to)
 {
+    if (from == to - 1)
+        qi_error(context, "lost to damage: epoch %llu", (unsigned long long)from);
+    else
+        qi_error(context, "lost to damage: epochs %llu to %llu", (unsigned long long)from,
+                 (unsigned long long)to - 1);
+}
+
+/* Prints the epochs [from, to]; with `salvage` it says which are lost and goes on. */
+static int print_range(const struct qi_context *context, struct qr_store *store, uint64_t from,
+                       uint64_t to, const struct labels *labels, int salvage)
+{
+    uint64_t lost = 0; /* since this epoch */
     int rc = 0;
     for (uint64_t n = from; rc == 0 && n <= to; n++) {
         struct qr_epoch epoch;
         rc = qr_store_epoch(store, n, &epoch);
+        if (rc == QALLOW_E_DAMAGED && salvage) {
+            lost = lost ? lost : n;
+            rc = 0;
+            continue;
+        }
+        if (rc == 0 && lost)
+            say_lost(context, lost, n);
+        lost = 0;
         if (rc == 0)
             rc = print_epoch(context, &epoch, labels);
     }
+    if (rc == 0 && lost)
+        say_lost(context, lost, to + 1);
     return rc;
 }
 
@@ -142,7 +162,7 @@ int replay_list(struct qi_context *context, const struct replay *replay, struct 
     int rc = 0;
 
     qr_store_info(store, &info);
-    from = info.first_epoch;
+    from = info.last_epoch ? info.first_epoch : 1; /* nothing to list is no error */
     to = info.last_epoch;
     if (qi_epoch_chosen(context)) {
         rc = qi_choose_epoch(context, store, &replay->choice, &from);
@@ -152,7 +172,7 @@ int replay_list(struct qi_context *context, const struct replay *replay, struct 
         rc = labels_load(&labels, store);
     if (rc == 0) {
         print_head(context);
-        rc = print_range(context, store, from, to, &labels);
+        rc = print_range(context, store, from, to, &labels, replay->salvage);
     }
     labels_finish(&labels);
     return rc;
@@ -233,7 +253,7 @@ static int print_new(const struct qi_context *context, struct qr_store *store, u
         return 0;
     rc = labels_load(&labels, store);
     if (rc == 0)
-        rc = print_range(context, store, *next, info.last_epoch, &labels);
+        rc = print_range(context, store, *next, info.last_epoch, &labels, 0);
     labels_finish(&labels);
     *next = info.last_epoch + 1;
     if (rc == 0 && fflush(stdout) != 0)
@@ -259,7 +279,10 @@ int replay_follow(struct qi_context *context, const struct replay *replay, struc
     qr_store_info(store, &info);
     next = info.last_epoch + 1;
     if (qi_epoch_chosen(context)) {
+        struct qr_epoch chosen;
         rc = qi_choose_epoch(context, store, &replay->choice, &next);
+        if (rc == 0 && next > 0)
+            rc = qr_store_epoch(store, next, &chosen);
         next++;
     }
     if (rc == 0)

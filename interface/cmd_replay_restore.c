@@ -45,20 +45,24 @@ static void show_progress(void *context, uint64_t done, uint64_t total)
     qi_progress_bytes(context, done, total);
 }
 
-int replay_say_restored(const struct qi_context *context, uint64_t epoch, const char *target,
-                        const struct qs_restore_result *result)
+int replay_say_restored(const struct qi_context *context, uint64_t epoch, uint64_t saved,
+                        const char *target, const struct qs_restore_result *result)
 {
     char size[QI_TEXT_MAX];
 
     if (!context->json) {
-        qi_note(context, "epoch %llu restored to %s: %llu files, %llu directories, %llu symlinks, "
+        qi_note(context, "epoch %llu restored to %s: %llu file%s, %llu director%s, %llu symlink%s, "
                 "%s", (unsigned long long)epoch, qr_quotez(target),
-                (unsigned long long)result->files, (unsigned long long)result->directories,
-                (unsigned long long)result->symlinks, qi_format_size(result->bytes, size));
+                (unsigned long long)result->files, result->files == 1 ? "" : "s",
+                (unsigned long long)result->directories, result->directories == 1 ? "y" : "ies",
+                (unsigned long long)result->symlinks, result->symlinks == 1 ? "" : "s",
+                qi_format_size(result->bytes, size));
         return 0;
     }
     cJSON *object = qi_json_begin(context);
     qi_json_u64(object, "epoch", epoch);
+    if (saved > 0)
+        qi_json_u64(object, "saved_epoch", saved);
     qi_json_path(object, "target", target, strlen(target));
     qi_json_u64(object, "files", result->files);
     qi_json_u64(object, "directories", result->directories);
@@ -92,8 +96,10 @@ int replay_restore(struct qi_context *context, const struct replay *replay, stru
     };
     rc = qs_restore(store, state, replay->output, &options, &result);
     qi_progress_end(&progress);
+    if (rc == QALLOW_E_CANNOT_CREATE && !replay->force)
+        qi_hint(context, "--force replaces it");
     if (rc == 0)
-        rc = replay_say_restored(context, epoch, replay->output, &result);
+        rc = replay_say_restored(context, epoch, 0, replay->output, &result);
     if (rc == 0 && lost > 0)
         rc = QI_DAMAGED;
 out:

@@ -3,6 +3,7 @@
 #include "interface/epochs.h"
 
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static void notice(void *context, const char *line) { qi_note(context, "%s", line); }
@@ -14,13 +15,23 @@ struct qr_store_options qi_store_options(const struct qi_context *context, uint6
                                      .notice_context = (void *)(uintptr_t)context};
 }
 
+int qi_open_store(const char *path, const struct qr_store_options *options,
+                  struct qr_store **store)
+{
+    struct stat st;
+
+    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+        return qr_fail(QALLOW_E_NOT_A_LOG, "%s is a directory, not a log", qr_quotez(path));
+    return qr_store_open(path, options, store);
+}
+
 int qi_open_log(const struct qi_context *context, const char *path, uint64_t max_memory,
                 int salvage, struct qr_store **store)
 {
     struct qr_store_options options = qi_store_options(context, max_memory);
 
     options.salvage = salvage;
-    return qr_store_open(path, &options, store);
+    return qi_open_store(path, &options, store);
 }
 
 int qi_epoch_chosen(const struct qi_context *context)
@@ -32,7 +43,6 @@ int qi_choose_epoch(const struct qi_context *context, struct qr_store *store,
                     const struct qi_epoch_choice *choice, uint64_t *epoch)
 {
     struct qr_store_info info;
-    struct qr_epoch found;
 
     qr_store_info(store, &info);
     *epoch = info.last_epoch;
@@ -42,7 +52,7 @@ int qi_choose_epoch(const struct qi_context *context, struct qr_store *store,
         return qr_store_epoch_at_time(store, choice->time_ns, epoch);
     else if (qi_given(context, "label"))
         return qr_store_epoch_of_label(store, choice->label, epoch);
-    return *epoch == 0 ? 0 : qr_store_epoch(store, *epoch, &found);
+    return 0;
 }
 
 int qi_epoch_of_word(struct qr_store *store, const char *word, size_t length, uint64_t *epoch)

@@ -25,6 +25,9 @@ struct qi_epoch_choice {
     {.name = "label", .kind = QI_TEXT, QI_FIELD(type, choice.label), .argument = "NAME",           \
      .group = "epoch", .help = verb " the epoch with this label"}
 
+/* qr_store_open, for paths that users type: a directory is said to be one. */
+int qi_open_store(const char *path, const struct qr_store_options *options,
+                  struct qr_store **store);
 /* Opens a log for reading; notices go to stderr. `salvage`: step over a damaged middle. */
 int qi_open_log(const struct qi_context *context, const char *path, uint64_t max_memory,
                 int salvage, struct qr_store **store);
@@ -32,7 +35,8 @@ int qi_open_log(const struct qi_context *context, const char *path, uint64_t max
 struct qr_store_options qi_store_options(const struct qi_context *context, uint64_t max_memory);
 /* 1 if --epoch, --time or --label was given. */
 int qi_epoch_chosen(const struct qi_context *context);
-/* The chosen epoch, or the newest if none was chosen. EPOCH_NOT_FOUND. */
+/* The chosen epoch, or the newest if none was chosen. Whether there is an epoch of that number is
+ * found by whoever uses it. EPOCH_NOT_FOUND: no such label, no epoch that old. */
 int qi_choose_epoch(const struct qi_context *context, struct qr_store *store,
                     const struct qi_epoch_choice *choice, uint64_t *epoch);
 /* An epoch as a word: a number, a label, or "" for the newest. */

@@ -1,0 +1,6 @@
+. "$CASES/history.bash"
+history_of_three
+qallow replay work.tlog --verify
+qallow replay work.tlog --verify --threads 3 --json
+qallow checkpoint prune work.tlog --keep-epochs 1 --quiet
+qallow replay work.tlog --verify
