@@ -125,21 +125,6 @@ def unfinished():
     return log
 
 
-def abandoned():
-    "DATA frames without COMMIT in the middle: they belong to no epoch"
-    log = tree()
-    text = find(log, b"text")
-    before = log.pages[text].content, log.pages[text].pieces
-    log.write(text, b"never\n")
-    log.flush()
-    log.pages[text].content, log.pages[text].pieces = before
-    log.record_count, log.changed = 0, set()
-    log.label(b"in between", 1)
-    log.edit(text, [overwrite(0, b"yes")])
-    log.commit()
-    return log
-
-
 def damaged_data():
     "a bit changed in a DATA frame that had been durable"
     log = history()
@@ -162,10 +147,17 @@ def newer_version():
     return log
 
 
-def not_a_log():
-    "neither header slot is valid"
+def damaged_header():
+    "no header slot is valid"
     log = history()
     log.out[20] ^= 1
+    return log
+
+
+def not_a_log():
+    "another kind of file"
+    log = history()
+    log.out[:8] = b"SQLite f"
     return log
 
 
@@ -365,11 +357,12 @@ def checkpoint():
 OUTCOMES = {"torn-header": ("torn", 0), "torn-commit": ("torn", 0), "torn-body": ("torn", 0),
             "torn-reordered": ("torn", 0), "unfinished": ("torn", 0),
             "damaged-data": ("damaged", 65), "damaged-commit": ("damaged", 65),
-            "newer-version": ("newer", 65), "not-a-log": ("not a log", 65)}
+            "damaged-header": ("damaged", 65), "newer-version": ("newer", 65),
+            "not-a-log": ("not a log", 65)}
 # The last epoch that is there, if it is not the last one written.
 LAST = {"torn-header": 2, "torn-commit": 2, "torn-body": 2, "torn-reordered": 2}
 ALL = (empty, unclosed, closed, reopened, zero_tail, torn_header, torn_commit, torn_body,
-       torn_reordered, unfinished, abandoned, damaged_data, damaged_commit, newer_version,
+       torn_reordered, unfinished, damaged_data, damaged_commit, damaged_header, newer_version,
        not_a_log, one_slot, labels, compressed, parts, clone, zeros, operations, images, kinds,
        names, later_parent, keyframes, events, own_copy, pruned, pruned_twice, checkpoint)
 

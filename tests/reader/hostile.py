@@ -4,6 +4,7 @@
 CASES: name -> (what it must come to, function that makes the log)
     "bad"   refused: the bytes mean nothing valid
     "torn"  the frame is not valid, so it and what follows is a torn tail
+    "good"  the newer header slot is not valid, so the older one counts
     "tree"  a valid log with a tree that must not go to a file system"""
 
 import struct
@@ -199,6 +200,16 @@ for name_, wrong_ in {"epoch-0": {"epoch": 0}, "epoch-again": {"epoch": 1},
 
 
 @case("bad")
+def transaction_without_commit():
+    log = base()
+    log.write(PAGE, b"never")
+    log.flush()
+    log.label(b"in between", 1)
+    log.commit()
+    return log
+
+
+@case("bad")
 def commit_empty():
     log = base()
     log.frame(COMMIT, b"")
@@ -219,7 +230,8 @@ for name_, wrong_ in {"foreign-uuid": {"uuid": bytes(16)}, "other-offset": {"off
                       "other-prev": {"prev": 1}, "bad-body-sum": {"body_sum": 1},
                       "bad-head-sum": {"head_sum": 1}, "other-magic": {"magic": 0x5147},
                       "synced-beyond": {"synced_to": 2**40},
-                      "body-beyond-end": {"length": 1 << 20}, "body-too-long": {"length": 2**32 - 1},
+                      "body-beyond-end": {"length": 1 << 20},
+                      "body-too-long": {"length": 2**32 - 1},
                       "not-zstd": {"flags": 1}}.items():
     CASES["frame-" + name_] = "torn", lambda wrong=wrong_: with_frame(**wrong)
 
@@ -236,7 +248,10 @@ for name_, body_ in {"bomb": zstd(bytes(BODY_MAX + 1)), "large-bomb": zstd(bytes
 
 for name_, (kind_, body_) in {
         "label-name-beyond": (LABEL, varint(1) + varint(100) + b"x"), "label-empty": (LABEL, b""),
-        "label-too-long": (LABEL, varint(1) + counted(b"x") + b"y")}.items():
+        "label-nul": (LABEL, varint(1) + counted(b"a\0b")),
+        "label-256": (LABEL, varint(1) + counted(b"x" * 256)),
+        "label-no-name": (LABEL, varint(1) + varint(0)),
+        "label-and-more": (LABEL, varint(1) + counted(b"x") + b"y")}.items():
     CASES[name_] = "bad", lambda kind=kind_, body=body_: with_frame(kind, body)
 
 
@@ -248,11 +263,15 @@ def with_slot(**fields):
     return log
 
 
-for name_, fields_ in {"cell": {"cell": 64}, "start-8": {"start": 8}, "start-odd": {"start": 8193},
-                       "flags": {"flags": 2}, "epoch-0": {"first_epoch": 0},
-                       "base-nowhere": {"base": 1 << 40}, "base-no-keyframe": {"base": 8192},
-                       "version-0": {"version": 0}}.items():
+for name_, fields_ in {"base-nowhere": {"base": 1 << 40},
+                       "base-no-keyframe": {"base": 8192}}.items():
     CASES["header-" + name_] = "bad", lambda fields=fields_: with_slot(**fields)
+
+for name_, fields_ in {"cell": {"cell": 64}, "start-8": {"start": 8}, "start-odd": {"start": 8193},
+                       "start-2^63": {"start": 1 << 63}, "base-odd": {"base": 8193},
+                       "base-2^63": {"base": 1 << 63}, "flags": {"flags": 2},
+                       "epoch-0": {"first_epoch": 0}, "version-0": {"version": 0}}.items():
+    CASES["slot-" + name_] = "good", lambda fields=fields_: with_slot(**fields)
 
 
 def pruned(spoil):

@@ -163,7 +163,7 @@ def page_term(page):
 
 Header = namedtuple("Header", "version cell uuid sequence start start_prev first_epoch base flags "
                               "next_epoch")
-Frame = namedtuple("Frame", "offset type flags length prev synced_to head_sum end")
+Frame = namedtuple("Frame", "offset type flags length prev synced_to body_sum head_sum end")
 
 
 def parse_slot(slot):
@@ -172,23 +172,24 @@ def parse_slot(slot):
         return None
     if xxhash.xxh3_64_intdigest(slot[:120], 0) != struct.unpack_from("<Q", slot, 120)[0]:
         return None
-    return Header(*struct.unpack_from("<II16sQQQQQQQ", slot, 8))
+    header = Header(*struct.unpack_from("<II16sQQQQQQQ", slot, 8))
+    if header.version > VERSION:
+        raise NewerVersion(f"format version {header.version}; this reader knows {VERSION}")
+    possible = (header.version == VERSION and header.cell == CELL and header.flags <= 1
+                and FIRST_FRAME <= header.start < 1 << 63 and header.start % 8 == 0
+                and header.base < 1 << 63 and header.base % 8 == 0 and header.first_epoch)
+    return header if possible else None
 
 
 def parse_header(data):
     slots = [parse_slot(bytes(data[i * SLOT_SIZE:i * SLOT_SIZE + 128])) for i in range(2)]
     valid = [slot for slot in slots if slot]
+    if not valid and len(data) >= 128 and MAGIC in (bytes(data[:8]),
+                                                    bytes(data[SLOT_SIZE:SLOT_SIZE + 8])):
+        raise Damaged("no header slot is valid")
     if not valid:
-        raise NotALog("not a log, or both header slots are damaged")
-    header = max(valid, key=lambda slot: slot.sequence)
-    newest = max(slot.version for slot in valid)
-    if newest > VERSION:
-        raise NewerVersion(f"format version {newest}; this reader knows up to {VERSION}")
-    if header.version != VERSION or header.cell != CELL or header.flags > 1:
-        raise Malformed("the header has an unknown version, cell size or flag")
-    if header.start < FIRST_FRAME or header.start % 8 or header.base % 8 or not header.first_epoch:
-        raise Malformed("the header has an impossible offset or epoch")
-    return header
+        raise NotALog("not a log")
+    return max(valid, key=lambda slot: slot.sequence)
 
 
 def frame_seed(uuid, offset):
@@ -208,33 +209,41 @@ def decompress(body):
     return content if len(content) == size and not stream.unused_data else None
 
 
-def parse_frame(data, offset, uuid, prev=None):
-    """The frame at an offset, or the reason (a string) why there is no valid one. Without `prev`
-    the chain is not checked: that is for frames behind a damage."""
+def parse_frame_header(data, offset, uuid):
+    """The frame that a header describes, whatever its body; or the reason (a string) why there is
+    no valid header."""
     if offset % 8:
         return "not at a multiple of 8"
     if offset + FRAME_HEADER.size > len(data):
         return "the file ends in a frame header"
     head = bytes(data[offset:offset + FRAME_HEADER.size])
-    magic, kind, flags, length, its_prev, synced_to, body_sum, head_sum = FRAME_HEADER.unpack(head)
+    magic, kind, flags, length, prev, synced_to, body_sum, head_sum = FRAME_HEADER.unpack(head)
     if magic != FRAME_MAGIC:
         return "no frame"
-    seed = frame_seed(uuid, offset)
-    if xxhash.xxh3_64_intdigest(head[:32], seed) != head_sum:
+    if xxhash.xxh3_64_intdigest(head[:32], frame_seed(uuid, offset)) != head_sum:
         return "the checksum of a frame header does not match"
     if kind not in FRAME_NAMES or flags & ~1 or length > BODY_MAX or synced_to > offset:
         return "a frame header with an impossible value"
-    if prev is not None and its_prev != prev:
+    end = (offset + FRAME_HEADER.size + length + 7) & ~7
+    return Frame(offset, kind, flags, length, prev, synced_to, body_sum, head_sum, end)
+
+
+def parse_frame(data, offset, uuid, prev):
+    """The frame at an offset, or the reason (a string) why there is no valid one."""
+    frame = parse_frame_header(data, offset, uuid)
+    if isinstance(frame, str):
+        return frame
+    if frame.prev != prev:
         return "a frame that does not follow the one before it"
-    body_end = offset + FRAME_HEADER.size + length
-    if body_end > len(data):
+    start = offset + FRAME_HEADER.size
+    body = bytes(data[start:start + frame.length])
+    if len(body) < frame.length:
         return "the file ends in a frame body"
-    body = bytes(data[offset + FRAME_HEADER.size:body_end])
-    if xxhash.xxh3_64_intdigest(body, seed) != body_sum:
+    if xxhash.xxh3_64_intdigest(body, frame_seed(uuid, offset)) != frame.body_sum:
         return "the checksum of a frame body does not match"
-    if flags & 1 and decompress(body) is None:
+    if frame.flags & 1 and decompress(body) is None:
         return "a frame body that does not decompress"
-    return Frame(offset, kind, flags, length, its_prev, synced_to, head_sum, (body_end + 7) & ~7)
+    return frame
 
 
 # --- records ---------------------------------------------------------------------------------
@@ -328,7 +337,7 @@ class State:
         self.next_id = 1
         self.digest = 0
         self.epoch = 0
-        self.time = None
+        self.time = 0
         self.max_page = max_page
         self.part = None       # the content change of which not all parts were met
         self.touched = set()   # pages changed since the last commit
@@ -637,9 +646,10 @@ class Log:
         del self.frames[whole:]
 
     def find_behind(self):
+        """The frames of which at least the header is valid, from where the scan stopped."""
         at = self.data.find(struct.pack("<H", FRAME_MAGIC), self.stop)
         while at >= 0:
-            frame = parse_frame(self.data, at, self.header.uuid)
+            frame = parse_frame_header(self.data, at, self.header.uuid)
             if isinstance(frame, Frame):
                 self.frames_behind.append(frame)
             at = self.data.find(struct.pack("<H", FRAME_MAGIC), at + 1)
@@ -777,13 +787,15 @@ class Log:
                 continue
             if frame.type == COMMIT:
                 yield self.commit(state, pending, frame), state
+            elif pending:
+                raise Malformed(f"a transaction without its COMMIT (frame at {frame.offset})")
             pending = []
 
     def commit(self, state, pending, frame):
         with located(frame):
             epoch, next_id = parse_commit(frame, self.body(frame))
             if epoch.epoch != state.epoch + 1 or epoch.base_digest != state.digest \
-                    or state.time is not None and epoch.time <= state.time:
+                    or epoch.time <= state.time:
                 raise Malformed(f"the commit of epoch {epoch.epoch} does not follow the last one")
         records = 0
         for data in pending:
@@ -817,6 +829,8 @@ class Log:
                     cursor = Cursor(self.body(frame))
                     epoch, name = cursor.varint(), cursor.counted()
                     cursor.end("LABEL")
+                    if not 1 <= len(name) <= 255 or 0 in name:
+                        raise Malformed("a label that is empty, too long or has a NUL")
                     names.pop(name, None)
                     if epoch:
                         names[name] = epoch
@@ -962,7 +976,7 @@ def command_restore(log, args):
 
 def command_dump(log, args):
     print(log.header)
-    for frame in log.frames + log.frames_behind:
+    for frame in log.frames:
         packed = " zstd" if frame.flags & 1 else ""
         print(f"{frame.offset:>10} {FRAME_NAMES[frame.type]}{packed} {frame.length} bytes, "
               f"synced to {frame.synced_to}, sum {frame.head_sum:016x}")
@@ -982,6 +996,9 @@ def command_dump(log, args):
         elif frame.type == KEYFRAME:
             epoch, part, last, data = log.keyframe_part(frame)
             print(f"{'':>14}epoch {epoch}, part {part}{', the last' if last else ''}")
+    for frame in log.frames_behind:
+        print(f"{frame.offset:>10} {FRAME_NAMES[frame.type]} behind what is not valid, "
+              f"synced to {frame.synced_to}")
     print(f"{log.outcome}: the scan stopped at {log.stop} of {len(log.data)} ({log.reason})")
 
 

@@ -34,6 +34,7 @@ def judged(data):
         log = Log(data, max_page=1 << 24)
         if log.outcome == "damaged":
             return (DAMAGED,), None, None
+        log.labels()
         last = digest = 0
         for epoch, _ in log.replay():
             last, digest = epoch.epoch, epoch.digest

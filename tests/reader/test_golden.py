@@ -26,6 +26,8 @@ def outcome_of(path):
         return "newer", None
     except NotALog:
         return "not a log", None
+    except LogError:
+        return "damaged", None
 
 
 def path_of(pages, page):
