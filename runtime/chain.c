@@ -124,6 +124,8 @@ static int chain_commit(struct qr_chain *chain, const struct qr_frame *frame,
             return mismatch(chain, frame, "the digest of the state is not the recorded one");
         if (next_id < state->next_id)
             return mismatch(chain, frame, "the next page id is in use");
+        if (info->time_ns <= state->time_ns)
+            return mismatch(chain, frame, "its time is not after that of the epoch before");
         state->epoch = info->epoch;
         state->time_ns = info->time_ns;
         state->next_id = next_id;

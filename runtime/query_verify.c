@@ -363,7 +363,7 @@ int qr_verify_history(struct qr_store *store, int threads,
     v.buffer = qr_malloc(BUFFER);
     rc = v.buffer ? qr_reader_create(store, 4 << 20, &v.reader)
                   : qr_fail(QALLOW_E_NO_MEMORY, "no memory to verify");
-    if (rc == 0)
+    if (rc == 0 && info.last_epoch != 0)
         rc = qr_query_walk(store, info.last_epoch, touch, epoch_end, &v);
     if (is_finding(rc)) {
         report(&v, 0, NULL, NULL, qallow_error_detail());

@@ -13,7 +13,7 @@ struct verifier {
     int (*visit)(void *context, const struct qr_range *range);
     void *context;
     uint64_t max_synced;
-    int bad;
+    uint64_t first_bad; /* offset; 0: none */
 };
 
 /* Walks valid frames from the scan's position and reports them as one good range. */
@@ -51,7 +51,8 @@ static int bad_range(struct verifier *v)
     if (rc || v->scan.all_zero)
         return rc;
     struct qr_range range = {.offset = from, .length = (next ? next : nonzero) - from, .what = why};
-    v->bad = 1;
+    if (!v->first_bad)
+        v->first_bad = from;
     if ((rc = v->visit(v->context, &range)) || !next)
         return rc;
     int64_t n = v->log->os->pread(v->log->os->context, v->log->file, header, sizeof header, next);
@@ -80,7 +81,8 @@ int qr_log_verify(const char *path, const struct qr_os *os,
         qr_scan_finish(&v.scan);
     }
     qr_log_close(v.log);
-    if (!rc && v.bad)
+    /* bytes that nobody was told are durable are a torn tail, or being written just now */
+    if (!rc && v.first_bad && v.first_bad < v.max_synced)
         rc = qr_fail(QALLOW_E_DAMAGED, "%s: damaged", qr_quotez(path));
     return rc;
 }
