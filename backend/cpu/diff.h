@@ -154,16 +154,20 @@ static size_t diff_runs(const void *a, const void *b, size_t n, size_t gap, stru
                         size_t max, size_t *scanned)
 {
     const uint8_t *x = a, *y = b;
+    size_t at = skip_equal_groups(x, y, 0, n);
+    *scanned = n;
+    if (at == n) /* the commonest case needs no list */
+        return 0;
     struct run_list list = run_list(runs, max, gap);
     bool room = true;
-    size_t at = skip_equal_groups(x, y, 0, n);
     for (; room && n - at >= GROUP; at = skip_equal_groups(x, y, at + GROUP, n))
         room = add_group(&list, x, y, at);
     for (; room && n - at >= BLOCK; at += BLOCK)
         room = add_runs(&list, block_differs(x + at, y + at), at);
-    if (room)
+    if (room && at < n)
         room = add_runs(&list, tail_differs(x, y, at, n), at);
-    *scanned = room ? n : list.end;
+    if (!room)
+        *scanned = list.end;
     return list.count;
 }
 
