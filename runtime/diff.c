@@ -144,7 +144,8 @@ static int search_nearby(struct qr_diff *d, const struct qr_diff_ranges *ranges,
             result = qr_diff_choose(d, &range);
         if (result == 0)
             result = qr_diff_gaps(d, &range, gaps);
-        if (result == 0 && ranges->count == 1 && d->match_count == 0 && seen_enough(&range))
+        if (result == 0 && ranges->count == 1 && gaps->count == 1 && d->match_count == 0 &&
+            seen_enough(&range))
             gaps->items[gaps->count - 1].search = 0;
     }
     return result;

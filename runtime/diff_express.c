@@ -142,16 +142,30 @@ static int next_gap(const struct qr_diff *d, const struct qr_diff_range *range,
     return 1;
 }
 
+/* Joins a gap to the one before it if only a short match lies between them and one of the two is to
+ * be searched: the match may be an accident inside something moved. If not, it is found again. */
+static int joined(struct qr_diff_range *last, const struct qr_diff_range *gap)
+{
+    if (gap->new_from - last->new_to >= QR_DIFF_COPY_MIN || !(last->search || gap->search))
+        return 0;
+    last->old_to = gap->old_to;
+    last->new_to = gap->new_to;
+    last->search = 1;
+    return 1;
+}
+
 int qr_diff_gaps(const struct qr_diff *d, const struct qr_diff_range *range,
                  struct qr_diff_ranges *gaps)
 {
     struct qr_diff_range gap = {.old_to = range->old_from, .new_to = range->new_from};
-    size_t first, next = 0;
+    size_t first, next = 0, begin = gaps->count;
     int result = 0;
     while (result == 0 && next_gap(d, range, &gap, &first, &next)) {
         struct qr_diff_range part = tightened(d, gap);
         part.search = part.new_to - part.new_from >= QR_DIFF_COPY_MIN;
-        if (part.old_to > part.old_from || part.new_to > part.new_from)
+        if (part.old_to == part.old_from && part.new_to == part.new_from)
+            continue;
+        if (gaps->count == begin || !joined(&gaps->items[gaps->count - 1], &part))
             result = qr_diff_add_range(gaps, part);
     }
     return result;

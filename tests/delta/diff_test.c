@@ -5,11 +5,11 @@
 
 #define MIB ((size_t)1 << 20)
 
-static const struct encoding plain = {{24, 0}, 1 << 20, 1};
+static const struct encoding plain = {{24, 0}, 1 << 20, 1}; /* a frame of a file's page */
 
 static struct encoding random_encoding(void)
 {
-    static const size_t capacities[] = {64, 65, 80, 127, 300, 4096, 1 << 20};
+    static const size_t capacities[] = {64, 65, 80, 127, 300, 4096, 1 << 16};
     static const size_t costs[] = {0, 4, 24, 100};
     struct encoding how = {{costs[random_below(4)], (int)random_below(2)},
                            capacities[random_below(7)],
@@ -261,8 +261,8 @@ static void blocks_in_reverse_order(void **unused)
     for (size_t i = 0; i < 64; i++)
         memcpy(new_.p + i * 4096, old.p + (63 - i) * 4096, 4096);
     struct tally t = check_pair(&old, &new_, plain, SIZE_MAX);
-    assert_int_equal(t.literal, 0);
-    assert_int_equal(t.copies, 63);
+    assert_true(t.literal <= 4); /* a byte at an end may be equal by chance */
+    assert_in_range(t.copies, 63, 64);
     assert_true(t.encoded < 63 * 14);
     bytes_free(&old);
     bytes_free(&new_);

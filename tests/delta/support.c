@@ -232,20 +232,16 @@ struct parts encode(struct qr_edits *list, const struct bytes *old, struct encod
     struct parts parts = {0};
     uint64_t old_end = 0;
     size_t next = 0;
-    for (;;) {
-        struct bytes out = bytes_new(how.capacity);
-        size_t n = qr_ops_encode(list, &next, &old_end, how.with_old ? old->p : NULL, how.cost,
-                                 out.p, how.capacity);
+    struct bytes out = bytes_new(how.capacity);
+    size_t n;
+    while ((n = qr_ops_encode(list, &next, &old_end, how.with_old ? old->p : NULL, how.cost, out.p,
+                              how.capacity)) > 0) {
         assert_true(n <= how.capacity);
-        if (n) {
-            parts.part = realloc(parts.part, (parts.count + 1) * sizeof *parts.part);
-            assert_non_null(parts.part);
-            parts.part[parts.count++] = bytes_copy(out.p, n);
-        }
-        bytes_free(&out);
-        if (n == 0)
-            break;
+        parts.part = realloc(parts.part, (parts.count + 1) * sizeof *parts.part);
+        assert_non_null(parts.part);
+        parts.part[parts.count++] = bytes_copy(out.p, n);
     }
+    bytes_free(&out);
     assert_int_equal(next, list->count);
     return parts;
 }
@@ -318,6 +314,12 @@ static int emit(struct reference *r, const uint8_t *p, uint64_t n)
     return 1;
 }
 
+static int emit_taken(struct reference *r, struct input *in, uint64_t n)
+{
+    const uint8_t *p = take(in, n);
+    return !in->bad && emit(r, p, n);
+}
+
 static int emit_masked(struct reference *r, struct input *in, uint64_t n)
 {
     const uint8_t *mask = take(in, n / 8 + (n % 8 != 0));
@@ -351,14 +353,14 @@ static int reference_op(struct reference *r, struct input *in)
     int ok = 0;
     switch (kind) {
     case 0:
-        ok = n && emit(r, take(in, n), n);
+        ok = n && emit_taken(r, in, n);
         break;
     case 1:
         ok = n && emit_masked(r, in, n);
         break;
     case 2:
         length = take_varint(in);
-        ok = (n || length) && !in->bad && emit(r, take(in, length), length);
+        ok = (n || length) && emit_taken(r, in, length);
         break;
     case 3:
         ok = n != 0;
@@ -495,4 +497,40 @@ struct tally check_pair(const struct bytes *old, const struct bytes *new_, struc
     parts_free(&parts);
     qr_edits_finish(&list);
     return t;
+}
+
+void check_operations(const struct bytes *ops, const struct bytes *old)
+{
+    static uint8_t wanted[1 << 20];
+    struct qr_ops_check check = {.old_size = old->n};
+    struct qr_cursor part = qr_cursor(ops->p, ops->n);
+    int result = qr_ops_check(&check, part);
+    uint64_t size = result ? 0 : qr_ops_new_size(&check);
+    if (size > sizeof wanted)
+        return; /* valid, but the reference would need too much memory */
+    struct bytes out = bytes_new(result ? 5000 : size);
+    struct reference r = {
+        .old = old->p, .old_size = old->n, .out = wanted, .capacity = sizeof wanted};
+    int valid = reference_apply(&r, ops->p, ops->n, 1);
+    if (result == 0) {
+        assert_true(valid);
+        assert_int_equal(r.size, size);
+    } else {
+        assert_true(result == QALLOW_E_SERIALIZATION || result == QALLOW_E_INVALID_DELTA);
+        assert_true(!valid);
+    }
+    struct qr_apply apply = {.old = old->p, .old_size = old->n, .new_ = out.p, .new_size = out.n};
+    int applied = qr_apply_part(&apply, part);
+    applied = applied ? applied : qr_apply_end(&apply);
+    assert_true((result == 0) == (applied == 0));
+    if (result == 0)
+        assert_memory_equal(out.p, wanted, size);
+    struct bytes page = bytes_copy(old->p, old->n);
+    uint64_t old_end = 0;
+    int in_place = qr_apply_in_place(page.p, page.n, part, &old_end);
+    assert_true((result == 0 && !check.moves) == (in_place == 0));
+    if (in_place == 0)
+        assert_memory_equal(page.p, wanted, page.n);
+    bytes_free(&page);
+    bytes_free(&out);
 }

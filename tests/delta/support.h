@@ -85,4 +85,8 @@ struct reference {
 };
 int reference_apply(struct reference *r, const uint8_t *p, size_t n, int last);
 
+/* Any bytes: both implementations agree on what is valid and on the result, and nothing outside is
+ * read or written (a sanitizer build sees it). */
+void check_operations(const struct bytes *ops, const struct bytes *old);
+
 #endif
