@@ -196,6 +196,16 @@ static void report(struct recorder *r, const struct qs_capture *capture, uint64_
         r->sync_at = now + (uint64_t)r->options->store.sync_interval_ms * MS;
 }
 
+/* What was taken is dirty again. */
+static void give_back(struct recorder *r, const struct qa_taken *taken)
+{
+    uint64_t now = qa_now_ns();
+    for (size_t i = 0; i < taken->count; i++)
+        qa_dirty_mark(r->dirty, taken->paths[i], now, 0, 0);
+    if (taken->everything)
+        qa_dirty_mark_everything(r->dirty, now);
+}
+
 /* One epoch of what was taken; what was not captured goes back into the set. */
 static int capture(struct recorder *r, struct qa_taken *taken, int first)
 {
@@ -210,6 +220,12 @@ static int capture(struct recorder *r, struct qa_taken *taken, int first)
     qr_free(r->unstable_path);
     r->unstable_path = NULL;
     int result = qs_capture(r->tree, &scope, &found);
+    if (result == QALLOW_E_BUSY) { /* names that do not hold still, like files that do not */
+        give_back(r, taken);
+        on_unstable(r, ".");
+        r->unstable = 1;
+        return 0;
+    }
     if (result < 0)
         return result;
     r->unstable = found.unstable;
@@ -259,10 +275,7 @@ static int capture_due(struct recorder *r, const struct qa_settle *settle)
     result = follow_rules(r, &taken);
     enum root root = look_at_root(r);
     if (result == 0 && (root == ROOT_GONE || (root == ROOT_MOVED && !r->ending))) {
-        for (size_t i = 0; i < taken.count; i++)
-            qa_dirty_mark(r->dirty, taken.paths[i], qa_now_ns(), taken.since, 0);
-        if (taken.everything)
-            qa_dirty_mark_everything(r->dirty, qa_now_ns());
+        give_back(r, &taken);
         result = root_is_gone(r);
     }
     if (result == 0)
