@@ -23,10 +23,8 @@ enum {
     GROUP_BYTES = 1 << 20,
     GROUP_CHANGES = 512,
     CHANGE_BYTES = 256,          /* weight of a change besides its content */
-    IN_MEMORY = 4 << 20,         /* a file up to this size is compared whole */
-    IN_MEMORY_LEAST = 1 << 20,
-    READ_BUFFERS = 48 << 20,     /* of all workers together */
     THREADS_MAX = 64,
+    SCANS_MAX = 16,              /* of a tree whose names do not hold still */
 };
 
 struct group {
@@ -40,8 +38,9 @@ struct group {
 struct pipeline {
     struct qs_scan *scan;
     struct qr_txn *txn;
-    struct qs_worker own;        /* the owner's; also everything if there are no threads */
-    size_t in_memory, records;
+    struct qs_worker own;        /* the owner's */
+    struct qr_batch *open;       /* what the owner makes itself; appended late, to fill its frame */
+    size_t records;              /* records: appended so far */
     const struct qs_string_set *given_up;
     /* The group being gathered: changes [first, first + count) of one pass. */
     struct qs_step *first;
@@ -51,6 +50,7 @@ struct pipeline {
     pthread_cond_t work, ready;
     struct group *ring;
     size_t slots, submitted, taken, appended;
+    int pooled;                  /* enough work for groups; decided by the work, not the threads */
     pthread_t threads[THREADS_MAX];
     int thread_count, wanted, stop;
 };
@@ -73,7 +73,7 @@ static void *worker_main(void *context)
 {
     struct pipeline *p = context;
     struct qs_worker worker;
-    int rc = qs_worker_init(&worker, p->scan, p->in_memory);
+    int rc = qs_worker_init(&worker, p->scan);
     worker.given_up = p->given_up;
     pthread_mutex_lock(&p->lock);
     for (;;) {
@@ -103,7 +103,7 @@ static void *worker_main(void *context)
 static int append(struct pipeline *p, struct qr_batch *batch)
 {
     p->records += qr_batch_records(batch);
-    return qr_txn_append(p->txn, batch);
+    return qr_batch_records(batch) ? qr_txn_append(p->txn, batch) : 0;
 }
 
 /* Appends the oldest group of the ring. */
@@ -134,12 +134,26 @@ static void start_thread(struct pipeline *p)
         p->thread_count++;
 }
 
-static int submit(struct pipeline *p, int more)
+/* The gathered group, by the owner itself. */
+static int run_here(struct pipeline *p)
 {
     int rc = 0;
+    for (size_t i = 0; i < p->count && rc == 0; i++)
+        rc = qs_step_encode(&p->own, &p->first[i], p->open);
+    p->count = p->weight = 0;
+    return rc == 0 && qr_batch_bytes(p->open) >= GROUP_BYTES ? append(p, p->open) : rc;
+}
+
+static int submit(struct pipeline *p, int more)
+{
     if (p->count == 0)
         return 0;
-    if (p->submitted - p->appended == p->slots)
+    p->pooled |= more;
+    if (!p->pooled)
+        return run_here(p);
+    start_thread(p);
+    int rc = append(p, p->open); /* all that came before the first group */
+    if (rc == 0 && p->submitted - p->appended == p->slots)
         rc = drain_one(p);
     if (rc < 0)
         return rc;
@@ -148,8 +162,6 @@ static int submit(struct pipeline *p, int more)
     group->count = p->count;
     group->done = 0;
     p->count = p->weight = 0;
-    if (more || p->thread_count)
-        start_thread(p);
     if (!p->thread_count) {
         run_group(&p->own, group);
         group->done = 1;
@@ -167,16 +179,15 @@ static int submit(struct pipeline *p, int more)
 /* 1: a large file did not hold still, so the transaction has to go. */
 static int run_large(struct pipeline *p, struct qs_step *change)
 {
-    struct qr_batch *batch = p->ring[0].batch;
     int rc = submit(p, 0);
     if (rc == 0)
         rc = drain(p);
     if (rc == 0)
-        rc = qs_step_stream(&p->own, change, batch, p->txn);
-    p->records += change->did_content;
+        rc = append(p, p->open);
     if (rc == 0)
-        rc = append(p, batch);
-    return rc;
+        rc = qs_step_stream(&p->own, change, p->open, p->txn);
+    p->records += change->did_content;
+    return rc ? rc : append(p, p->open);
 }
 
 static int run_pass(struct pipeline *p, enum qs_pass pass)
@@ -213,16 +224,14 @@ static int pipeline_init(struct pipeline *p, struct qs_scan *scan)
     p->wanted = tree->threads > THREADS_MAX ? THREADS_MAX : tree->threads;
     if (p->wanted < 2)
         p->wanted = 0;
-    p->in_memory = READ_BUFFERS / (3 * (size_t)(p->wanted + 1));
-    p->in_memory = p->in_memory > IN_MEMORY         ? IN_MEMORY
-                   : p->in_memory < IN_MEMORY_LEAST ? IN_MEMORY_LEAST
-                                                    : p->in_memory;
     p->slots = (size_t)p->wanted + 2;
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->work, NULL);
     pthread_cond_init(&p->ready, NULL);
-    int rc = qs_worker_init(&p->own, scan, p->in_memory);
+    int rc = qs_worker_init(&p->own, scan);
     p->own.given_up = p->given_up;
+    if (rc == 0)
+        rc = qr_batch_create(tree->compress_level, &p->open);
     p->ring = qr_calloc(p->slots, sizeof *p->ring);
     if (!p->ring)
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a capture");
@@ -242,6 +251,7 @@ static void pipeline_finish(struct pipeline *p)
     for (size_t i = 0; p->ring && i < p->slots; i++)
         qr_batch_destroy(p->ring[i].batch);
     qr_free(p->ring);
+    qr_batch_destroy(p->open);
     qs_worker_finish(&p->own);
     pthread_cond_destroy(&p->work);
     pthread_cond_destroy(&p->ready);
@@ -256,17 +266,13 @@ static int run_all(struct pipeline *p)
         rc = run_pass(p, (enum qs_pass)pass);
     if (rc == 0)
         rc = drain(p);
-    struct qr_batch *batch = p->ring[0].batch;
     if (rc == 0)
-        rc = qs_config_put(p->scan->tree, p->own.reader, p->txn, batch);
-    if (rc == 0)
-        rc = append(p, batch);
-    if (rc == 0 && p->records) {
+        rc = qs_config_put(p->scan->tree, p->own.reader, p->txn, p->open);
+    if (rc == 0 && p->records + qr_batch_records(p->open))
         rc = run_pass(p, QS_PASS_WEAK);
-        if (rc == 0)
-            rc = drain(p);
-    }
-    return rc;
+    if (rc == 0)
+        rc = drain(p);
+    return rc ? rc : append(p, p->open);
 }
 
 /* --- what came of it --- */
@@ -394,14 +400,28 @@ out:
     return rc;
 }
 
+/* Entries that moved during the scan were met twice or not at all, so that the changes found do not
+ * fit together. Nothing was committed: look again. */
+static int is_torn(int rc)
+{
+    return rc == QALLOW_E_PAGE_EXISTS || rc == QALLOW_E_PAGE_NOT_FOUND ||
+           rc == QALLOW_E_SERIALIZATION;
+}
+
 int qs_capture(struct qs_tree *tree, const struct qs_scope *scope, struct qs_capture *result)
 {
     struct qs_string_set given_up = {0};
     uint64_t files = qt_get(QT_FILES_READ), bytes = qt_get(QT_FILES_READ_BYTES);
-    int rc;
+    int rc, scans = 0;
     do
         rc = attempt(tree, scope, result, &given_up);
-    while (rc > 0);
+    while (rc > 0 || (is_torn(rc) && ++scans < SCANS_MAX));
+    if (is_torn(rc)) {
+        char detail[512];
+        snprintf(detail, sizeof detail, "%s", qallow_error_detail());
+        rc = qr_fail(QALLOW_E_BUSY, "%s: names change faster than they can be looked at (%s)",
+                     qr_quotez(tree->path), detail);
+    }
     qs_string_set_finish(&given_up);
     result->read_files = qt_get(QT_FILES_READ) - files;
     result->read_bytes = qt_get(QT_FILES_READ_BYTES) - bytes;

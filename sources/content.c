@@ -18,13 +18,13 @@
 #include "sources/tree_internal.h"
 #include "telemetry/telemetry.h"
 
-enum { READER_CACHE = 4 << 20, INDEX_BYTES = 2 << 20, LINK_MAX_BYTES = 64 * 1024 };
+enum { READER_CACHE = 2 << 20, INDEX_BYTES = 2 << 20, LINK_MAX_BYTES = 64 * 1024 };
 
 static int no_memory(void) { return qr_fail(QALLOW_E_NO_MEMORY, "no memory to read a file"); }
 
-int qs_worker_init(struct qs_worker *worker, struct qs_scan *scan, size_t in_memory)
+int qs_worker_init(struct qs_worker *worker, struct qs_scan *scan)
 {
-    *worker = (struct qs_worker){.tree = scan->tree, .scan = scan, .in_memory = in_memory};
+    *worker = (struct qs_worker){.tree = scan->tree, .scan = scan};
     return qr_reader_create(scan->tree->store, READER_CACHE, &worker->reader);
 }
 
@@ -128,7 +128,7 @@ static int read_input(struct qs_worker *worker, struct qs_step *change, struct q
         return rc;
     }
     change->outcome = QS_UNSTABLE;
-    if (change->size > worker->in_memory)
+    if (change->size > QS_IN_MEMORY)
         return 1; /* it was smaller when it was scanned */
     int rc = reserve(&worker->new_, &worker->new_capacity, size + 1);
     if (rc == 0 && (rc = read_whole(input->fd, worker->new_, size)) < 0) {
@@ -200,7 +200,7 @@ int qs_step_is_large(const struct qs_worker *worker, const struct qs_step *chang
         return 0;
     const struct qr_state *state = qr_store_state(worker->tree->store);
     const struct qr_page *base = qr_state_find(state, change->base ? change->base : change->page);
-    return change->size > worker->in_memory || (base && base->size > worker->in_memory);
+    return change->size > QS_IN_MEMORY || (base && base->size > QS_IN_MEMORY);
 }
 
 /* The content of a file or symlink whose bytes are in worker->new_. */
@@ -238,7 +238,7 @@ static int encode_content(struct qs_worker *worker, struct qs_step *change,
         rc = read_input(worker, change, &input);
     if (rc == 0)
         rc = qs_before_get(worker, change, &before);
-    if (rc == 0 && before.base.size > worker->in_memory) {
+    if (rc == 0 && before.base.size > QS_IN_MEMORY) {
         change->outcome = QS_UNSTABLE;
         rc = 1;
     }

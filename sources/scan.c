@@ -368,7 +368,8 @@ static int queue_other_names(struct qs_scan *scan, const struct qr_page *changed
         if (!directory || !path)
             rc = no_memory();
         else if (qs_stat_beneath(scan->tree->root_fd, path, &now) == 0 &&
-                 now.st_ino == st->st_ino && now.st_dev == st->st_dev) {
+                 now.st_ino == st->st_ino && now.st_dev == st->st_dev &&
+                 !qs_stat_same(page, &now)) {
             struct frame frame = {.page = parent->id, .fd = -1};
             char *kept = scan->path; /* the place is named by the directory's path */
             scan->path = directory;
@@ -444,7 +445,8 @@ static struct qr_page *holder_of(struct qs_scan *scan, const struct frame *frame
 /*
  * Looks at one entry, whose path has been pushed. An entry that has its page is done with, but for
  * what is below it; *page is that page. Returns 1 if somebody has to go on: into the directory
- * *page, or (*page NULL) with a new entry.
+ * *page, or (*page NULL) with a new entry. 2: *page is a directory that has taken the place of the
+ * one that was there, so that nothing is known of anything below it.
  */
 static int look(struct qs_scan *scan, struct frame *frame, const char *name, struct qr_page **page)
 {
@@ -475,7 +477,7 @@ static int look(struct qs_scan *scan, struct frame *frame, const char *name, str
     (*page)->mark |= QS_SEEN;
     if ((*page)->kind == QR_KIND_DIRECTORY) {
         rc = compare_directory(scan, frame, name, &st, *page);
-        return rc < 0 ? rc : 1;
+        return rc < 0 ? rc : (*page)->stat.inode == st.st_ino ? 1 : 2;
     }
     return qs_stat_same(*page, &st) ? 0 : queue_content(scan, frame, name, &st, *page);
 }
@@ -533,6 +535,8 @@ static int add_new(struct qs_scan *scan, struct frame *frame, const char *name)
     } else if (renamed) {
         renamed->mark &= (uint8_t)~QS_QUEUED; /* nobody had its path: it was not queued */
         rc = queue_content(scan, frame, name, &st, renamed);
+    } else if (copied && st.st_nlink > 1) { /* a new name of a file that may have been written to */
+        rc = queue_other_names(scan, NULL, &st);
     }
     return rc;
 }
@@ -589,7 +593,7 @@ static int scan_directory(struct qs_scan *scan, struct frame *frame, int deep)
         if (rc == 0)
             rc = look(scan, frame, name, &page);
         path_pop(scan, frame);
-        if (rc <= 0 || (page && !deep)) {
+        if (rc <= 0 || (rc == 1 && page && !deep)) {
             rc = rc < 0 ? rc : 0;
             continue;
         }
@@ -671,7 +675,9 @@ static int scan_path(struct qs_scan *scan, const char *path, int listed, int dee
         if (rc == 0)
             rc = path_push(scan, name);
         struct qr_page *child = qr_state_child(scan->state, frame.page, name, n), *seen = NULL;
-        int descend = slash && child && child->kind == QR_KIND_DIRECTORY && !child->mark;
+        /* One that was named itself is marked as seen, which says nothing of what is below it. */
+        int descend = slash && child && child->kind == QR_KIND_DIRECTORY &&
+                      !(child->mark & ~(QS_SEEN | QS_QUEUED));
         int open_next = descend ? qs_open_beneath(tree->root_fd, scan->path,
                                                   O_PATH | O_DIRECTORY, 0) : -1;
         descend = open_next >= 0 && qs_rules_admit(tree, scan->path, 1, NULL);
@@ -684,10 +690,15 @@ static int scan_path(struct qs_scan *scan, const char *path, int listed, int dee
             else if (child && rc >= 0)
                 rc = vanish(scan, child) < 0 ? QALLOW_E_NO_MEMORY : rc;
             if (rc > 0)
-                rc = !seen                   ? add_new(scan, &frame, name)
-                     : listed || slash       ? enter(scan, &frame, name, seen->id, 0, 0, deep)
-                                             : 0;
+                rc = !seen ? add_new(scan, &frame, name)
+                     : listed || slash || rc == 2
+                         ? enter(scan, &frame, name, seen->id, 0, 0, deep || rc == 2)
+                         : 0;
         }
+        struct qr_page *parent = qr_state_find(scan->state, frame.page);
+        struct stat st;
+        if (rc == 0 && !descend && parent && fstat(frame.fd, &st) == 0)
+            rc = compare_directory(scan, NULL, NULL, &st, parent); /* its mtime has moved, too */
         close(frame.fd);
         frame = (struct frame){.page = child ? child->id : 0, .fd = -1};
         if (!descend)

@@ -20,6 +20,7 @@
 #include "sources/tree_internal.h"
 
 enum {
+    WINDOW = 4 << 20,       /* of the old content; half of that of the new */
     COMMON = 64,            /* bytes in common that settle an alignment */
     INDEX_BYTES = 1 << 20,
     FLUSH_BYTES = 2 << 20,  /* of records, before they go to the log */
@@ -158,10 +159,10 @@ static int pass_window(struct stream *s)
 {
     struct qs_worker *w = s->worker;
     uint64_t new_left = s->new_size - s->n, old_left = s->old_size - s->o, old_end, new_end;
-    size_t window = w->in_memory / 2;
+    size_t window = WINDOW / 2;
     if (new_left < window)
         window = (size_t)new_left;
-    size_t old_window = old_left < w->in_memory ? (size_t)old_left : w->in_memory;
+    size_t old_window = old_left < WINDOW ? (size_t)old_left : WINDOW;
     int rc = read_at(s->input.fd, w->new_, window, s->n);
     if (rc)
         return rc > 0 ? 1 : 1 - rc;
@@ -208,7 +209,7 @@ static int still_the_same(struct stream *s, struct qb_u128 sum)
             s->n = data;
             continue;
         }
-        size_t window = left < w->in_memory ? (size_t)left : w->in_memory;
+        size_t window = left < WINDOW ? (size_t)left : WINDOW;
         if (read_at(s->input.fd, w->old, window, s->n) != 0)
             return 0;
         qs_cells_add(&again, w->old, window);
@@ -245,15 +246,15 @@ static int stream_content(struct stream *s)
 
 static int reserve_windows(struct qs_worker *w)
 {
-    if (w->old_capacity < w->in_memory) {
+    if (w->old_capacity < WINDOW) {
         qr_free(w->old);
-        w->old = qr_malloc(w->in_memory);
-        w->old_capacity = w->old ? w->in_memory : 0;
+        w->old = qr_malloc(WINDOW);
+        w->old_capacity = w->old ? WINDOW : 0;
     }
-    if (w->new_capacity < w->in_memory) {
+    if (w->new_capacity < WINDOW) {
         qr_free(w->new_);
-        w->new_ = qr_malloc(w->in_memory);
-        w->new_capacity = w->new_ ? w->in_memory : 0;
+        w->new_ = qr_malloc(WINDOW);
+        w->new_capacity = w->new_ ? WINDOW : 0;
     }
     return w->old && w->new_ ? 0 : qr_fail(QALLOW_E_NO_MEMORY, "no memory to read a file");
 }

@@ -169,19 +169,20 @@ int qs_config_put(struct qs_tree *tree, struct qr_reader *reader, struct qr_txn 
                   struct qr_batch *batch);
 
 /* --- content.c, stream.c: one change to records --- */
+#define QS_IN_MEMORY (2u << 20) /* a file up to this size is compared whole */
 struct qs_worker {
     struct qs_tree *tree;
     struct qs_scan *scan;
     struct qr_reader *reader;
-    uint8_t *old, *new_;       /* in_memory bytes each */
-    size_t old_capacity, new_capacity, in_memory;
+    uint8_t *old, *new_;
+    size_t old_capacity, new_capacity;
     struct qr_edits edits;
     uint64_t read_files, read_bytes;
     const struct qs_string_set *given_up; /* paths not to be tried again in this capture */
 };
-int qs_worker_init(struct qs_worker *worker, struct qs_scan *scan, size_t in_memory);
+int qs_worker_init(struct qs_worker *worker, struct qs_scan *scan);
 void qs_worker_finish(struct qs_worker *worker);
-/* Files above worker->in_memory bytes are not for this; see qs_step_is_large. */
+/* Files above QS_IN_MEMORY bytes are not for this; see qs_step_is_large. */
 int qs_step_encode(struct qs_worker *worker, struct qs_step *change, struct qr_batch *batch);
 int qs_step_is_large(const struct qs_worker *worker, const struct qs_step *change);
 /* A large file, in windows; appends to the transaction as it goes. Returns 1 if the file did not

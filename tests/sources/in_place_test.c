@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Restores that must refuse, fail or be interrupted without losing anything. */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "runtime/batch.h"
+#include "support.h"
+
+static int restore(struct recording *r, uint64_t epoch, const char *target, int force)
+{
+    struct qr_state *state;
+    struct qs_restore_result result;
+    test_ok(qr_store_state_at(r->store, epoch, &state));
+    const struct qs_restore_options options = {.threads = 2, .force = force,
+                                               .digest = qr_state_digest(state)};
+    int rc = qs_restore(r->store, state, target, &options, &result);
+    qr_state_destroy(state);
+    return rc;
+}
+
+static int in_place(struct recording *r, uint64_t epoch, int force)
+{
+    struct qr_state *state;
+    struct qs_restore_result result;
+    test_ok(qr_store_state_at(r->store, epoch, &state));
+    const struct qs_restore_options options = {.threads = 1, .force = force,
+                                               .digest = qr_state_digest(state)};
+    int rc = qs_restore_in_place(r->tree, state, epoch, &options, &result);
+    qr_state_destroy(state);
+    return rc;
+}
+
+/* --- into a new directory --- */
+
+static void test_targets(void **state)
+{
+    struct recording r;
+    test_enter();
+    test_run("mkdir tree && echo 1 >tree/file && mkdir full empty && echo precious >full/x && "
+             "echo file >plain && ln -s empty link && mkdir empty.qallow-tmp && "
+             "touch empty.qallow-tmp/left-over");
+    recording_open(&r, "log.tlog", "tree", NULL);
+    recording_capture(&r);
+    assert_int_equal(restore(&r, 1, "full", 0), QALLOW_E_CANNOT_CREATE);
+    assert_int_equal(restore(&r, 1, "plain", 1), QALLOW_E_CANNOT_CREATE);
+    assert_int_equal(restore(&r, 1, "no/such/parent", 0), QALLOW_E_CANNOT_CREATE);
+    test_run("grep -q precious full/x && test $(ls full | wc -l) = 1 && ! ls *.qallow-tmp/x "
+             "2>/dev/null");
+    test_ok(restore(&r, 1, "link/", 0)); /* where it leads to */
+    test_same_trees("tree", "empty");
+    test_ok(restore(&r, 1, "full", 1));
+    test_same_trees("tree", "full");
+    test_run("test ! -e empty.qallow-tmp && test ! -e full.qallow-tmp");
+    recording_close(&r);
+    test_leave();
+}
+
+static void test_only(void **state)
+{
+    struct recording r;
+    struct qs_restore_result result;
+    test_enter();
+    test_run("mkdir -p tree/a/b tree/c && touch tree/a/b/x tree/a/y tree/c/z");
+    recording_open(&r, "log.tlog", "tree", NULL);
+    recording_capture(&r);
+    struct qs_restore_options options = {.threads = 1, .only = "a/b"};
+    test_ok(qs_restore(r.store, qr_store_state(r.store), "out", &options, &result));
+    test_run("test \"$(cd out && find . | sort | tr '\\n' ' ')\" = '. ./a ./a/b ./a/b/x '");
+    options.only = "a/none";
+    assert_int_equal(qs_restore(r.store, qr_store_state(r.store), "out2", &options, &result),
+                     QALLOW_E_PAGE_NOT_FOUND);
+    recording_close(&r);
+    test_leave();
+}
+
+static void test_wrong_digest(void **state)
+{
+    struct recording r;
+    struct qs_restore_result result;
+    test_enter();
+    test_run("mkdir tree out && touch tree/x && touch -d 2001-01-01 out");
+    recording_open(&r, "log.tlog", "tree", NULL);
+    recording_capture(&r);
+    struct qs_restore_options options = {.threads = 1,
+                                         .digest = qr_state_digest(qr_store_state(r.store))};
+    options.digest.lo ^= 1;
+    assert_int_equal(qs_restore(r.store, qr_store_state(r.store), "out", &options, &result),
+                     QALLOW_E_DAMAGED);
+    test_run("test $(ls out | wc -l) = 0 && test ! -e out.qallow-tmp && "
+             "test $(date -r out +%%Y) = 2001");
+    recording_close(&r);
+    test_leave();
+}
+
+static void test_full_disk(void **state)
+{
+    struct recording r;
+    test_enter();
+    test_run("mkdir tree small");
+    test_fill("tree/big", 3000000);
+    recording_open(&r, "log.tlog", "tree", NULL);
+    recording_capture(&r);
+    if (mount("none", "small", "tmpfs", 0, "size=1m") < 0) {
+        recording_close(&r);
+        test_leave();
+        skip(); /* needs the right to mount */
+    }
+    int rc = restore(&r, 1, "small/out", 0);
+    int left = test_status("test $(ls -A small | wc -l) = 0");
+    umount("small");
+    assert_int_equal(rc, QALLOW_E_NO_SPACE);
+    assert_non_null(strstr(qallow_error_detail(), "big"));
+    assert_int_equal(left, 0);
+    recording_close(&r);
+    test_leave();
+}
+
+/* A log made by somebody else may say anything. */
+static void test_hostile_names(void **state)
+{
+    static const struct {
+        const char *name;
+        size_t length;
+    } names[] = {{"..", 2}, {".", 1}, {"a/b", 3}, {"/etc", 4}, {"../x", 4}, {NULL, 256}};
+    char longest[256];
+    memset(longest, 'n', sizeof longest);
+    test_enter();
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const struct qr_store_options options = {.writable = 1, .create = 1};
+        struct recording r = {0};
+        struct qr_txn *txn;
+        struct qr_batch *batch;
+        uint64_t epoch;
+        const struct qr_attributes attributes = {.mode = 0755};
+        test_run("rm -f log.tlog*");
+        test_ok(qr_store_open("log.tlog", &options, &r.store));
+        test_ok(qr_batch_create(0, &batch));
+        test_ok(qr_txn_begin(r.store, &txn));
+        test_ok(qr_batch_page_create(batch, 1, 0, ".", 1, QR_KIND_DIRECTORY, &attributes));
+        test_ok(qr_batch_page_create(batch, 2, 1, names[i].name ? names[i].name : longest,
+                                     names[i].length, i % 2 ? QR_KIND_FILE : QR_KIND_DIRECTORY,
+                                     &attributes));
+        int rc = qr_txn_append(txn, batch);
+        if (rc == 0) /* the log takes what is no name for a file system; the restore must not */
+            rc = qr_txn_commit(txn, &epoch);
+        else
+            qr_txn_abort(txn);
+        qr_batch_destroy(batch);
+        if (rc == 0) {
+            assert_int_equal(restore(&r, 1, "out", 0), QALLOW_E_SERIALIZATION);
+            assert_non_null(strstr(qallow_error_detail(), "page 2"));
+            test_run("test ! -e out && test ! -e out.qallow-tmp");
+        }
+        test_ok(qr_store_close(r.store));
+    }
+    test_leave();
+}
+
+/* --- in place --- */
+
+/* A tree with two epochs, far apart; what is on the disk is the second. */
+static void two_epochs(struct recording *r)
+{
+    test_run("mkdir -p tree/same tree/dir/sub tree/becomes-file tree/gone && cd tree && "
+             "echo 1 >a && echo same >same/s && echo d >dir/sub/d && echo x >becomes-file/x && "
+             "echo g >gone/g && ln -s a link && echo y >becomes-dir && mkdir empty && "
+             "for i in $(seq 40); do echo one $i >dir/$i; done");
+    recording_open(r, "log.tlog", "tree", NULL);
+    test_run("cp -a tree one");
+    recording_capture(r);
+    test_run("cd tree && echo 2 >a && rm -r becomes-file gone && echo f >becomes-file && "
+             "rm becomes-dir && mkdir becomes-dir && echo n >becomes-dir/n && ln -sf b link && "
+             "chmod 700 dir/sub && touch -d 2001-02-03 same/s && rmdir empty && mkdir -p new/deep && "
+             "echo new >new/deep/file && for i in $(seq 40); do echo two >>dir/$i; done");
+    test_run("cp -a tree two");
+    recording_capture(r);
+}
+
+static void test_there_and_back(void **state)
+{
+    struct recording r;
+    uint64_t to, saved;
+    test_enter();
+    two_epochs(&r);
+    test_ok(in_place(&r, 1, 0));
+    test_same_trees("one", "tree");
+    assert_int_equal(qs_restore_pending("tree", &to, &saved), 0);
+    assert_int_equal(recording_capture(&r), 3); /* what the restore did is a change like any other */
+    test_ok(in_place(&r, 2, 0));
+    test_same_trees("two", "tree");
+    recording_close(&r);
+    test_leave();
+}
+
+struct count {
+    int kinds[4], changed_since, order_broken;
+    char last[256];
+};
+static int count_changes(void *context, const struct qs_change *change)
+{
+    struct count *count = context;
+    count->kinds[change->kind]++;
+    count->changed_since += change->changed_since;
+    return 0;
+}
+
+static void test_plan(void **state)
+{
+    struct recording r;
+    struct qr_state *first;
+    struct count count = {0};
+    test_enter();
+    two_epochs(&r);
+    test_put("tree/a", "changed since");
+    test_put("tree/unrecorded", "x");
+    test_run("cp -a tree before");
+    test_ok(qr_store_state_at(r.store, 1, &first));
+    test_ok(qs_restore_plan(r.tree, first, count_changes, &count));
+    assert_int_equal(count.kinds[QS_CREATE], 4); /* becomes-file/x empty gone gone/g */
+    assert_int_equal(count.kinds[QS_OVERWRITE], 44); /* a link becomes-* dir/1..40 */
+    assert_int_equal(count.kinds[QS_DELETE], 4); /* new new/deep new/deep/file becomes-dir/n */
+    assert_int_equal(count.changed_since, 1);
+    test_same_trees("before", "tree"); /* a plan changes nothing */
+    qr_state_destroy(first);
+    /* What is in no epoch is not overwritten, unless that is asked for. */
+    assert_int_equal(in_place(&r, 1, 0), QALLOW_E_CANNOT_CREATE);
+    test_same_trees("before", "tree");
+    test_ok(in_place(&r, 1, 1));
+    test_run("rm tree/unrecorded && touch -r one tree");
+    test_same_trees("one", "tree");
+    recording_close(&r);
+    test_leave();
+}
+
+/* What was never recorded is never deleted; where it is in the way, nothing is done at all. */
+static void test_unrecorded(void **state)
+{
+    struct recording r;
+    test_enter();
+    two_epochs(&r);
+    test_run("mkdir tree/new/deep/.git && echo h >tree/new/deep/.git/HEAD");
+    recording_capture(&r);
+    test_ok(in_place(&r, 1, 0));
+    test_run("test -f tree/new/deep/.git/HEAD && test ! -e tree/new/deep/file");
+    recording_capture(&r);
+    test_run("rm -rf tree/new && rm tree/a && mkdir -p tree/a/.git && cp -a tree before");
+    recording_capture(&r);
+    assert_int_equal(in_place(&r, 1, 1), QALLOW_E_CANNOT_CREATE);
+    test_same_trees("before", "tree");
+    recording_close(&r);
+    test_leave();
+}
+
+/* A symlink that somebody puts in the place of a directory leads nowhere. */
+static void test_swapped_symlink(void **state)
+{
+    struct recording r;
+    test_enter();
+    two_epochs(&r);
+    test_run("mkdir outside && echo mine >outside/1 && mv tree/dir tree/was && "
+             "ln -s ../outside tree/dir");
+    int rc = in_place(&r, 1, 1);
+    (void)rc; /* it may refuse or put the directory back; the outside is what counts */
+    test_run("test $(ls outside | wc -l) = 1 && grep -q mine outside/1");
+    recording_close(&r);
+    test_leave();
+}
+
+/* Killed at any moment: then the same again, or back. */
+static void test_killed(void **state)
+{
+    const char *rounds = getenv("QALLOW_ROUNDS");
+    int interrupted = 0;
+    test_enter();
+    for (int round = 0; round < (rounds ? atoi(rounds) : 12); round++) {
+        struct recording r;
+        uint64_t to = 0, saved = 0, wait_us = test_random(4000);
+        test_run("rm -rf tree one two log.tlog*");
+        two_epochs(&r);
+        fflush(NULL);
+        pid_t child = fork();
+        if (child == 0)
+            _exit(in_place(&r, 1, 0) < 0);
+        struct timespec start, now;
+        clock_gettime(CLOCK_MONOTONIC, &start);
+        do
+            clock_gettime(CLOCK_MONOTONIC, &now);
+        while ((uint64_t)((now.tv_sec - start.tv_sec) * 1000000 +
+                          (now.tv_nsec - start.tv_nsec) / 1000) < wait_us);
+        kill(child, SIGKILL);
+        waitpid(child, NULL, 0);
+        int pending = test_ok(qs_restore_pending("tree", &to, &saved));
+        if (pending) {
+            interrupted++;
+            assert_int_equal(to, 1);
+            assert_int_equal(saved, 2);
+        }
+        recording_capture(&r); /* the caller saves what is there */
+        if (test_random(2)) {
+            test_ok(in_place(&r, 1, 0));
+            test_same_trees("one", "tree");
+        } else {
+            test_ok(in_place(&r, 2, 0));
+            test_same_trees("two", "tree");
+        }
+        assert_int_equal(qs_restore_pending("tree", &to, &saved), 0);
+        recording_close(&r);
+    }
+    print_message("%d interrupted\n", interrupted);
+    test_leave();
+}
+
+static void test_bad_journal(void **state)
+{
+    uint64_t to, saved;
+    test_enter();
+    test_run("mkdir -p tree/.qallow-restore");
+    assert_int_equal(qs_restore_pending("tree", &to, &saved), 0);
+    test_put("tree/.qallow-restore/journal", "something else");
+    assert_int_equal(qs_restore_pending("tree", &to, &saved), QALLOW_E_SERIALIZATION);
+    test_run("rm tree/.qallow-restore/journal && mkfifo tree/.qallow-restore/journal");
+    assert_int_equal(qs_restore_pending("tree", &to, &saved), QALLOW_E_SERIALIZATION);
+    assert_int_equal(qs_restore_pending("none", &to, &saved), QALLOW_E_NO_INPUT);
+    test_leave();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_targets),
+        cmocka_unit_test(test_only),
+        cmocka_unit_test(test_wrong_digest),
+        cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_hostile_names),
+        cmocka_unit_test(test_there_and_back),
+        cmocka_unit_test(test_plan),
+        cmocka_unit_test(test_unrecorded),
+        cmocka_unit_test(test_swapped_symlink),
+        cmocka_unit_test(test_killed),
+        cmocka_unit_test(test_bad_journal),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
