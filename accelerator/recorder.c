@@ -624,6 +624,9 @@ static int open_log(struct recorder *r)
     struct stat st;
     if (stat(o->path, &st) < 0) /* before a log is made for it */
         return qr_fail_errno(errno, "%s", qr_quotez(o->path));
+    if (o->is_file ? !S_ISREG(st.st_mode) : !S_ISDIR(st.st_mode))
+        return qr_fail(QALLOW_E_ARGUMENT, "%s is not a %s", qr_quotez(o->path),
+                       o->is_file ? "regular file" : "directory");
     r->device = st.st_dev;
     r->inode = st.st_ino;
     struct qr_store_options store = o->store;

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -195,7 +196,7 @@ struct speaker {
     const char *path; /* what is recorded */
     int once;
     int deaf; /* nobody reads stdout any more */
-    unsigned long skipped;
+    unsigned long skipped, unprinted;
 };
 
 static void on_notice(void *context, const char *line)
@@ -257,12 +258,33 @@ static void text_line(const struct qa_report *report)
     putchar('\n');
 }
 
+static void say_unprinted(struct speaker *speaker)
+{
+    if (speaker->unprinted)
+        qi_note(speaker->context, "%lu lines were not printed because nobody read the output; "
+                "the epochs are in the log", speaker->unprinted);
+    speaker->unprinted = 0;
+}
+
+/* A reader that has stopped reading must not stop the recording: a line is printed only if it
+ * fits. (A pipe that polls as writable takes PIPE_BUF bytes, more than any line has.) */
+static int stdout_has_room(void)
+{
+    struct pollfd out = {STDOUT_FILENO, POLLOUT, 0};
+    return poll(&out, 1, 0) != 0;
+}
+
 static void on_report(void *context, const struct qa_report *report)
 {
     struct speaker *speaker = context;
     int ready = report->first && !speaker->once;
     if (speaker->deaf)
         return;
+    if (!speaker->once && !stdout_has_room()) {
+        speaker->unprinted++;
+        return;
+    }
+    say_unprinted(speaker);
     if (speaker->context->json) {
         json_line(speaker, ready ? "ready" : "epoch", report);
     } else {
@@ -346,7 +368,11 @@ static int record(struct qi_context *context, const struct accelerator *a, const
     };
     if (!a->include_git && !a->file)
         qi_note(context, ".git directories are left out; --include-git records them");
-    return qa_record(&recorder);
+    int result = qa_record(&recorder);
+    char detail[1024];
+    snprintf(detail, sizeof detail, "%s", qallow_error_detail());
+    say_unprinted(&speaker);
+    return result < 0 ? qr_fail(result, "%s", detail) : result;
 }
 
 /* --- requests --- */

@@ -343,6 +343,18 @@ class Following(Case):
                 self.assertEqual(busy, (b"a line\n" * len(busy))[:len(busy)])
                 last = len(busy)
 
+    def test_a_reader_that_does_not_read_holds_up_nothing(self):
+        recorder = Recorder(self)
+        for i in range(400):  # 64 KiB of pipe take fewer lines
+            self.write("file", str(i))
+            last = recorder.sync()
+        self.assertEqual(last, 401)
+        self.assert_recorded()
+        recorder.process.send_signal(signal.SIGTERM)
+        status, lines, err = recorder.wait()
+        unprinted = int(err.split(" lines were not printed")[0].split()[-1])
+        self.assertEqual((status, len(lines) + unprinted), (0, 400))
+
     def test_changes_settle_without_being_asked(self):
         recorder = Recorder(self, "--settle", "20")
         self.write("a", "1")
