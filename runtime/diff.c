@@ -180,13 +180,18 @@ static size_t parts_of(const struct qr_diff *d, const struct qr_diff_ranges *gap
     return count;
 }
 
+static int any_search(const struct qr_diff_ranges *ranges)
+{
+    for (size_t i = 0; i < ranges->count; i++)
+        if (ranges->items[i].search)
+            return 1;
+    return 0;
+}
+
 static int build_index(struct qr_diff *d, const struct qr_diff_ranges *gaps)
 {
-    size_t searched = 0;
-    for (size_t i = 0; i < gaps->count; i++)
-        searched += (size_t)gaps->items[i].search;
     d->index.count = 0;
-    if (searched == 0)
+    if (!any_search(gaps))
         return 0;
     struct qr_block_range *parts = qr_malloc(gaps->count * sizeof *parts);
     if (!parts)
@@ -197,9 +202,20 @@ static int build_index(struct qr_diff *d, const struct qr_diff_ranges *gaps)
     return result;
 }
 
+static int is_short_overwrite(const struct qr_diff_range *gap)
+{
+    size_t length = gap->new_to - gap->new_from;
+    return length < QR_DIFF_ZEROS_MIN && length == gap->old_to - gap->old_from;
+}
+
 static int express_gap(struct qr_diff *d, const struct qr_diff_range *gap, struct qr_edits *out)
 {
     int result = 0;
+    if (is_short_overwrite(gap)) /* the bulk of a sparse change */
+        return qr_edits_add(out, (struct qr_edit){.offset = gap->old_from,
+                                                  .old_length = gap->old_to - gap->old_from,
+                                                  .new_length = gap->new_to - gap->new_from,
+                                                  .bytes = d->new_ + gap->new_from});
     d->match_count = 0;
     if (gap->search && d->index.count)
         result = qr_diff_search_everywhere(d, gap);
@@ -221,13 +237,16 @@ int qr_diff(const uint8_t *old, size_t old_length, const uint8_t *new_, size_t n
                         .max_index_bytes = max_index_bytes,
                         .kernels = qb_kernels()};
     struct qr_diff_ranges ranges = {0}, gaps = {0};
+    const struct qr_diff_ranges *left = &ranges;
     int result = compare(&d, &ranges);
-    if (result == 0)
+    if (result == 0 && any_search(&ranges)) {
+        left = &gaps;
         result = search_nearby(&d, &ranges, &gaps);
-    if (result == 0)
-        result = build_index(&d, &gaps);
-    for (size_t i = 0; i < gaps.count && result == 0; i++)
-        result = express_gap(&d, &gaps.items[i], list);
+        if (result == 0)
+            result = build_index(&d, &gaps);
+    }
+    for (size_t i = 0; i < left->count && result == 0; i++)
+        result = express_gap(&d, &left->items[i], list);
     qr_block_index_finish(&d.index);
     qr_free(d.matches);
     qr_free(ranges.items);

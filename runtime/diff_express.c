@@ -7,8 +7,6 @@
  */
 #include "runtime/diff_internal.h"
 
-enum { ZEROS_MIN = 32 }; /* of literal bytes that become QR_ZEROS */
-
 struct filler {
     const struct qr_diff *d;
     struct qr_edits *out;
@@ -46,11 +44,11 @@ static int add_literal(struct filler *f, size_t from, size_t to)
                                          .bytes = f->d->new_ + from});
 }
 
-/* The next run of ZEROS_MIN zeros or more in [from, to) of the new content; `to` if there is none.
- * Such a run covers a whole stretch of half that length wherever stretches are cut. */
+/* The next run of QR_DIFF_ZEROS_MIN zeros or more in [from, to) of the new content; `to` if there
+ * is none. Such a run covers a whole stretch of half that length wherever stretches are cut. */
 static size_t find_zeros(const struct qr_diff *d, size_t from, size_t to, size_t *length)
 {
-    enum { STRETCH = ZEROS_MIN / 2 };
+    enum { STRETCH = QR_DIFF_ZEROS_MIN / 2 };
     for (size_t at = from; to - at >= STRETCH; at += STRETCH) {
         if (qr_load64(d->new_ + at) | qr_load64(d->new_ + at + 8))
             continue;
@@ -58,7 +56,7 @@ static size_t find_zeros(const struct qr_diff *d, size_t from, size_t to, size_t
         while (start > from && d->new_[start - 1] == 0)
             start--;
         *length = (at - start) + qr_diff_zeros_at(d, at, to);
-        if (*length >= ZEROS_MIN)
+        if (*length >= QR_DIFF_ZEROS_MIN)
             return start;
         at = start + *length - *length % STRETCH;
         if (to - at < STRETCH)

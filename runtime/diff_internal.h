@@ -11,8 +11,9 @@
 #include "runtime/delta.h"
 
 enum {
-    QR_DIFF_GAP = 16,      /* fewer equal bytes between two changed ones are not worth two edits */
-    QR_DIFF_COPY_MIN = 64, /* bytes that a copy must save */
+    QR_DIFF_GAP = 16,       /* fewer equal bytes between two changed ones are not worth two edits */
+    QR_DIFF_COPY_MIN = 64,  /* bytes that a copy must save */
+    QR_DIFF_ZEROS_MIN = 32, /* of literal bytes that become QR_ZEROS */
 };
 
 /* A difference: [old_from, old_to) became [new_from, new_to). */
