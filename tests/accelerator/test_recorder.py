@@ -6,7 +6,10 @@ What was recorded is read with tests/reader/qallow_reader.py, which shares no co
 compared with the directory itself. Nothing sleeps: the barrier (--sync) and the lines that the
 recorder prints say when something is done.
 
-    test_recorder.py QALLOW [TEST...]        QALLOW_SEED=N repeats, QALLOW_ROUNDS=N runs longer
+    test_recorder.py QALLOW [TEST...]
+
+QALLOW_SEED=N repeats a run, QALLOW_ROUNDS=N makes it longer. The trees lie in memory if there is a
+/dev/shm, which is quicker; TMPDIR=/somewhere puts them on a disk.
 """
 import contextlib
 import json
@@ -29,6 +32,7 @@ from qallow_reader import DIRECTORY, FILE, SYMLINK, Log, tree_paths  # noqa: E40
 QALLOW = ""
 SEED = int(os.environ.get("QALLOW_SEED", random.SystemRandom().randrange(1 << 32)))
 ROUNDS = int(os.environ.get("QALLOW_ROUNDS", "1"))
+WHERE = os.environ.get("TMPDIR") or ("/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
 KINDS = {stat.S_IFREG: FILE, stat.S_IFDIR: DIRECTORY, stat.S_IFLNK: SYMLINK}
 
 
@@ -134,7 +138,7 @@ class Case(unittest.TestCase):
     maxDiff = 2000
 
     def setUp(self):
-        self.directory = tempfile.mkdtemp(prefix="qallow-recorder-")
+        self.directory = tempfile.mkdtemp(prefix="qallow-recorder-", dir=WHERE)
         self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
         self.tree = os.path.join(self.directory, "tree")
         self.log = os.path.join(self.directory, "log.tlog")
@@ -291,7 +295,7 @@ class Following(Case):
 
     def test_random_changes_by_two_writers(self):
         recorder = Recorder(self, "--settle", "1", "--max-settle", "20")
-        for _ in range(10 * ROUNDS):
+        for _ in range(6 * ROUNDS):
             rngs = [random.Random(self.random.random()) for _ in range(2)]
 
             def work(rng):
