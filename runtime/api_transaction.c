@@ -93,6 +93,7 @@ static void free_edited(struct edited *edited)
     if (edited->has_content)
         qr_content_finish(&edited->content);
     qr_free(edited->segments);
+    qr_free(edited->name);
     qr_free(edited);
 }
 
@@ -341,10 +342,37 @@ static int check_place(struct qallow_txn *txn, uint64_t id, uint64_t parent, con
     if (!there || there->id == id)
         return 0;
     e = find_edited(txn, there->id);
-    if (e && (e->freed || e->moved))
+    if (e && (e->freed || e->name))
         return 0;
     return qr_fail(QALLOW_E_PAGE_EXISTS, "page %llu has the name %s already",
                    (unsigned long long)there->id, qr_quotez(name));
+}
+
+/* 1 if the page stands there already, as the transaction sees it. */
+static int is_there(const struct qallow_txn *txn, const struct edited *e, uint64_t parent,
+                    const char *name)
+{
+    const struct qr_page *page;
+
+    if (e->name)
+        return e->parent == parent && strcmp(e->name, name) == 0;
+    page = qr_state_find(qr_store_state(txn->store->store), e->id);
+    return page && page->parent == parent && page->name_length == strlen(name) &&
+           memcmp(page->name, name, page->name_length) == 0;
+}
+
+static int set_place(struct edited *e, uint64_t parent, const char *name)
+{
+    size_t size = strlen(name) + 1;
+    char *copy = qr_malloc(size);
+
+    if (!copy)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a name");
+    memcpy(copy, name, size);
+    qr_free(e->name);
+    e->name = copy;
+    e->parent = parent;
+    return 0;
 }
 
 static int take_options(const struct qallow_page_options *options, struct qallow_page_options *o,
@@ -395,8 +423,10 @@ int qallow_page_create(struct qallow_txn *txn, const struct qallow_page_options 
     rc = add_edited(txn, id, &e);
     if (rc == 0) {
         e->created = 1;
-        rc = qr_batch_page_create(txn->batch, id, o.parent, o.name, strlen(o.name),
-                                  (enum qr_kind)o.kind, &attributes);
+        rc = set_place(e, o.parent, o.name);
+        if (rc == 0)
+            rc = qr_batch_page_create(txn->batch, id, o.parent, o.name, strlen(o.name),
+                                      (enum qr_kind)o.kind, &attributes);
         e->freed = rc < 0;
     }
     if (rc == 0)
@@ -413,11 +443,10 @@ int qallow_page_rename(struct qallow_txn *txn, uint64_t page, uint64_t parent, c
     rc = get_edited(txn, page, &e);
     if (rc == 0)
         rc = check_place(txn, page, parent, name);
-    if (rc == 0)
-        rc = qr_batch_page_rename(txn->batch, page, parent, name, strlen(name));
-    if (rc == 0)
-        e->moved = 1;
-    return rc;
+    if (rc < 0 || is_there(txn, e, parent, name))
+        return rc;
+    rc = set_place(e, parent, name);
+    return rc < 0 ? rc : qr_batch_page_rename(txn->batch, page, parent, name, strlen(name));
 }
 
 int qallow_page_set_attributes(struct qallow_txn *txn, uint64_t page,

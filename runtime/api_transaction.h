@@ -18,7 +18,9 @@ struct segment {
 /* A page the transaction has to do with. */
 struct edited {
     uint64_t id;
-    int created, freed, moved;
+    int created, freed;
+    uint64_t parent; /* where the transaction has put it; name NULL: it is where it was */
+    char *name;
     uint64_t old_size, size;
     struct segment *segments;
     size_t count, capacity;

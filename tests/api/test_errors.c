@@ -131,7 +131,15 @@ static void test_errors_at_commit(void **state)
     assert_int_equal(epoch, 1);
     assert_ok(qallow_stats_get(store, &after));
     assert_memory_equal(&before, &after, sizeof before);
+    assert_ok(qallow_begin(store, &txn)); /* to where it is: nothing */
+    assert_ok(qallow_page_rename(txn, dir, 0, "dir"));
+    assert_ok(qallow_commit(txn, &epoch));
+    assert_int_equal(epoch, 1);
+
     assert_ok(qallow_begin(store, &txn)); /* and it goes on */
+    assert_ok(qallow_page_rename(txn, dir, 0, "elsewhere")); /* there, twice, and back */
+    assert_ok(qallow_page_rename(txn, dir, 0, "elsewhere"));
+    assert_ok(qallow_page_rename(txn, dir, 0, "dir"));
     create_page(txn, "fine", dir, QALLOW_RAW);
     assert_ok(qallow_commit(txn, &epoch));
     assert_int_equal(epoch, 2);

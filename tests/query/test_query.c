@@ -162,6 +162,10 @@ static int apply_change(void *context, const struct qr_change *c)
         for (size_t i = 0; i < c->old_length; i++)
             assert_int_not_equal(p->old->bytes[c->old_offset + i],
                                  p->new->bytes[c->new_offset + i]);
+    if (p->gap == 1 && c->old_length > 0 && c->new_length > 0) { /* and at both ends */
+        assert_int_not_equal(p->old->bytes[c->old_offset], p->new->bytes[c->new_offset]);
+        assert_int_not_equal(p->old->bytes[p->old_at - 1], p->new->bytes[p->out_size - 1]);
+    }
     p->any = 1;
     return 0;
 }
@@ -239,10 +243,9 @@ static void test_differences(void **state)
     struct qr_store_options options = {0};
     struct qr_store *store;
     struct qr_reader *reader;
-    uint64_t newest, random = seed ^ 1;
     struct model *models = *state;
+    uint64_t newest = models[0].pages[0].size, random = seed ^ 1; /* see set_up */
 
-    newest = models[0].pages[0].size; /* see setup */
     assert_ok(qr_store_open(log_path, &options, &store));
     assert_ok(qr_reader_create(store, 2 << 20, &reader));
     for (int i = 0; i < 150; i++) {
@@ -264,7 +267,6 @@ static void test_differences(void **state)
     }
     qr_reader_destroy(reader);
     assert_ok(qr_store_close(store));
-    (void)newest;
 }
 
 /* --- blame --- */
