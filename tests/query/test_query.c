@@ -289,8 +289,8 @@ static int note_blame(void *context, const struct qr_blame *run)
     return 0;
 }
 
-/* Blame of an epoch follows from blame of the one before: bytes the epoch did not touch keep theirs,
- * and where the page was edited in place exactly the bytes that differ are this epoch's. */
+/* Blame of an epoch follows from blame of the one before: bytes the epoch did not touch keep
+ * theirs, in order. */
 static void check_blame_step(const struct blaming *before, const struct blaming *now,
                              const struct model_page *old, const struct model_page *new)
 {
