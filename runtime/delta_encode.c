@@ -11,7 +11,8 @@
  * (price: its head, and what one more operation costs a reader). That is optimal within a window
  * and takes one pass forward and one back.
  *
- * Prices are in eighths of a byte, since a mask bit is one.
+ * Prices are in eighths of a byte, since a mask bit is one. Long stretches of scattered changes
+ * skip all this: where every few bytes begin a new run, a mask is best and the kernels write it.
  *
  * An edit that does not fit is cut in two and its rest is left in the list; nothing here remembers
  * anything between calls.
@@ -25,6 +26,9 @@ enum {
     HEAD_MAX = 3 * QR_VARINT_MAX, /* gap, length and kind, new_length */
     RUNS_MAX = 256,               /* of a window */
     NEVER = 1 << 28,              /* the price of what is not possible, in bytes */
+    CHUNK = 4096,                 /* of a long overwrite, looked at for scattered changes */
+    CHUNK_RUNS_MIN = 128,
+    CHUNK_CHANGED_MAX = CHUNK / 4 * 3,
 };
 
 /* Changed bytes in place, and how they are written. */
@@ -247,8 +251,52 @@ static void settle(struct encoder *e, uint64_t end)
     }
 }
 
+/* Bytes changed in a chunk; 0 unless they are so many and so scattered that a mask is best: the
+ * low bytes of numbers, say. */
+static size_t scattered(const uint8_t *old, const uint8_t *new_)
+{
+    uint8_t mask[CHUNK / 8];
+    size_t changed = qb_kernels()->diff_mask(old, new_, CHUNK, mask), borders = 0;
+    uint64_t last = 0;
+    for (size_t i = 0; i < sizeof mask; i += 8) {
+        uint64_t bits = qr_load64(mask + i);
+        borders += (size_t)__builtin_popcountll(bits ^ (bits << 1 | last));
+        last = bits >> 63;
+    }
+    return borders >= 2 * CHUNK_RUNS_MIN && changed <= CHUNK_CHANGED_MAX ? changed : 0;
+}
+
+/* Long stretches of scattered changes become a mask without being cut into runs. 0: this is none.
+ */
+static int encode_scattered(struct encoder *e)
+{
+    const struct qr_edit *edit = &e->list->items[*e->next];
+    const uint8_t *old = e->old + edit->offset;
+    size_t left = room(e) - HEAD_MAX;
+    uint64_t span = 0;
+    while (edit->old_length - span >= CHUNK && left >= CHUNK / 8 + CHUNK_CHANGED_MAX) {
+        size_t changed = scattered(old + span, edit->bytes + span);
+        if (changed == 0)
+            break;
+        left -= CHUNK / 8 + changed;
+        span += CHUNK;
+    }
+    if (span == 0)
+        return 0;
+    const uint8_t *bytes = edit->bytes;
+    put_head(e, edit->offset, span, QR_OP_MASK, span);
+    uint8_t *mask = e->at, *payload = mask + span / 8;
+    qb_kernels()->diff_mask(old, bytes, (size_t)span, mask);
+    e->at = payload + qb_kernels()->pack_mask(payload, bytes, (size_t)span, mask);
+    qr_assert(e->at <= e->limit);
+    settle(e, edit->offset + span);
+    return 1;
+}
+
 static void encode_overwrites(struct encoder *e)
 {
+    if (e->old && e->cost.masks && encode_scattered(e))
+        return;
     struct window w;
     collect(e, &w);
     choose(e, &w);

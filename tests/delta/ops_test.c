@@ -109,6 +109,25 @@ static void scattered_bytes_become_a_mask(void **unused)
     bytes_free(&new_);
 }
 
+/* A page of numbers of which some parts changed in their low bytes, some whole, some not at all. */
+static void stretches_of_scattered_bytes(void **unused)
+{
+    for (unsigned round = 0; round < rounds(30); round++) {
+        struct bytes old = content_new(CONTENT_RANDOM, 60000), new_ = bytes_copy(old.p, old.n);
+        size_t changed = 0;
+        for (size_t at = random_below(300); at + 6000 < new_.n; at += 1000 + random_below(15000)) {
+            size_t end = at + random_below(new_.n - at), step = 1 + random_below(12);
+            for (size_t i = at; i < end; i += step)
+                changed += (new_.p[i]++, 1);
+        }
+        struct tally t = check_pair(
+            &old, &new_, (struct encoding){masks, round % 2 ? 1 << 16 : 5000, 1}, SIZE_MAX);
+        assert_true(t.encoded <= changed + new_.n / 8 + 2000);
+        bytes_free(&old);
+        bytes_free(&new_);
+    }
+}
+
 static void unchanged_bytes_of_an_edit_are_left_out(void **unused)
 {
     struct bytes old = content_new(CONTENT_RANDOM, 5000), new_ = bytes_copy(old.p, old.n), out;
@@ -414,6 +433,7 @@ int main(void)
         cmocka_unit_test(adjacent_overwrites_are_merged),
         cmocka_unit_test(small_gaps_are_written_out),
         cmocka_unit_test(scattered_bytes_become_a_mask),
+        cmocka_unit_test(stretches_of_scattered_bytes),
         cmocka_unit_test(unchanged_bytes_of_an_edit_are_left_out),
         cmocka_unit_test(the_bytes_are_as_documented),
         cmocka_unit_test(no_room_writes_nothing),
