@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Summing the cells of content that comes in stretches of any length. */
+/* The content sum of a page: of bytes in memory, of a stream, and kept while edits change it. */
 #ifndef QR_DIGEST_H
 #define QR_DIGEST_H
 
+#include "runtime/delta.h"
 #include "runtime/page.h"
 
 struct qr_cell_hasher {
@@ -17,5 +18,12 @@ void qr_cells_update(struct qr_cell_hasher *hasher, const void *bytes, size_t le
 void qr_cells_zeros(struct qr_cell_hasher *hasher, uint64_t length);
 /* The sum, with the last cell as short as it came out. */
 struct qb_u128 qr_cells_finish(struct qr_cell_hasher *hasher);
+/* The sum of bytes in memory. */
+struct qb_u128 qr_cells_of(uint64_t page_id, const void *bytes, size_t length);
+/* The sum of `new_`, given the sum of `old` and the edits between them; only cells that changed,
+ * or moved to another number, are looked at. */
+struct qb_u128 qr_cells_after(struct qb_u128 sum, uint64_t page_id, const struct qr_edits *edits,
+                              const uint8_t *old, size_t old_length, const uint8_t *new_,
+                              size_t new_length);
 
 #endif

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "sources/cells.h"
+#include "runtime/digest.h"
 #include "sources/path.h"
 #include "sources/tree_internal.h"
 
@@ -64,7 +64,7 @@ int qs_config_put(struct qs_tree *tree, struct qr_reader *reader, struct qr_txn 
     struct qr_edits edits = {&edit, 1, 1};
     if (rc == 0)
         rc = qr_batch_delta(batch, id, 0, old_size, length, &edits, (const uint8_t *)old,
-                            qs_cells_of(id, text, length));
+                            qr_cells_of(id, text, length));
 out:
     qr_free(text);
     qr_free(old);

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "sources/cells.h"
+#include "runtime/digest.h"
 #include "sources/path.h"
 #include "sources/tree_internal.h"
 #include "telemetry/telemetry.h"
@@ -220,9 +220,9 @@ static int put_content(struct qs_worker *worker, struct qs_step *change,
         return rc;
     /* Before the edits are encoded, which may split them. */
     struct qb_u128 sum = before->base_is_own
-                             ? qs_cells_after(before->sum, change->page, &worker->edits,
+                             ? qr_cells_after(before->sum, change->page, &worker->edits,
                                               worker->old, old_size, worker->new_, size)
-                             : qs_cells_of(change->page, worker->new_, size);
+                             : qr_cells_of(change->page, worker->new_, size);
     change->did_content = 1;
     return qr_batch_delta(batch, change->page, before->base_id, old_size, size, &worker->edits,
                           worker->old, sum);

@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "sources/cells.h"
+#include "runtime/digest.h"
 #include "sources/path.h"
 #include "sources/tree_internal.h"
 
@@ -34,7 +34,7 @@ struct stream {
     struct qr_batch *batch;
     struct qr_txn *txn;
     uint64_t n, o, new_size, old_size;
-    struct qs_cells cells; /* of the new content */
+    struct qr_cell_hasher cells; /* of the new content */
     int begun;
 };
 
@@ -74,7 +74,7 @@ static int pass_hole(struct stream *s, uint64_t length)
 {
     uint64_t old_left = s->old_size - s->o, k = length < old_left ? length : old_left;
     int rc = 0;
-    qs_cells_add_zeros(&s->cells, length);
+    qr_cells_zeros(&s->cells, length);
     if (k != length || !qr_content_is_hole(&s->before.base, s->o, length))
         rc = put_edit(s, (struct qr_edit){.offset = s->o, .old_length = k, .new_length = length,
                                           .source = QR_ZEROS});
@@ -132,7 +132,7 @@ static int pass_stranger(struct stream *s, size_t window)
     edit.old_length = surplus ? 0 : edit.new_length;
     if (qb_kernels()->is_zero(w->new_, (size_t)edit.new_length))
         edit.source = QR_ZEROS;
-    qs_cells_add(&s->cells, w->new_, (size_t)edit.new_length);
+    qr_cells_update(&s->cells, w->new_, (size_t)edit.new_length);
     s->o += edit.old_length;
     s->n += edit.new_length;
     return put_edit(s, edit);
@@ -190,7 +190,7 @@ static int pass_window(struct stream *s)
         w->edits.items[i].offset += s->o;
         w->edits.items[i].from += s->o;
     }
-    qs_cells_add(&s->cells, w->new_, (size_t)new_end);
+    qr_cells_update(&s->cells, w->new_, (size_t)new_end);
     s->n += new_end;
     s->o += old_end;
     return put_edits(s, &w->edits);
@@ -200,22 +200,22 @@ static int pass_window(struct stream *s)
 static int still_the_same(struct stream *s, struct qb_u128 sum)
 {
     struct qs_worker *w = s->worker;
-    struct qs_cells again;
-    qs_cells_init(&again, s->change->page);
+    struct qr_cell_hasher again;
+    qr_cells_init(&again, s->change->page, 0);
     for (s->n = 0; s->n < s->new_size;) {
         uint64_t data = next_data(s), left = s->new_size - s->n;
         if (data > s->n) {
-            qs_cells_add_zeros(&again, data - s->n);
+            qr_cells_zeros(&again, data - s->n);
             s->n = data;
             continue;
         }
         size_t window = left < WINDOW ? (size_t)left : WINDOW;
         if (read_at(s->input.fd, w->old, window, s->n) != 0)
             return 0;
-        qs_cells_add(&again, w->old, window);
+        qr_cells_update(&again, w->old, window);
         s->n += window;
     }
-    struct qb_u128 other = qs_cells_end(&again);
+    struct qb_u128 other = qr_cells_finish(&again);
     return other.lo == sum.lo && other.hi == sum.hi;
 }
 
@@ -229,7 +229,7 @@ static int stream_content(struct stream *s)
     if (rc)
         return rc;
     rc = put_edit(s, (struct qr_edit){.offset = s->o, .old_length = s->old_size - s->o});
-    struct qb_u128 sum = qs_cells_end(&s->cells);
+    struct qb_u128 sum = qr_cells_finish(&s->cells);
     struct stat now;
     if (rc == 0 && qs_input_moved(&s->input, &now)) {
         if (now.st_size < s->input.before.st_size || !still_the_same(s, sum))
@@ -283,7 +283,7 @@ int qs_step_stream(struct qs_worker *worker, struct qs_step *change, struct qr_b
         goto out;
     s.new_size = change->size;
     s.old_size = s.before.base.size;
-    qs_cells_init(&s.cells, change->page);
+    qr_cells_init(&s.cells, change->page, 0);
     rc = stream_content(&s);
     if (rc == 0) {
         change->outcome = QS_DONE;

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "sources/cells.h"
+#include "runtime/digest.h"
 #include "sources/path.h"
 
 enum { HOLE_MIN = 4096, LINK_MAX_BYTES = 64 * 1024 };
@@ -91,17 +91,17 @@ static int each_portion(struct qs_writer *writer, const struct qr_page *page,
 struct output {
     int fd;
     const char *path;
-    struct qs_cells cells;
+    struct qr_cell_hasher cells;
 };
 
 static int write_portion(void *context, const uint8_t *bytes, size_t length, uint64_t offset)
 {
     struct output *output = context;
     if (!bytes) {
-        qs_cells_add_zeros(&output->cells, length);
+        qr_cells_zeros(&output->cells, length);
         return 0;
     }
-    qs_cells_add(&output->cells, bytes, length);
+    qr_cells_update(&output->cells, bytes, length);
     if (output->fd >= 0 && qs_write_all(output->fd, bytes, length, offset) < 0)
         return qr_fail_errno(errno, "%s", qr_quotez(output->path));
     return 0;
@@ -119,10 +119,10 @@ int qs_write_content(struct qs_writer *writer, const struct qr_page *page, int f
                      const char *path)
 {
     struct output output = {.fd = fd, .path = path};
-    qs_cells_init(&output.cells, page->id);
+    qr_cells_init(&output.cells, page->id, 0);
     int rc = each_portion(writer, page, write_portion, &output);
     if (rc == 0)
-        rc = check_sum(page, qs_cells_end(&output.cells), path);
+        rc = check_sum(page, qr_cells_finish(&output.cells), path);
     /* A hole at the end has written nothing. */
     if (rc == 0 && fd >= 0 && page->size && ftruncate(fd, (off_t)page->size) < 0)
         rc = qr_fail_errno(errno, "%s", qr_quotez(path));
@@ -143,7 +143,7 @@ int qs_write_symlink(struct qs_writer *writer, const struct qr_page *page, int d
         rc = qr_content_read(writer->reader, &content, 0, target, (size_t)page->size);
     qr_content_finish(&content);
     if (rc == 0)
-        rc = check_sum(page, qs_cells_of(page->id, target, (size_t)page->size), path);
+        rc = check_sum(page, qr_cells_of(page->id, target, (size_t)page->size), path);
     if (rc < 0)
         return rc;
     target[page->size] = 0;
