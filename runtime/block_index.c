@@ -30,7 +30,8 @@ static inline uint64_t key_hash(const uint8_t *p)
     return sum * UINT64_C(0x9E3779B97F4A7C15);
 }
 
-/* A key owns two bits of one word; both follow from the bits of the hash below the word's number. */
+/* A key owns two bits of one word; both follow from the bits of the hash below the word's number.
+ */
 static inline int filter_has(const struct qr_block_index *index, uint64_t hash)
 {
     unsigned shift = index->filter_shift;

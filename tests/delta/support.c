@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* What the delta tests share; see support.h. Nothing here calls the decoder to check the decoder. */
 #include "tests/delta/support.h"
 
 uint64_t test_seed;
