@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the delta tests share; see support.h. Nothing here calls the decoder to check the decoder. */
+/* What the delta tests share; see support.h. The reference here shares no code with the decoder. */
 #include "tests/delta/support.h"
 
 uint64_t test_seed;
