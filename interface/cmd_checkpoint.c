@@ -186,13 +186,13 @@ static int print_info(const struct qi_context *context, struct qr_store *store)
     first = info.first_epoch;
     last = info.last_epoch;
     printf("uuid      %s\n", qi_format_hex(info.uuid, sizeof info.uuid, text, sizeof text));
-    if (last == 0)
+    if (first == 0)
         printf("epochs    none yet\n");
     else if (first == last)
         printf("epoch     %llu\n", last);
     else
         printf("epochs    %llu to %llu\n", first, last);
-    if (last > 0)
+    if (first > 0)
         printf("time      %s\n", qi_format_time(qr_state_time_ns(state), text));
     printf("pages     %zu\n", qr_state_page_count(state));
     printf("content   %s\n", qi_format_size(qr_state_bytes(state), text));
@@ -226,9 +226,19 @@ const struct qi_command qi_checkpoint_info = {
 
 /* --- verify --- */
 
+struct ranges {
+    const struct qi_context *context;
+    uint64_t bad, epochs;
+};
+
 static int show_range(void *context, const struct qr_range *range)
 {
-    const struct qi_context *c = context;
+    struct ranges *ranges = context;
+    const struct qi_context *c = ranges->context;
+
+    ranges->bad += !range->good;
+    if (range->first_epoch)
+        ranges->epochs += range->last_epoch - range->first_epoch + 1;
 
     if (c->json) {
         cJSON *object = qi_json_begin(c);
@@ -255,8 +265,13 @@ static int show_range(void *context, const struct qr_range *range)
 static int run_verify(struct qi_context *context, const void *values)
 {
     const struct info *i = values;
-    int rc = qr_log_verify(i->file, NULL, show_range, context);
+    struct ranges ranges = {.context = context};
+    int rc = qr_log_verify(i->file, NULL, show_range, &ranges);
 
+    /* A torn tail is no damage to a log, but a file of one epoch has then lost it. */
+    if (rc == 0 && ranges.bad > 0 && ranges.epochs == 0)
+        rc = qr_fail(QALLOW_E_DAMAGED, "%s: damaged: there is no whole epoch in it",
+                     qr_quotez(i->file));
     if (rc == QALLOW_E_DAMAGED)
         qi_hint(context, "qallow replay --salvage gives what can be read");
     return rc;

@@ -162,8 +162,8 @@ int replay_list(struct qi_context *context, const struct replay *replay, struct 
     int rc = 0;
 
     qr_store_info(store, &info);
-    from = info.last_epoch ? info.first_epoch : 1; /* nothing to list is no error */
-    to = info.last_epoch;
+    from = info.first_epoch ? info.first_epoch : 1; /* nothing to list is no error */
+    to = info.first_epoch ? info.last_epoch : 0;
     if (qi_epoch_chosen(context)) {
         rc = qi_choose_epoch(context, store, &replay->choice, &from);
         to = from;

@@ -77,8 +77,16 @@ int replay_restore(struct qi_context *context, const struct replay *replay, stru
     struct qr_state *state = NULL;
     struct qs_restore_result result = {0};
     struct qi_progress progress;
+    struct qr_store_info info;
     uint64_t lost = 0;
-    int rc = qr_store_state_at(store, epoch, &state);
+    int rc;
+
+    /* A checkpoint file that was cut has no epoch left; an empty tree would be a lie. */
+    qr_store_info(store, &info);
+    if (info.first_epoch == 0)
+        return qr_fail(QALLOW_E_DAMAGED, "%s holds no whole epoch: it was cut, or nothing has been "
+                       "recorded", qr_quotez(qr_store_path(store)));
+    rc = qr_store_state_at(store, epoch, &state);
 
     if (rc == 0)
         rc = salvage(context, replay, store, state, &lost);

@@ -103,7 +103,7 @@ static int count_record(void *context, const struct qr_epoch *epoch, const struc
 static int gather_epochs(struct stats *s, struct qr_store *store)
 {
     int rc = 0;
-    if (s->info.last_epoch == 0)
+    if (s->info.first_epoch == 0)
         return 0;
     s->epochs = s->info.last_epoch - s->info.first_epoch + 1;
     for (uint64_t n = s->info.first_epoch; rc == 0 && n <= s->info.last_epoch; n++) {

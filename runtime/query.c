@@ -77,7 +77,7 @@ int qr_query_walk(struct qr_store *store, uint64_t to, qr_record_visitor record,
     int rc;
 
     qr_store_info(store, &info);
-    if (to < info.first_epoch || info.last_epoch < info.first_epoch)
+    if (info.first_epoch == 0 || to < info.first_epoch)
         return 0;
     rc = qr_store_state_at(store, info.first_epoch, &state);
     if (rc == 0)

@@ -1,7 +1,7 @@
 # The log belongs to a recorder: label and prune are handed to it, the rest reads beside it.
 . "$CASES/../replay/history.bash"
 history_of_three
-qallow accelerator --watch tree --log work.tlog --quiet >out 2>err &
+command qallow accelerator --watch tree --log work.tlog --quiet >out 2>err &
 pid=$!
 until_true qallow accelerator --sync --log work.tlog --quiet >/dev/null 2>&1
 status qallow checkpoint save work.tlog tree 2>&1 | sed "s/$pid/PID/"

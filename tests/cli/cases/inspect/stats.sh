@@ -1,12 +1,12 @@
 . "$CASES/../replay/history.bash"
 history_of_three
 cp work.tlog tree.tlog
-qallow stats work.tlog | grep -v '^index' | sed 's/, .* on disk/, N on disk/'
+qallow stats work.tlog | grep -v '^index'
 qallow stats tree | head -1
 qallow stats tree/ | head -1
 mkdir with
 cp work.tlog with/only.tlog
-qallow stats with --json | sed 's/"allocated_bytes":[0-9]*/"allocated_bytes":N/'
+qallow stats with --json
 cp work.tlog with/second.tlog
 status qallow stats with
 mkdir without

@@ -1,7 +1,8 @@
 # New epochs are printed as they come, in JSON lines; a signal ends it.
 . "$CASES/history.bash"
 history_of_three
-qallow replay work.tlog --follow -e 1 --json >out 2>err &
+: >out
+command qallow replay work.tlog --follow -e 1 --json >out 2>err &
 pid=$!
 count() { [ "$(wc -l <out)" -ge "$1" ]; }
 until_true count 2
