@@ -274,6 +274,13 @@ static void test_swapped_symlink(void **state)
     test_leave();
 }
 
+static uint64_t microseconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
 /* Killed at any moment: then the same again, or back. */
 static void test_killed(void **state)
 {
@@ -282,19 +289,21 @@ static void test_killed(void **state)
     test_enter();
     for (int round = 0; round < (rounds ? atoi(rounds) : 12); round++) {
         struct recording r;
-        uint64_t to = 0, saved = 0, wait_us = test_random(4000);
+        uint64_t to = 0, saved = 0, start;
         test_run("rm -rf tree one two log.tlog*");
         two_epochs(&r);
         fflush(NULL);
         pid_t child = fork();
         if (child == 0)
             _exit(in_place(&r, 1, 0) < 0);
-        struct timespec start, now;
-        clock_gettime(CLOCK_MONOTONIC, &start);
-        do
-            clock_gettime(CLOCK_MONOTONIC, &now);
-        while ((uint64_t)((now.tv_sec - start.tv_sec) * 1000000 +
-                          (now.tv_nsec - start.tv_nsec) / 1000) < wait_us);
+        /* Begun when the journal is there, which the killer waits for; then any moment. */
+        start = microseconds();
+        while (access("tree/.qallow-restore/journal", F_OK) < 0 &&
+               microseconds() - start < 10000000)
+            ;
+        uint64_t wait = test_random(8000), begun = microseconds();
+        while (microseconds() - begun < wait)
+            ;
         kill(child, SIGKILL);
         waitpid(child, NULL, 0);
         int pending = test_ok(qs_restore_pending("tree", &to, &saved));
@@ -315,6 +324,7 @@ static void test_killed(void **state)
         recording_close(&r);
     }
     print_message("%d interrupted\n", interrupted);
+    assert_true(interrupted > 0);
     test_leave();
 }
 
