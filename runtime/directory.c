@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The directory of a log: where the commits and keyframes stand, what labels mean, and where content
- * went that a prune moved. Kept in memory, saved in the index, had again by a scan.
+ * The directory of a log: where the commits and keyframes stand, what labels mean, and where
+ * content went that a prune moved. Kept in memory, saved in the index, had again by a scan.
  */
 #include "runtime/error.h"
 #include "runtime/store_internal.h"
@@ -172,8 +172,8 @@ static int compare_relocations(const void *a, const void *b)
 }
 
 /* Makes the ranges disjoint. Those that overlap hold the same bytes, but a later one need not hold
- * all of an earlier one: it was made for a later epoch, and its prune may not have come to an end. So
- * only what the ranges before it do not cover is taken of each. */
+ * all of an earlier one: it was made for a later epoch, and its prune may not have come to an end.
+ * So only what the ranges before it do not cover is taken of each. */
 void qr_directory_sort_relocations(struct qr_directory *d)
 {
     size_t kept = 0;

@@ -20,6 +20,7 @@
  *     says so is durable).
  *  2. flushed <= end; the buffer holds exactly [flushed, end).
  *  3. After a failed sync nothing is appended any more: what the kernel dropped cannot be known.
+ *     What is shown is written again, for the sync of the next open.
  */
 #include "runtime/log.h"
 
@@ -108,6 +109,21 @@ int qr_log_reload_header(struct qr_log *log)
     return 0;
 }
 
+/* After a failed sync the kernel may have given up bytes that it still shows, and a later sync
+ * would pass over them. Whoever opens the log next will believe what is shown and sync it; so it is
+ * written again, the same bytes to the same place, and left to that sync. */
+static void write_again(struct qr_log *log, uint64_t from, uint64_t end)
+{
+    uint8_t bytes[4096];
+    int64_t n = 1;
+    for (uint64_t at = from; at < end && n > 0; at += n > 0 ? (uint64_t)n : 0) {
+        size_t want = end - at < sizeof bytes ? (size_t)(end - at) : sizeof bytes;
+        n = log->os->pread(log->os->context, log->file, bytes, want, at);
+        if (n > 0)
+            n = log->os->pwrite(log->os->context, log->file, bytes, (size_t)n, at);
+    }
+}
+
 int qr_log_write_header(struct qr_log *log, const struct qr_log_header *header)
 {
     uint8_t slot[QR_SLOT_SIZE];
@@ -121,6 +137,7 @@ int qr_log_write_header(struct qr_log *log, const struct qr_log_header *header)
         rc = log->os->sync(log->os->context, log->file);
     if (rc < 0) {
         log->failed = 1;
+        write_again(log, at, at + sizeof slot);
         return qr_fail_errno((int)-rc, "%s: writing the header", qr_quotez(log->path));
     }
     log->header = next;
@@ -291,6 +308,9 @@ int qr_log_sync(struct qr_log *log)
     int result = log->os->sync(log->os->context, log->file);
     if (result < 0) {
         log->failed = 1;
+        uint64_t slot = (log->header.sequence & 1) * QR_SLOT_SIZE;
+        write_again(log, slot, slot + QR_SLOT_SIZE);
+        write_again(log, log->synced_to, log->end);
         return qr_fail_errno(-result, "%s: sync failed; the log is read-only until reopened",
                              qr_quotez(log->path));
     }

@@ -13,6 +13,7 @@
  * An unfinished transaction at the end is cut like a torn tail. Its records have touched the state
  * by then, so the work is done once more with a limit; that happens only after a crash.
  *
+ * What is found and not known to be durable is synced before anything is built on it.
  * Order of writes when cutting: LOG.bad written and synced, its directory synced, then the log
  * truncated and synced. A crash in between leaves a log that is cut again, with one more .bad.
  */
@@ -208,6 +209,19 @@ static int cut(struct qr_store *store, uint64_t end, uint64_t nonzero_end, const
     return rc;
 }
 
+/* Makes durable what was found and is not known to be: a writer that was killed may have written
+ * more than it synced, or may have died before the log's name was durable. A log that was closed
+ * cleanly and has its index has been through this. */
+static int make_durable(struct qr_store *store)
+{
+    int rc = qr_log_sync(store->log);
+    if (rc)
+        return rc;
+    int result = store->os->sync_directory_of(store->os->context, store->path);
+    return result < 0 ? qr_fail_errno(-result, "%s: syncing its directory", qr_quotez(store->path))
+                      : 0;
+}
+
 /* ---------------------------------------------------------------- damage */
 
 static int damaged(struct qr_store *store, uint64_t offset, uint64_t synced, const char *why)
@@ -347,6 +361,9 @@ int qr_store_recover(struct qr_store *store)
     } else if (!clean && store->options.writable && nonzero_end > end) {
         rc = cut(store, end, nonzero_end, unfinished ? "an unfinished transaction" : why);
     }
+    if (!rc && store->options.writable && !log->failed &&
+        (!closed_cleanly || log->synced_to < log->end))
+        rc = make_durable(store);
     if (!rc)
         rc = qr_store_load_relocations(store);
     qr_directory_drop_labels(&store->directory, log->header.first_epoch);

@@ -106,14 +106,6 @@ static int open_file(struct qr_store *store)
     return rc;
 }
 
-/* Whoever made the log may have died before its name was durable. A log that was closed cleanly has
- * been through this. */
-static int sync_name(struct qr_store *store)
-{
-    int rc = store->os->sync_directory_of(store->os->context, store->path);
-    return rc < 0 ? qr_fail_errno(-rc, "%s: syncing its directory", qr_quotez(store->path)) : 0;
-}
-
 static void store_free(struct qr_store *store)
 {
     qr_state_destroy(store->state);
@@ -151,8 +143,6 @@ int qr_store_open(const char *path, const struct qr_store_options *options, stru
         rc = open_file(store);
     if (!rc)
         rc = qr_store_recover(store);
-    if (!rc && options->writable && !store->info.closed_cleanly)
-        rc = sync_name(store);
     if (rc) {
         store_free(store);
         return rc;
@@ -195,8 +185,8 @@ int qr_store_close(struct qr_store *store)
     if (!store)
         return 0;
     qr_txn_abort(store->txn);
-    if (store->options.writable && !store->broken && !store->log->failed)
-        rc = close_log(store);
+    if (store->options.writable) /* the detail of what broke it stays */
+        rc = store->broken || store->log->failed ? QALLOW_E_STATE : close_log(store);
     store_free(store);
     return rc;
 }

@@ -65,7 +65,8 @@ struct qr_store_info {
  * DAMAGED (a damaged middle), IO, NO_MEMORY, CANNOT_CREATE. */
 int qr_store_open(const char *path, const struct qr_store_options *options,
                   struct qr_store **store);
-/* Writes the closing mark and the index, syncs, unlocks. The handle is gone also on error. */
+/* Writes the closing mark and the index, syncs, unlocks. The handle is gone also on error. STATE:
+ * an earlier failure had left the store read-only; the next open recovers it. */
 int qr_store_close(struct qr_store *store);
 void qr_store_info(struct qr_store *store, struct qr_store_info *info);
 const char *qr_store_path(const struct qr_store *store);

@@ -108,15 +108,15 @@ static void carry_stats(const struct qr_state *from, struct qr_state *to)
     }
 }
 
-/* Back to the last epoch: the log is cut, the state read from it again. */
+/* Back to the last epoch: the log is cut, the state read from it again. If the log cannot be cut
+ * (a sync has failed), nothing may be written any more, but the state is taken back all the same.
+ * Only if there is no memory even for that, a broken store is left with what it has. */
 static void roll_back(struct qr_txn *txn)
 {
     struct qr_store *store = txn->store;
     struct qr_state *state = NULL;
-    if (store->log->failed || qr_log_rewind(store->log, txn->mark)) {
+    if (store->log->failed || qr_log_rewind(store->log, txn->mark))
         store->broken = 1;
-        return;
-    }
     if (qr_store_state_at(store, txn->applier.epoch - 1, &state)) {
         store->broken = 1;
         return;
