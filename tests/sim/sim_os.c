@@ -9,25 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "content.h"
+#include "inode.h"
 #include "sim_os.h"
 
 enum { HANDLES = 64 };
-
-enum change_kind { CHANGE_WRITE, CHANGE_RESIZE, CHANGE_PUNCH };
-struct change {
-    enum change_kind kind;
-    uint64_t offset, length; /* CHANGE_RESIZE: the new size is in offset */
-    uint8_t *bytes;          /* CHANGE_WRITE */
-};
-
-struct inode {
-    struct inode *next; /* all of the disk, to free them */
-    struct sim_content seen, durable;
-    struct change *pending;
-    size_t pending_count, pending_capacity;
-    struct inode *image; /* while a crash is made: the new disk's inode for this one */
-};
 
 struct name {
     char *path;
@@ -47,7 +32,7 @@ struct name_change {
 
 struct handle {
     struct inode *inode; /* NULL: free */
-    int writable;
+    int writable, locked;
 };
 
 struct sim {
@@ -80,18 +65,6 @@ uint64_t sim_random(uint64_t *state)
 
 uint64_t sim_below(uint64_t *state, uint64_t n) { return n ? sim_random(state) % n : 0; }
 
-/* Room for one more item behind `count`. */
-static void *grow(void *items, size_t count, size_t *capacity, size_t item)
-{
-    if (count < *capacity)
-        return items;
-    *capacity = *capacity * 2 + 8;
-    items = realloc(items, *capacity * item);
-    if (!items)
-        abort();
-    return items;
-}
-
 static char *copy_text(const char *text)
 {
     return text ? memcpy(sim_allocate(strlen(text) + 1), text, strlen(text)) : NULL;
@@ -120,7 +93,7 @@ static void remove_name(struct names *names, const char *path)
 static void set_name(struct names *names, const char *path, struct inode *inode)
 {
     remove_name(names, path);
-    names->items = grow(names->items, names->count, &names->capacity, sizeof *names->items);
+    names->items = sim_grow(names->items, names->count, &names->capacity, sizeof *names->items);
     names->items[names->count++] = (struct name){copy_text(path), inode};
 }
 
@@ -136,8 +109,8 @@ static void change_names(struct sim *sim, const char *from, const char *to, stru
 {
     struct name_change change = {copy_text(from), copy_text(to), inode};
     apply_name_change(&sim->seen, &change);
-    sim->pending =
-        grow(sim->pending, sim->pending_count, &sim->pending_capacity, sizeof *sim->pending);
+    sim->pending = sim_grow(sim->pending, sim->pending_count, &sim->pending_capacity,
+                            sizeof *sim->pending);
     sim->pending[sim->pending_count++] = change;
 }
 
@@ -183,222 +156,12 @@ static void finish_names(struct names *names)
     free(names->items);
 }
 
-/* --- contents --- */
-
 static struct inode *new_inode(struct sim *sim)
 {
     struct inode *inode = sim_allocate(sizeof *inode);
     inode->next = sim->inodes;
     sim->inodes = inode;
     return inode;
-}
-
-static void forget_pending(struct inode *inode)
-{
-    while (inode->pending_count > 0)
-        free(inode->pending[--inode->pending_count].bytes);
-}
-
-static void apply_change(struct sim_content *content, const struct change *change)
-{
-    uint64_t end = change->offset + change->length;
-    switch (change->kind) {
-    case CHANGE_WRITE:
-        sim_content_write(content, change->offset, change->bytes, (size_t)change->length);
-        if (end > content->size)
-            content->size = end;
-        break;
-    case CHANGE_RESIZE:
-        sim_content_resize(content, change->offset);
-        break;
-    case CHANGE_PUNCH:
-        sim_content_zero(content, change->offset, change->length);
-        break;
-    }
-}
-
-static void change_content(struct inode *inode, struct change change)
-{
-    apply_change(&inode->seen, &change);
-    inode->pending = grow(inode->pending, inode->pending_count, &inode->pending_capacity,
-                          sizeof *inode->pending);
-    inode->pending[inode->pending_count++] = change;
-}
-
-static void make_content_durable(struct inode *inode)
-{
-    for (size_t i = 0; i < inode->pending_count; i++)
-        apply_change(&inode->durable, &inode->pending[i]);
-    forget_pending(inode);
-}
-
-/* --- what survives --- */
-
-/* How the pending changes of one file fare. */
-struct fate {
-    enum {
-        FATE_ALL,
-        FATE_NONE,
-        FATE_MOMENT,   /* the disk is one moment of the past, with the next write torn */
-        FATE_WRITES,   /* each write lands or not */
-        FATE_SECTORS,  /* each sector has its first or its last content, with a bias */
-        FATE_MIXED,    /* each sector has its content of any moment */
-        FATE_ONE_LOST, /* all but one sector of one write */
-        FATE_ONE_KEPT, /* only one write */
-        FATE_COUNT,
-    } kind;
-    uint64_t seed;
-    size_t count;     /* pending changes */
-    size_t moment;    /* of sizes, truncations and holes; FATE_MOMENT: of everything */
-    size_t chosen;    /* FATE_ONE_*: the write */
-    unsigned odds;    /* of 8 */
-};
-
-static uint64_t draw(const struct fate *fate, uint64_t what)
-{
-    uint64_t state = fate->seed ^ what * UINT64_C(0xD6E8FEB86659FD93);
-    return sim_random(&state);
-}
-
-static struct fate choose_fate(const struct inode *inode, uint64_t *random, unsigned flags)
-{
-    struct fate fate = {.seed = sim_random(random), .count = inode->pending_count};
-    fate.kind = flags & SIM_KEEP_ALL   ? FATE_ALL
-                : flags & SIM_DROP_ALL ? FATE_NONE
-                                       : (int)sim_below(random, FATE_COUNT);
-    fate.moment = sim_below(random, fate.count + 1);
-    fate.chosen = sim_below(random, fate.count);
-    fate.odds = 1 + (unsigned)sim_below(random, 7);
-    if (fate.kind == FATE_ALL || fate.kind == FATE_ONE_LOST ||
-        (fate.kind >= FATE_WRITES && fate.seed % 2))
-        fate.moment = fate.count;
-    if (fate.kind == FATE_NONE)
-        fate.moment = 0;
-    return fate;
-}
-
-/* How many of the pending changes the sector has seen: it holds their effect up to this moment.
- * (A write that has landed brings the earlier ones to the same sector with it: they were in the
- * same memory.) */
-static size_t sector_moment(const struct fate *fate, const struct inode *inode, uint64_t sector)
-{
-    size_t moment = 0;
-    switch (fate->kind) {
-    case FATE_ALL:
-        return fate->count;
-    case FATE_NONE:
-    case FATE_COUNT:
-        return 0;
-    case FATE_MOMENT:
-        return fate->moment + draw(fate, sector) % 2;
-    case FATE_SECTORS:
-        return draw(fate, sector) % 8 < fate->odds ? fate->count : 0;
-    case FATE_MIXED:
-        return draw(fate, sector) % (fate->count + 1);
-    case FATE_ONE_LOST: {
-        const struct change *write = &inode->pending[fate->chosen];
-        if (write->kind != CHANGE_WRITE)
-            return fate->count;
-        uint64_t first = write->offset / SIM_SECTOR;
-        uint64_t sectors = (write->offset + write->length - 1) / SIM_SECTOR - first + 1;
-        return sector == first + fate->seed % sectors ? fate->chosen : fate->count;
-    }
-    case FATE_ONE_KEPT:
-    case FATE_WRITES:
-        for (size_t i = 0; i < fate->count; i++) {
-            const struct change *write = &inode->pending[i];
-            int landed = fate->kind == FATE_ONE_KEPT ? i == fate->chosen
-                                                     : draw(fate, i) % 8 < fate->odds;
-            if (landed && write->kind == CHANGE_WRITE &&
-                sector >= write->offset / SIM_SECTOR &&
-                sector <= (write->offset + write->length - 1) / SIM_SECTOR)
-                moment = i + 1;
-        }
-        return moment;
-    }
-    return 0;
-}
-
-/* Lands those sectors of the i-th change that the fate lets it, below `limit`. */
-static void land_write(struct sim_content *content, const struct inode *inode,
-                       const struct fate *fate, size_t i, uint64_t limit)
-{
-    const struct change *write = &inode->pending[i];
-    uint64_t end = write->offset + write->length;
-    for (uint64_t at = write->offset, next; at < end; at = next) {
-        next = (at / SIM_SECTOR + 1) * SIM_SECTOR;
-        next = next < end ? next : end;
-        if (next <= limit && i < sector_moment(fate, inode, at / SIM_SECTOR))
-            sim_content_write(content, at, write->bytes + (at - write->offset),
-                              (size_t)(next - at));
-    }
-}
-
-static void flip_bits(struct sim_content *content, const struct inode *inode, uint64_t *random)
-{
-    for (unsigned flips = 1 + (unsigned)sim_below(random, 3); flips > 0; flips--) {
-        const struct change *write = &inode->pending[sim_below(random, inode->pending_count)];
-        uint8_t byte;
-        if (write->kind != CHANGE_WRITE)
-            continue;
-        uint64_t at = write->offset + sim_below(random, write->length);
-        if (at >= content->size)
-            continue;
-        sim_content_read(content, at, &byte, 1);
-        byte ^= (uint8_t)(1u << sim_below(random, 8));
-        sim_content_write(content, at, &byte, 1);
-    }
-}
-
-/* A truncation whose new size was lost has still zeroed the rest of its last block in memory:
- * what of that block was written out later has the zeros. */
-static void land_tail_of_lost_cut(struct sim_content *content, const struct inode *inode,
-                                  const struct fate *fate, size_t i)
-{
-    uint64_t at = inode->pending[i].offset, next;
-    for (; at % SIM_BLOCK != 0; at = next) {
-        next = (at / SIM_SECTOR + 1) * SIM_SECTOR;
-        if (i < sector_moment(fate, inode, at / SIM_SECTOR))
-            sim_content_zero(content, at, next - at);
-    }
-}
-
-/* The content that the disk has after a crash. */
-static struct sim_content land(const struct inode *inode, uint64_t *random, unsigned flags)
-{
-    struct sim_content content = sim_content_clone(&inode->durable);
-    struct fate fate = choose_fate(inode, random, flags);
-    uint64_t size = content.size, limit = UINT64_MAX;
-    uint64_t seen_size = size; /* what the program saw at the time of the change */
-
-    for (size_t i = 0; i < fate.count; i++) {
-        const struct change *change = &inode->pending[i];
-        uint64_t end = change->offset + change->length;
-        int size_landed = i < fate.moment;
-        if (change->kind == CHANGE_WRITE) {
-            land_write(&content, inode, &fate, i, limit);
-            size = size_landed && end > size ? end : size;
-            seen_size = end > seen_size ? end : seen_size;
-        } else if (change->kind == CHANGE_PUNCH && size_landed) {
-            sim_content_zero(&content, change->offset, change->length);
-        } else if (change->kind == CHANGE_RESIZE) {
-            if (size_landed) {
-                sim_content_resize(&content, change->offset);
-                size = change->offset;
-            } else if (change->offset < seen_size) {
-                /* The blocks behind the lost cut still belong to the old bytes; what was written
-                 * there later went to other blocks, and those are lost. */
-                uint64_t kept = (change->offset + SIM_BLOCK - 1) / SIM_BLOCK * SIM_BLOCK;
-                limit = kept < limit ? kept : limit;
-                land_tail_of_lost_cut(&content, inode, &fate, i);
-            }
-            seen_size = change->offset;
-        }
-    }
-    sim_content_resize(&content, size);
-    if (flags & SIM_FLIP_BITS && inode->pending_count > 0)
-        flip_bits(&content, inode, random);
-    return content;
 }
 
 /* The names that the disk has after a crash: a subset of the pending changes in which each finds
@@ -442,7 +205,7 @@ struct sim *sim_crash(struct sim *sim, uint64_t seed, unsigned flags)
     land_names(sim, &names, &seed, flags);
     for (size_t i = 0; i < names.count; i++) {
         struct inode *inode = new_inode(image);
-        inode->durable = land(names.items[i].inode, &seed, flags);
+        inode->durable = inode_land(names.items[i].inode, &seed, flags);
         inode->seen = sim_content_clone(&inode->durable);
         set_name(&image->seen, names.items[i].path, inode);
         set_name(&image->durable, names.items[i].path, inode);
@@ -515,7 +278,7 @@ static struct inode *open_inode(struct sim *sim, const char *path, enum qr_open_
     if (*result < 0)
         return NULL;
     if (inode && mode == QR_OPEN_REPLACE)
-        change_content(inode, (struct change){.kind = CHANGE_RESIZE});
+        inode_change(inode, (struct change){.kind = CHANGE_RESIZE});
     if (!inode) {
         inode = new_inode(sim);
         change_names(sim, NULL, path, inode);
@@ -533,7 +296,7 @@ static int sim_open(void *context, const char *path, enum qr_open_mode mode, uns
         result = -EMFILE;
     struct inode *inode = result == 0 ? open_inode(sim, path, mode, &result) : NULL;
     if (inode) {
-        sim->handles[file] = (struct handle){inode, mode != QR_OPEN_READ};
+        sim->handles[file] = (struct handle){inode, mode != QR_OPEN_READ, 0};
         result = file;
     }
     return leave(sim, result);
@@ -545,7 +308,7 @@ static int sim_close(void *context, int file)
     struct sim *sim = enter(context);
     int result = begin(sim, SIM_CLOSE);
     if (inode_of(sim, file))
-        sim->handles[file].inode = NULL;
+        sim->handles[file] = (struct handle){NULL, 0, 0};
     else
         result = -EBADF;
     return leave(sim, result);
@@ -621,7 +384,7 @@ static int64_t sim_pwrite(void *context, int file, const void *buffer, size_t le
         written = room_for(sim, inode, offset, length);
     if (written > 0) {
         uint8_t *bytes = memcpy(sim_allocate(written), buffer, written);
-        change_content(inode, (struct change){CHANGE_WRITE, offset, written, bytes});
+        inode_change(inode, (struct change){CHANGE_WRITE, offset, written, bytes});
         sim->bytes_written += written;
     }
     if (result == 0)
@@ -651,7 +414,7 @@ static int sim_truncate(void *context, int file, uint64_t length)
     if (!inode || length > INT64_MAX)
         result = -EINVAL;
     if (result == 0)
-        change_content(inode, (struct change){.kind = CHANGE_RESIZE, .offset = length});
+        inode_change(inode, (struct change){.kind = CHANGE_RESIZE, .offset = length});
     return leave(sim, result);
 }
 
@@ -663,12 +426,9 @@ static int sim_sync(void *context, int file)
     if (!inode) {
         result = -EBADF;
     } else if (result == 0) {
-        make_content_durable(inode);
+        inode_make_durable(inode);
     } else if (!sim->stop_at) {
-        struct sim_content landed = land(inode, &sim->random, SIM_RANDOM_LOSS);
-        sim_content_finish(&inode->durable);
-        inode->durable = landed;
-        forget_pending(inode);
+        inode_fail_sync(inode, &sim->random);
     }
     return leave(sim, result);
 }
@@ -713,7 +473,41 @@ static int sim_punch(void *context, int file, uint64_t offset, uint64_t length)
     if (!inode || length == 0)
         result = -EINVAL;
     if (result == 0)
-        change_content(inode, (struct change){CHANGE_PUNCH, offset, length, NULL});
+        inode_change(inode, (struct change){CHANGE_PUNCH, offset, length, NULL});
+    return leave(sim, result);
+}
+
+static int is_locked_elsewhere(const struct sim *sim, int file)
+{
+    for (int i = 0; i < HANDLES; i++) {
+        if (i != file && sim->handles[i].locked &&
+            sim->handles[i].inode == sim->handles[file].inode)
+            return 1;
+    }
+    return 0;
+}
+
+static int sim_lock(void *context, int file)
+{
+    struct sim *sim = enter(context);
+    int result = begin(sim, SIM_LOCK);
+    if (!writable_inode_of(sim, file))
+        result = -EBADF;
+    else if (result == 0 && is_locked_elsewhere(sim, file))
+        result = -EAGAIN;
+    if (result == 0)
+        sim->handles[file].locked = 1;
+    return leave(sim, result);
+}
+
+static int sim_is_locked(void *context, int file)
+{
+    struct sim *sim = enter(context);
+    int result = begin(sim, SIM_LOCK);
+    if (!inode_of(sim, file))
+        result = -EBADF;
+    else if (result == 0)
+        result = is_locked_elsewhere(sim, file);
     return leave(sim, result);
 }
 
@@ -762,6 +556,8 @@ struct sim *sim_create(uint64_t seed)
         .rename = sim_rename,
         .unlink = sim_unlink,
         .punch = sim_punch,
+        .lock = sim_lock,
+        .is_locked = sim_is_locked,
         .now_ns = sim_now_ns,
         .random = sim_random_bytes,
     };
@@ -775,11 +571,7 @@ void sim_destroy(struct sim *sim)
     while (sim->inodes) {
         struct inode *inode = sim->inodes;
         sim->inodes = inode->next;
-        forget_pending(inode);
-        free(inode->pending);
-        sim_content_finish(&inode->seen);
-        sim_content_finish(&inode->durable);
-        free(inode);
+        inode_free(inode);
     }
     finish_names(&sim->seen);
     finish_names(&sim->durable);

@@ -42,9 +42,10 @@ enum sim_kind {
     SIM_UNLINK = 1 << 10,
     SIM_PUNCH = 1 << 11,
     SIM_RANDOM = 1 << 12,
+    SIM_LOCK = 1 << 13,
     SIM_CHANGES = SIM_CREATE | SIM_WRITE | SIM_TRUNCATE | SIM_SYNC | SIM_SYNC_DIRECTORY |
                   SIM_RENAME | SIM_UNLINK | SIM_PUNCH,
-    SIM_ANY = (1 << 13) - 1,
+    SIM_ANY = (1 << 14) - 1,
 };
 
 /* An empty disk. */

@@ -166,8 +166,8 @@ static void what_was_synced_survives(void **state)
     sim_destroy(sim);
 }
 
-/* Canary: two unsynced writes of several sectors over durable bytes must be seen in every state that
- * a disk may leave them in. */
+/* Canary: two unsynced writes of several sectors over durable bytes must be seen in every state
+ * that a disk may leave them in. */
 static void unsynced_writes_are_lost_torn_and_reordered(void **state)
 {
     struct sim *sim = sim_create(base_seed);
@@ -528,6 +528,27 @@ static void a_stopped_disk_does_nothing_more(void **state)
     sim_destroy(sim);
 }
 
+static void locks_belong_to_the_open_file(void **state)
+{
+    struct sim *sim = sim_create(base_seed);
+    const struct qr_os *os = sim_os(sim);
+    void *context = os->context;
+    int first = make_file(os, "d/f", 'a', 1, 1), second = open_ok(os, "d/f", QR_OPEN_WRITE);
+    int reader = open_ok(os, "d/f", QR_OPEN_READ);
+    assert_int_equal(os->is_locked(context, second), 0);
+    assert_int_equal(os->lock(context, reader), -EBADF);
+    assert_int_equal(os->lock(context, first), 0);
+    assert_int_equal(os->lock(context, first), 0);
+    assert_int_equal(os->is_locked(context, first), 0); /* by itself */
+    assert_int_equal(os->is_locked(context, reader), 1);
+    assert_int_equal(os->lock(context, second), -EAGAIN);
+    os->close(context, first);
+    assert_int_equal(os->lock(context, second), 0);
+    os->close(context, second);
+    os->close(context, reader);
+    sim_destroy(sim);
+}
+
 static void the_same_seed_gives_the_same_disk(void **state)
 {
     uint8_t *found[2];
@@ -568,6 +589,7 @@ int main(void)
         cmocka_unit_test(a_failed_sync_forgets),
         cmocka_unit_test(a_full_disk_takes_what_fits),
         cmocka_unit_test(a_stopped_disk_does_nothing_more),
+        cmocka_unit_test(locks_belong_to_the_open_file),
         cmocka_unit_test(the_same_seed_gives_the_same_disk),
     };
     if (getenv("QALLOW_SEED"))
