@@ -302,6 +302,14 @@ static uint64_t number_of(const cJSON *request, const char *name, uint64_t fallb
     return (uint64_t)item->valuedouble;
 }
 
+/* Seconds as nanoseconds; what is beyond them is for ever. 0 if missing. */
+static int64_t seconds_of(const cJSON *request, const char *name)
+{
+    uint64_t seconds = number_of(request, name, 0);
+    return seconds > INT64_MAX / UINT64_C(1000000000) ? INT64_MAX
+                                                       : (int64_t)(seconds * 1000000000);
+}
+
 static void answer(struct recorder *r, uint64_t client, cJSON *reply)
 {
     if (client)
@@ -379,11 +387,11 @@ static int prune(struct recorder *r, uint64_t client, const cJSON *request)
     struct qr_prune_plan plan = {0};
     const struct qa_retention limits = {
         .keep_epochs = number_of(request, "keep_epochs", 0),
-        .keep_time_ns = (int64_t)number_of(request, "keep_time_ns", 0),
+        .keep_time_ns = seconds_of(request, "keep_time_s"),
         .keep_bytes = number_of(request, "keep_bytes", 0),
     };
     if (!limits.keep_epochs && !limits.keep_time_ns && !limits.keep_bytes)
-        return qr_fail(QALLOW_E_ARGUMENT, "prune needs keep_epochs, keep_time_ns or keep_bytes");
+        return qr_fail(QALLOW_E_ARGUMENT, "prune needs keep_epochs, keep_time_s or keep_bytes");
     uint64_t keep_from;
     int dry_run = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(request, "dry_run"));
     int result = qa_retention_keep_from(r->store, &limits, clock_ns(), &keep_from);

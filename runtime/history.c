@@ -37,17 +37,32 @@ static const char *label_of(const struct qr_store *store, uint64_t epoch)
     return NULL;
 }
 
-/* The oldest epoch of a pruned log: what its base keyframe says. */
-static int base_epoch(struct qr_store *store, struct qr_epoch *info)
+/* The newest keyframe at or before an epoch, or NULL. */
+static const struct qr_keyframe *keyframe_before(const struct qr_store *store, uint64_t epoch)
+{
+    const struct qr_directory *d = &store->directory;
+    size_t low = 0, high = d->keyframe_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (d->keyframes[middle].epoch <= epoch)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low ? &d->keyframes[low - 1] : NULL;
+}
+
+/* An epoch whose COMMIT is gone (pruned, or lost to damage): what its keyframe says. */
+static int keyframe_epoch(struct qr_store *store, uint64_t offset, struct qr_epoch *info)
 {
     struct qr_keyframe_head head;
     struct qr_state *state;
-    int rc = qr_keyframe_read(store->log, store->log->header.base, &state, &head);
+    int rc = qr_keyframe_read(store->log, offset, &state, &head);
     if (rc)
         return rc;
     *info = (struct qr_epoch){.epoch = head.epoch, .time_ns = state->time_ns,
-                              .digest = state->digest, .frame_start = store->log->header.start,
-                              .frame_end = store->log->header.start};
+                              .digest = state->digest, .frame_start = head.resume,
+                              .frame_end = head.resume};
     qr_state_destroy(state);
     return 0;
 }
@@ -76,10 +91,13 @@ int qr_store_epoch(struct qr_store *store, uint64_t epoch, struct qr_epoch *info
     struct qr_frame_buffers buffers = {NULL, NULL, 0, 0};
     struct qr_frame frame;
     uint64_t next_id, offset = qr_directory_commit(&store->directory, epoch);
+    const struct qr_keyframe *keyframe = offset ? NULL : keyframe_before(store, epoch);
     const struct qr_log_header *h = &store->log->header;
     int rc;
     if (!offset && epoch == h->first_epoch && h->base)
-        rc = base_epoch(store, info);
+        rc = keyframe_epoch(store, h->base, info);
+    else if (keyframe && keyframe->epoch == epoch)
+        rc = keyframe_epoch(store, keyframe->offset, info);
     else if (!offset)
         return qr_store_no_epoch(store, epoch);
     else {
@@ -137,21 +155,6 @@ int qr_store_epoch_of_label(struct qr_store *store, const char *label, uint64_t 
 }
 
 /* ---------------------------------------------------------------- the state as of an epoch */
-
-/* The newest keyframe at or before an epoch, or NULL. */
-static const struct qr_keyframe *keyframe_before(const struct qr_store *store, uint64_t epoch)
-{
-    const struct qr_directory *d = &store->directory;
-    size_t low = 0, high = d->keyframe_count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (d->keyframes[middle].epoch <= epoch)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low ? &d->keyframes[low - 1] : NULL;
-}
 
 int qr_store_seek(struct qr_store *store, uint64_t epoch, struct qr_state **state, uint64_t *offset,
                   uint64_t *prev)

@@ -367,6 +367,10 @@ int qr_store_recover(struct qr_store *store)
     if (!rc)
         rc = qr_store_load_relocations(store);
     qr_directory_drop_labels(&store->directory, log->header.first_epoch);
+    if (!rc && (log->header.flags & QR_LOG_CHECKPOINT) && !store->options.writable &&
+        store->state->epoch < log->header.first_epoch)
+        rc = qr_fail(QALLOW_E_DAMAGED, "%s: a checkpoint file that ends before its epoch is whole",
+                     qr_quotez(store->path));
     if (!rc)
         rc = store->state->epoch < log->header.first_epoch - 1
                  ? qr_fail(QALLOW_E_DAMAGED, "%s: its epochs end before they begin",

@@ -115,7 +115,8 @@ int qr_store_prune(struct qr_store *store, uint64_t keep_from, int dry_run,
 int qr_reader_create(struct qr_store *store, size_t cache_bytes, struct qr_reader **reader);
 void qr_reader_destroy(struct qr_reader *reader);
 
-/* A page's content at some epoch, independent of later commits: its pieces, copied. */
+/* A page's content at some epoch, independent of later commits: its pieces, copied. Points into
+ * itself when there is one piece: not to be copied by assignment. */
 struct qr_content {
     struct qr_piece *pieces;
     size_t piece_count;

@@ -12,6 +12,7 @@ struct verifier {
     struct qr_scan scan;
     int (*visit)(void *context, const struct qr_range *range);
     void *context;
+    uint64_t epochs; /* commits seen */
     uint64_t max_synced;
     uint64_t first_bad; /* offset; 0: none */
 };
@@ -28,6 +29,7 @@ static int good_range(struct verifier *v)
         if (frame.synced_to > v->max_synced)
             v->max_synced = frame.synced_to;
         if (frame.type == QR_FRAME_COMMIT && !qr_commit_parse(&frame, &info, &next_id)) {
+            v->epochs++;
             if (!range.first_epoch)
                 range.first_epoch = info.epoch;
             range.last_epoch = info.epoch;
@@ -80,6 +82,9 @@ int qr_log_verify(const char *path, const struct qr_os *os,
         } while (rc == 1);
         qr_scan_finish(&v.scan);
     }
+    if (!rc && (v.log->header.flags & QR_LOG_CHECKPOINT) && !v.epochs)
+        rc = qr_fail(QALLOW_E_DAMAGED, "%s: a checkpoint file that ends before its epoch is whole",
+                     qr_quotez(path));
     qr_log_close(v.log);
     /* bytes that nobody was told are durable are a torn tail, or being written just now */
     if (!rc && v.first_bad && v.first_bad < v.max_synced)
