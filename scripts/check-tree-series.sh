@@ -61,7 +61,8 @@ echo "recorded ${#series[@]} trees by $how in $(elapsed "$began") s"
 began=$(now)
 mapfile -t epochs <"$work/epochs"
 for i in "${!series[@]}"; do
-    "$qallow" replay "$log" --epoch "${epochs[i]}" --output "$restored" >/dev/null
+    "$qallow" replay "$log" --epoch "${epochs[i]}" --output "$restored" >/dev/null 2>"$work/replay.err" ||
+        { cat "$work/replay.err" >&2; fail "epoch ${epochs[i]} cannot be restored"; }
     python3 "$top/tests/reader/trees.py" "${series[i]}" "$restored" ||
         fail "epoch ${epochs[i]} differs from ${series[i]}"
     rm -rf "$restored"
