@@ -96,17 +96,31 @@ int qr_directory_add_keyframe(struct qr_directory *d, uint64_t epoch, uint64_t o
     return 0;
 }
 
-int qr_directory_set_label(struct qr_directory *d, const void *name, size_t length, uint64_t epoch)
+static struct qr_label *find_label(const struct qr_directory *d, const void *name, size_t length)
 {
     for (size_t i = 0; i < d->label_count; i++)
-        if (strlen(d->labels[i].name) == length && !memcmp(d->labels[i].name, name, length)) {
-            d->labels[i].epoch = epoch;
-            if (!epoch) {
-                qr_free(d->labels[i].name);
-                d->labels[i] = d->labels[--d->label_count];
-            }
-            return 0;
+        if (strlen(d->labels[i].name) == length && !memcmp(d->labels[i].name, name, length))
+            return &d->labels[i];
+    return NULL;
+}
+
+uint64_t qr_directory_label(const struct qr_directory *d, const void *name, size_t length)
+{
+    const struct qr_label *label = find_label(d, name, length);
+    return label ? label->epoch : 0;
+}
+
+int qr_directory_set_label(struct qr_directory *d, const void *name, size_t length, uint64_t epoch)
+{
+    struct qr_label *label = find_label(d, name, length);
+    if (label) {
+        label->epoch = epoch;
+        if (!epoch) {
+            qr_free(label->name);
+            *label = d->labels[--d->label_count];
         }
+        return 0;
+    }
     if (!epoch)
         return 0;
     int rc = qr_reserve_item(&d->labels, d->label_count, &d->label_capacity, sizeof *d->labels);

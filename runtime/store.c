@@ -254,6 +254,14 @@ static int check_label(const char *name)
     return 0;
 }
 
+static int enter_label(struct qr_store *store, const char *name, uint64_t epoch)
+{
+    pthread_rwlock_wrlock(&store->lock);
+    int rc = qr_directory_set_label(&store->directory, name, strlen(name), epoch);
+    pthread_rwlock_unlock(&store->lock);
+    return rc;
+}
+
 int qr_store_label(struct qr_store *store, const char *name, uint64_t epoch)
 {
     uint8_t body[300], *p = body;
@@ -273,22 +281,24 @@ int qr_store_label(struct qr_store *store, const char *name, uint64_t epoch)
     p = qr_put_varint(p, epoch);
     p = qr_put_varint(p, length);
     memcpy(p, name, length);
+    /* entered first: what needs memory, and can be taken back without */
+    uint64_t before = qr_directory_label(&store->directory, name, length);
+    if ((rc = enter_label(store, name, epoch)))
+        return rc;
     struct qr_log_mark mark = qr_log_mark(store->log);
     rc = qr_log_append(store->log, QR_FRAME_LABEL, 0, body, (size_t)(p - body) + length, NULL);
     if (!rc)
         rc = store->options.sync == QR_SYNC_COMMIT ? qr_log_sync(store->log)
                                                    : qr_log_flush(store->log);
     if (rc) {
+        enter_label(store, name, before);
         if (store->log->failed || qr_log_rewind(store->log, mark))
             store->broken = 1;
         return rc;
     }
     store->appended = 1;
-    pthread_rwlock_wrlock(&store->lock);
-    rc = qr_directory_set_label(&store->directory, name, length, epoch);
-    pthread_rwlock_unlock(&store->lock);
     qr_store_publish(store);
-    return rc;
+    return 0;
 }
 
 int qr_store_each_label(struct qr_store *store,

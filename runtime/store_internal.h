@@ -66,6 +66,8 @@ struct qr_store {
 void qr_directory_finish(struct qr_directory *directory);
 int qr_directory_add_commit(struct qr_directory *directory, uint64_t epoch, uint64_t offset);
 int qr_directory_add_keyframe(struct qr_directory *directory, uint64_t epoch, uint64_t offset);
+uint64_t qr_directory_label(const struct qr_directory *directory, const void *name,
+                            size_t length); /* its epoch; 0: there is none */
 int qr_directory_set_label(struct qr_directory *directory, const void *name, size_t length,
                            uint64_t epoch);
 /* Enters the relocations of one RELOCATION body standing at `offset`. */

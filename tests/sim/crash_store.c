@@ -21,6 +21,7 @@
 
 #include "history.h"
 #include "runtime/error.h"
+#include "telemetry/telemetry.h"
 
 static uint64_t crash_count, nested_count;
 
@@ -37,7 +38,7 @@ struct crasher {
     struct sim *disk;      /* whose changes are watched */
     uint64_t random;
     uint64_t change;       /* number of the change that is about to be made */
-    unsigned per_change;
+    int big;               /* megabytes a check: only every fourth change */
     int depth;             /* 1: a recovery is being crashed */
     int busy;
 };
@@ -54,7 +55,7 @@ static void crash_once(struct crasher *crasher)
     uint64_t seed = sim_random(&crasher->random), what = sim_random(&crasher->random);
     unsigned way = ways[seed % (sizeof ways / sizeof ways[0])];
     struct sim *image = sim_crash(crasher->disk, seed, way);
-    struct crasher nested = {history, image, seed, 0, 1, 1, 0};
+    struct crasher nested = {.history = history, .disk = image, .random = seed, .depth = 1};
     char before[sizeof history_where];
 
     memcpy(before, history_where, sizeof before);
@@ -77,10 +78,10 @@ static void crash_before(void *context, enum sim_kind kind)
 {
     struct crasher *crasher = context;
     crasher->change++;
-    if (crasher->busy)
+    if (crasher->busy || (crasher->big && crasher->change % 4 != 0))
         return;
     crasher->busy = 1;
-    for (unsigned i = 0; i < crasher->per_change; i++)
+    for (unsigned i = crasher->depth || crasher->big ? 1 : 2; i > 0; i--)
         crash_once(crasher);
     crasher->busy = 0;
 }
@@ -94,10 +95,10 @@ static void watch(struct crasher *crasher)
     }
 }
 
-static void run_crashes(uint64_t seed, unsigned steps, unsigned per_change, int big)
+static void run_crashes(uint64_t seed, unsigned steps, int big)
 {
     struct history *history = history_create(seed);
-    struct crasher crasher = {.history = history, .random = ~seed, .per_change = per_change};
+    struct crasher crasher = {.history = history, .random = ~seed, .big = big};
     history->big = big;
     watch(&crasher);
     for (unsigned i = 0; i < steps && history_step(history) == 0; i++)
@@ -113,10 +114,13 @@ static void run_crashes(uint64_t seed, unsigned steps, unsigned per_change, int 
 static void all_crashes(uint64_t seed, uint64_t limit)
 {
     for (uint64_t i = seed; crash_count < limit; i++)
-        run_crashes(i, i % 4 == 0 ? 12 : 25, 2, i % 4 == 0);
+        run_crashes(i, 25, i % 16 == 3);
     printf("crashes: %llu, of them %llu in recovery; seeds %llu and on: every one recovered\n",
            (unsigned long long)crash_count, (unsigned long long)nested_count,
            (unsigned long long)seed);
+    printf("(%llu epochs, %llu keyframes, %llu images)\n",
+           (unsigned long long)qt_get(QT_LOG_COMMITS), (unsigned long long)qt_get(QT_LOG_KEYFRAMES),
+           (unsigned long long)qt_get(QT_LOG_IMAGES));
 }
 
 /* --- the n-th operation fails --- */
@@ -262,11 +266,11 @@ int main(int argc, char **argv)
     const char *what = argc == 2 ? argv[1] : "";
     qr_set_assert_handler(say_assertion);
     if (strcmp(what, "crashes") == 0) {
-        all_crashes(seed, from_environment("QALLOW_CRASHES", 4000));
+        all_crashes(seed, from_environment("QALLOW_CRASHES", 2500));
     } else if (strcmp(what, "failures") == 0) {
-        all_failures(seed, from_environment("QALLOW_CRASHES", 1000));
+        all_failures(seed, from_environment("QALLOW_CRASHES", 300));
     } else if (strcmp(what, "memory") == 0) {
-        all_allocations(seed, from_environment("QALLOW_CRASHES", 600));
+        all_allocations(seed, from_environment("QALLOW_CRASHES", 300));
     } else {
         fputs("usage: crash_store crashes | failures | memory\n", stderr);
         return 2;

@@ -35,7 +35,7 @@ struct history {
     uint64_t labels_since[HISTORY_LABELS][HISTORY_EPOCHS];
     size_t label_changes[HISTORY_LABELS];
     int wrote;                   /* the open store has something to sync when it is closed */
-    unsigned notices;
+    unsigned notices, opens;
     int error;                   /* the newest error of the store in a tolerant history */
 };
 

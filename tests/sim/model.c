@@ -229,7 +229,7 @@ static struct model_bytes *random_edit(const struct model_bytes *old, uint64_t *
     struct model_bytes *bytes;
     if (cut > 600 && sim_below(random, 4))
         cut = 600;
-    switch (sim_below(random, big ? 9 : 8)) {
+    switch (sim_below(random, big ? 11 : 8)) {
     case 0: /* insert or append */
         bytes = splice(old, at, 0, length);
         random_bytes(bytes->at + at, length, random);
@@ -254,7 +254,9 @@ static struct model_bytes *random_edit(const struct model_bytes *old, uint64_t *
         bytes = new_bytes(sim_below(random, sim_below(random, 4) ? 3000 : 20000));
         random_bytes(bytes->at, bytes->length, random);
         return bytes;
-    case 8: /* big: over a megabyte, so that it takes several frames */
+    case 8: /* big: over a megabyte, so that it takes several frames, and makes keyframes due */
+    case 9:
+    case 10:
         bytes = new_bytes(1000000 + sim_below(random, 1000000));
         random_bytes(bytes->at, bytes->length, random);
         return bytes;
