@@ -81,11 +81,10 @@ int replay_restore(struct qi_context *context, const struct replay *replay, stru
     uint64_t lost = 0;
     int rc;
 
-    /* A checkpoint file that was cut has no epoch left; an empty tree would be a lie. */
     qr_store_info(store, &info);
-    if (info.first_epoch == 0)
-        return qr_fail(QALLOW_E_DAMAGED, "%s holds no whole epoch: it was cut, or nothing has been "
-                       "recorded", qr_quotez(qr_store_path(store)));
+    if (info.first_epoch == 0) /* an empty tree would be a lie */
+        return qr_fail(QALLOW_E_EPOCH_NOT_FOUND, "%s: nothing has been recorded yet",
+                       qr_quotez(qr_store_path(store)));
     rc = qr_store_state_at(store, epoch, &state);
 
     if (rc == 0)

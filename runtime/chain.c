@@ -25,9 +25,12 @@ void qr_chain_finish(struct qr_chain *chain)
     qr_scan_finish(&chain->scan);
 }
 
-int qr_commit_parse(const struct qr_frame *frame, struct qr_epoch *info, uint64_t *next_id)
+int qr_commit_parse(const struct qr_frame *frame, struct qr_epoch *info, uint64_t *next_id,
+                    size_t *records_length)
 {
-    struct qr_cursor c = qr_cursor(frame->body, frame->length);
+    size_t tail = frame->length ? frame->body[frame->length - 1] : 0;
+    size_t records = frame->length > tail ? frame->length - 1 - tail : 0;
+    struct qr_cursor c = qr_cursor(frame->body + records, frame->length > tail ? tail : 0);
     *info = (struct qr_epoch){.epoch = qr_get_varint(&c)};
     info->records = qr_get_varint(&c);
     info->pages = qr_get_varint(&c);
@@ -41,6 +44,7 @@ int qr_commit_parse(const struct qr_frame *frame, struct qr_epoch *info, uint64_
         return qr_fail(QALLOW_E_SERIALIZATION, "a malformed commit frame at offset %llu",
                        (unsigned long long)frame->offset);
     info->frame_end = frame->offset + qr_frame_span(frame->stored);
+    *records_length = records;
     return 0;
 }
 
@@ -78,7 +82,8 @@ static void after_content(void *context, const struct qr_page *page)
         chain->changed(chain->context, page);
 }
 
-static int chain_data(struct qr_chain *chain, const struct qr_frame *frame)
+/* Applies (or counts) the records in the first `length` bytes of a frame's body. */
+static int chain_data(struct qr_chain *chain, const struct qr_frame *frame, size_t length)
 {
     if (!chain->in_transaction) {
         chain->in_transaction = 1;
@@ -92,9 +97,9 @@ static int chain_data(struct qr_chain *chain, const struct qr_frame *frame)
         chain->applier.changed = after_content;
         chain->applier.context = chain;
         return senseless(chain, frame, qr_apply_body(&chain->applier, frame->offset, frame->body,
-                                                     frame->length));
+                                                     length));
     }
-    struct qr_cursor cursor = qr_cursor(frame->body, frame->length);
+    struct qr_cursor cursor = qr_cursor(frame->body, length);
     struct qr_record record;
     int rc;
     while ((rc = qr_record_next(&cursor, frame->body, &record)) > 0) {
@@ -109,13 +114,17 @@ static int chain_commit(struct qr_chain *chain, const struct qr_frame *frame,
                         struct qr_epoch *info)
 {
     uint64_t next_id;
+    size_t records_length;
     struct qr_state *state = chain->state;
-    int rc = qr_commit_parse(frame, info, &next_id);
+    int rc = qr_commit_parse(frame, info, &next_id, &records_length);
+    if (!rc && records_length)
+        rc = chain_data(chain, frame, records_length);
     if (rc)
         return rc;
     if (info->epoch != chain->next_epoch)
         return mismatch(chain, frame, "the commit frame has another number");
-    if (info->records != (state ? chain->applier.records : chain->counted))
+    uint64_t records = state ? chain->applier.records : chain->counted;
+    if (info->records != (chain->in_transaction ? records : 0)) /* an epoch may change nothing */
         return mismatch(chain, frame, "records are missing");
     if (state) {
         if (chain->applier.open)
@@ -161,7 +170,7 @@ int qr_chain_next(struct qr_chain *chain, struct qr_epoch *info)
             return rc;
         }
         if (frame.type == QR_FRAME_DATA)
-            rc = chain_data(chain, &frame);
+            rc = chain_data(chain, &frame, frame.length);
         else if (chain->in_transaction)
             rc = mismatch(chain, &frame, "a transaction without its commit frame");
         else

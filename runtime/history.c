@@ -90,6 +90,7 @@ int qr_store_epoch(struct qr_store *store, uint64_t epoch, struct qr_epoch *info
 {
     struct qr_frame_buffers buffers = {NULL, NULL, 0, 0};
     struct qr_frame frame;
+    size_t records;
     uint64_t next_id, offset = qr_directory_commit(&store->directory, epoch);
     const struct qr_keyframe *keyframe = offset ? NULL : keyframe_before(store, epoch);
     const struct qr_log_header *h = &store->log->header;
@@ -106,7 +107,7 @@ int qr_store_epoch(struct qr_store *store, uint64_t epoch, struct qr_epoch *info
             rc = qr_fail(QALLOW_E_DAMAGED, "%s: no commit frame at offset %llu",
                          qr_quotez(store->path), (unsigned long long)offset);
         if (!rc)
-            rc = qr_commit_parse(&frame, info, &next_id);
+            rc = qr_commit_parse(&frame, info, &next_id, &records);
         info->frame_start = offset;
         if (!rc)
             rc = epoch_start(store, info);

@@ -90,9 +90,9 @@ int qr_log_reload_header(struct qr_log *log)
         int64_t n = log->os->pread(log->os->context, log->file, slot, sizeof slot, at);
         if (n < 0)
             return qr_fail_errno((int)-n, "%s: reading the header", qr_quotez(log->path));
+        magic |= n >= 8 && qr_load64(slot) == QR_LOG_MAGIC;
         if (n < 128)
             continue;
-        magic |= qr_load64(slot) == QR_LOG_MAGIC;
         int rc = header_decode(log->path, slot, &h);
         if (rc < 0)
             return rc;

@@ -81,7 +81,7 @@ static struct cached_frame *evict(struct qr_reader *reader)
     }
 }
 
-/* The decoded body of the DATA or RELOCATION frame at an offset. */
+/* The decoded body of a frame that may hold content. */
 static int reader_frame(struct qr_reader *reader, uint64_t offset, const struct qr_frame **out)
 {
     if (reader->newest && reader->newest->offset == offset) {
@@ -106,7 +106,8 @@ static int reader_frame(struct qr_reader *reader, uint64_t offset, const struct 
                  : qr_log_read_frame(reader->store->log, offset, &slot->buffers, &frame);
     if (rc)
         return rc;
-    if (frame.type != QR_FRAME_DATA && frame.type != QR_FRAME_RELOCATION)
+    if (frame.type != QR_FRAME_DATA && frame.type != QR_FRAME_COMMIT &&
+        frame.type != QR_FRAME_RELOCATION)
         return qr_fail(QALLOW_E_DAMAGED, "%s: the frame at offset %llu holds no content",
                        qr_quotez(reader->store->path), (unsigned long long)offset);
     slot->frame = frame;

@@ -369,7 +369,7 @@ int qr_store_recover(struct qr_store *store)
     qr_directory_drop_labels(&store->directory, log->header.first_epoch);
     if (!rc && (log->header.flags & QR_LOG_CHECKPOINT) && !store->options.writable &&
         store->state->epoch < log->header.first_epoch)
-        rc = qr_fail(QALLOW_E_DAMAGED, "%s: a checkpoint file that ends before its epoch is whole",
+        rc = qr_fail(QALLOW_E_DAMAGED, "%s: a checkpoint file that holds no whole epoch",
                      qr_quotez(store->path));
     if (!rc)
         rc = store->state->epoch < log->header.first_epoch - 1

@@ -112,7 +112,9 @@ void qr_chain_finish(struct qr_chain *chain);
 /* 1: one more epoch, *info filled, the state is after it; 0: no more valid frames (see scan.why);
  * or an error: DAMAGED if digests or counts do not match, SERIALIZATION, IO, ... */
 int qr_chain_next(struct qr_chain *chain, struct qr_epoch *info);
-int qr_commit_parse(const struct qr_frame *frame, struct qr_epoch *info, uint64_t *next_id);
+/* The fields of a COMMIT frame; *records_length: bytes of records before them. */
+int qr_commit_parse(const struct qr_frame *frame, struct qr_epoch *info, uint64_t *next_id,
+                    size_t *records_length);
 
 /* --- recovery (recovery.c) --- */
 /* Finds the end of the log and builds state and directory. */

@@ -7,6 +7,8 @@
  * Abort cuts the log back and takes the state from the log again: there is no undo, only "the state
  * as of the last epoch", which every reader of history asks for anyway.
  *
+ * The last body, if it is small, rides in the COMMIT frame: a small commit is one frame.
+ *
  * Order of a commit under QR_SYNC_COMMIT: DATA frames, COMMIT frame, fdatasync, then the epoch is
  * entered into the directory and published. A keyframe comes after; it is synced before the index
  * speaks of it (under QR_SYNC_NONE it is not, and the index waits for the end).
@@ -23,6 +25,8 @@ enum {
     KEYFRAME_RATIO = 8,        /* and at least this many times the size of the last one */
     PIECES_MIN = 16,           /* a page may have so many pieces ... */
     PIECES_PER_BYTES = 128,    /* ... and one more for so many bytes, before it gets an image */
+    HELD_MAX = 16 << 10,       /* bytes of records that may ride in a COMMIT frame */
+    COMMIT_TAIL_MAX = 128,     /* its own fields, at most */
     MANY_PIECES = 1 << 20,     /* of all pages; beyond, pages get an image 8 times sooner */
 };
 
@@ -33,6 +37,9 @@ struct qr_txn {
     int begun;              /* something was appended */
     int rc;                 /* the first failure; only abort is left */
     uint64_t next_id;       /* ids handed out and not yet created */
+    uint8_t *held;          /* a small body that is applied but not written: it rides in the COMMIT
+                               frame, or becomes a DATA frame at the same place if more comes */
+    size_t held_length;
     struct qb_u128 base_digest;
     uint64_t *fragmented;   /* pages that need an image */
     size_t fragmented_count, fragmented_capacity;
@@ -94,6 +101,7 @@ static void txn_destroy(struct qr_txn *txn)
     txn->store->txn = NULL;
     qr_applier_finish(&txn->applier);
     qr_free(txn->fragmented);
+    qr_free(txn->held);
     qr_free(txn);
 }
 
@@ -138,14 +146,42 @@ void qr_txn_abort(struct qr_txn *txn)
     txn_destroy(txn);
 }
 
+/* Writes what is held as a DATA frame, where its references already say it is. */
+static int release_held(struct qr_txn *txn)
+{
+    uint64_t offset, expected = txn->store->log->end;
+    if (!txn->held_length)
+        return 0;
+    int rc = qr_log_append(txn->store->log, QR_FRAME_DATA, 0, txn->held, txn->held_length, &offset);
+    qr_assert(rc || offset == expected);
+    txn->held_length = 0;
+    return rc;
+}
+
+/* Keeps a small body back. */
+static int hold(struct qr_txn *txn, const struct qr_body *body)
+{
+    if (!txn->held && !(txn->held = qr_malloc(HELD_MAX + COMMIT_TAIL_MAX)))
+        return qr_fail(QALLOW_E_NO_MEMORY, "transaction");
+    memcpy(txn->held, body->raw, body->length);
+    txn->held_length = body->length;
+    return 0;
+}
+
 static int append_body(struct qr_txn *txn, const struct qr_body *body)
 {
     struct qr_store *store = txn->store;
-    uint64_t offset;
-    int rc = body->packed ? qr_log_append(store->log, QR_FRAME_DATA, QR_FRAME_ZSTD, body->packed,
-                                          body->packed_length, &offset)
-                          : qr_log_append(store->log, QR_FRAME_DATA, 0, body->raw, body->length,
-                                          &offset);
+    int rc = release_held(txn);
+    uint64_t offset = store->log->end;
+    if (rc)
+        return rc;
+    if (!body->packed && body->length <= HELD_MAX)
+        rc = hold(txn, body);
+    else if (body->packed)
+        rc = qr_log_append(store->log, QR_FRAME_DATA, QR_FRAME_ZSTD, body->packed,
+                           body->packed_length, NULL);
+    else
+        rc = qr_log_append(store->log, QR_FRAME_DATA, 0, body->raw, body->length, NULL);
     if (rc)
         return rc;
     pthread_rwlock_wrlock(&store->lock);
@@ -181,7 +217,9 @@ static int write_images(struct qr_txn *txn)
     size_t count = txn->fragmented_count;
     if (!count)
         return 0;
-    int rc = qr_log_flush(txn->store->log);
+    int rc = release_held(txn);
+    if (!rc)
+        rc = qr_log_flush(txn->store->log);
     if (!rc)
         rc = qr_batch_create(txn->store->options.compress_level, &batch);
     if (!rc)
@@ -214,8 +252,10 @@ static int64_t commit_time(struct qr_store *store)
 
 static int append_commit(struct qr_txn *txn, int64_t time_ns, uint64_t *offset)
 {
-    uint8_t body[128], *p = body;
     struct qr_store *store = txn->store;
+    if (!txn->held && !(txn->held = qr_malloc(HELD_MAX + COMMIT_TAIL_MAX)))
+        return qr_fail(QALLOW_E_NO_MEMORY, "transaction");
+    uint8_t *tail = txn->held + txn->held_length, *p = tail;
     p = qr_put_varint(p, txn->applier.epoch);
     p = qr_put_varint(p, txn->applier.records);
     p = qr_put_varint(p, txn->applier.pages);
@@ -224,7 +264,11 @@ static int append_commit(struct qr_txn *txn, int64_t time_ns, uint64_t *offset)
     for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++, p += 8)
         qr_store64(p, fixed[i]);
     p = qr_put_varint(p, store->state->next_id);
-    return qr_log_append(store->log, QR_FRAME_COMMIT, 0, body, (size_t)(p - body), offset);
+    size_t length = (size_t)(p - tail);
+    *p++ = (uint8_t)length;
+    qr_assert(length < COMMIT_TAIL_MAX);
+    return qr_log_append(store->log, QR_FRAME_COMMIT, 0, txn->held, (size_t)(p - txn->held),
+                         offset);
 }
 
 /* Makes it durable as the options ask. */

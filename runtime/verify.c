@@ -24,11 +24,12 @@ static int good_range(struct verifier *v)
     struct qr_frame frame;
     struct qr_epoch info;
     uint64_t next_id;
+    size_t records;
     int rc;
     while ((rc = qr_scan_next(&v->scan, &frame)) > 0) {
         if (frame.synced_to > v->max_synced)
             v->max_synced = frame.synced_to;
-        if (frame.type == QR_FRAME_COMMIT && !qr_commit_parse(&frame, &info, &next_id)) {
+        if (frame.type == QR_FRAME_COMMIT && !qr_commit_parse(&frame, &info, &next_id, &records)) {
             v->epochs++;
             if (!range.first_epoch)
                 range.first_epoch = info.epoch;
@@ -83,7 +84,7 @@ int qr_log_verify(const char *path, const struct qr_os *os,
         qr_scan_finish(&v.scan);
     }
     if (!rc && (v.log->header.flags & QR_LOG_CHECKPOINT) && !v.epochs)
-        rc = qr_fail(QALLOW_E_DAMAGED, "%s: a checkpoint file that ends before its epoch is whole",
+        rc = qr_fail(QALLOW_E_DAMAGED, "%s: a checkpoint file that holds no whole epoch",
                      qr_quotez(path));
     qr_log_close(v.log);
     /* bytes that nobody was told are durable are a torn tail, or being written just now */

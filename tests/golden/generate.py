@@ -194,6 +194,19 @@ def compressed():
     return log
 
 
+def riding():
+    "records that ride in the COMMIT frame, alone and behind DATA frames"
+    log = tree()
+    text = find(log, b"text")
+    log.edit(text, [overwrite(100, b"riding")])
+    log.commit(ride=True)
+    log.edit(text, [replace(50, 3, b"fifty")], [remove(500, 20)], frame_each=True)
+    log.attributes(text, 0o640, START_TIME + SECOND)
+    log.commit(ride=True)
+    log.keyframe()
+    return log
+
+
 def parts():
     "changes in several parts, in one frame and over several"
     log = tree()
@@ -363,8 +376,8 @@ OUTCOMES = {"torn-header": ("torn", 0), "torn-commit": ("torn", 0), "torn-body":
 LAST = {"torn-header": 2, "torn-commit": 2, "torn-body": 2, "torn-reordered": 2}
 ALL = (empty, unclosed, closed, reopened, zero_tail, torn_header, torn_commit, torn_body,
        torn_reordered, unfinished, damaged_data, damaged_commit, damaged_header, newer_version,
-       not_a_log, one_slot, labels, compressed, parts, clone, zeros, operations, images, kinds,
-       names, later_parent, keyframes, events, own_copy, pruned, pruned_twice, checkpoint)
+       not_a_log, one_slot, labels, compressed, riding, parts, clone, zeros, operations, images,
+       kinds, names, later_parent, keyframes, events, own_copy, pruned, pruned_twice, checkpoint)
 
 
 def path_of(pages, page):

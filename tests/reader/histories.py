@@ -56,7 +56,9 @@ def random_operations(rng, old):
             operations.append(grow(at, len(data)))
         elif kind == 6 and old:
             source = rng.randrange(len(old))
-            operations.append(copy_from(at, n, source, rng.randrange(1, len(old) - source + 1)))
+            length = rng.randrange(1, len(old) - source + 1)
+            if (source, length) != (at, n):
+                operations.append(copy_from(at, n, source, length))
         if operations and operations[-1][1] == at:
             at += old_length(operations[-1])
     return operations
@@ -151,7 +153,8 @@ class History:
                  self.attributes, self.image)
         for _ in range(rng.randrange(8)):
             rng.choice(steps)()
-        self.log.commit(compress=rng.random() < 0.3, sync=rng.random() < 0.8)
+        self.log.commit(compress=rng.random() < 0.3, sync=rng.random() < 0.8,
+                        ride=rng.random() < 0.5)
 
     def between(self):
         log, rng = self.log, self.rng

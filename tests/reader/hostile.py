@@ -147,6 +147,7 @@ table("bad", {
     "delta-remove-nothing": change(operation(3, 0)),
     "delta-replace-by-nothing": change(operation(2, 5, varint(0)), new=195),
     "delta-copy-of-nothing": change(operation(6, 5, varint(0), varint(0)), new=195),
+    "delta-copy-onto-itself": change(operation(6, 5, varint(5), varint(20), gap=20)),
     "delta-mask-empty": change(operation(1, 8, b"\0")),
     "delta-mask-beyond": change(operation(1, 7, b"\x81xx")),
     "delta-mask-short": change(operation(1, 8, b"\xff1234567")),
@@ -195,7 +196,8 @@ for name_, wrong_ in {"epoch-0": {"epoch": 0}, "epoch-again": {"epoch": 1},
                       "time-same": {"time": START_TIME + 10**9}, "time-before": {"time": -1},
                       "base-digest": {"base": 1}, "digest": {"digest": 1},
                       "next-id": {"next_id": 4}, "next-id-0": {"next_id": 0},
-                      "too-long": {"extra": b"\0"}}.items():
+                      "too-long": {"extra": b"\0"}, "tail-0": {"tail": 0},
+                      "tail-1": {"tail": 1}, "tail-255": {"tail": 255}}.items():
     CASES["commit-" + name_] = "bad", lambda wrong=wrong_: with_commit(**wrong)
 
 

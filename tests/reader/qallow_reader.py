@@ -184,8 +184,7 @@ def parse_slot(slot):
 def parse_header(data):
     slots = [parse_slot(bytes(data[i * SLOT_SIZE:i * SLOT_SIZE + 128])) for i in range(2)]
     valid = [slot for slot in slots if slot]
-    if not valid and len(data) >= 128 and MAGIC in (bytes(data[:8]),
-                                                    bytes(data[SLOT_SIZE:SLOT_SIZE + 8])):
+    if not valid and MAGIC in (bytes(data[:8]), bytes(data[SLOT_SIZE:SLOT_SIZE + 8])):
         raise Damaged("no header slot is valid")
     if not valid:
         raise NotALog("not a log")
@@ -289,6 +288,8 @@ def parse_operation(cursor, at):
         if kind == REPLACE:
             return at, n, [bytes(cursor.take(m))]
         source = cursor.varint()
+        if (source, m) == (at, n):
+            raise Malformed("a copy of bytes onto themselves")
         return at, n, [(source, source + m)]
     if kind == REMOVE:
         return at, n, []
@@ -586,12 +587,17 @@ Epoch = namedtuple("Epoch", "epoch time records pages base_digest digest offset 
 
 
 def parse_commit(frame, body):
-    cursor = Cursor(body)
+    """The epoch that a COMMIT frame makes, the next page id, and the records in the frame."""
+    records_end = len(body) - 1 - body[-1] if body else -1
+    if records_end < 0:
+        raise Malformed("a COMMIT frame shorter than its own fields")
+    cursor = Cursor(body[records_end:-1])
     epoch, records, pages = cursor.varint(), cursor.varint(), cursor.varint()
     time, base, digest = signed64(cursor.u64()), cursor.sum(), cursor.sum()
     next_id = cursor.varint()
     cursor.end("COMMIT")
-    return Epoch(epoch, time, records, pages, base, digest, frame.offset, frame.end), next_id
+    return (Epoch(epoch, time, records, pages, base, digest, frame.offset, frame.end), next_id,
+            body[:records_end])
 
 
 class Log:
@@ -793,14 +799,15 @@ class Log:
 
     def commit(self, state, pending, frame):
         with located(frame):
-            epoch, next_id = parse_commit(frame, self.body(frame))
+            epoch, next_id, own_records = parse_commit(frame, self.body(frame))
             if epoch.epoch != state.epoch + 1 or epoch.base_digest != state.digest \
                     or epoch.time <= state.time:
                 raise Malformed(f"the commit of epoch {epoch.epoch} does not follow the last one")
         records = 0
-        for data in pending:
+        bodies = [(data, self.body(data)) for data in pending] + [(frame, own_records)]
+        for data, body in bodies:
             with located(data):
-                for kind, _, record in parse_records(self.body(data)):
+                for kind, _, record in parse_records(body):
                     state.apply(kind, record)
                     records += 1
         with located(frame):
@@ -855,6 +862,7 @@ class Log:
         """Raises at the first thing that is wrong; returns the last epoch."""
         if self.outcome == "damaged":
             raise Damaged(f"damaged at offset {self.stop}: {self.reason}")
+        self.relocations()
         keyframes = {}
         for keyframe in self.keyframes():
             keyframes.setdefault(keyframe.epoch, []).append(keyframe)
@@ -986,7 +994,7 @@ def command_dump(log, args):
                 print(f"{'':>14}{RECORD_NAMES[kind]} page {Cursor(record).varint()}, "
                       f"{len(record)} bytes at {at}")
         elif frame.type == COMMIT:
-            epoch, next_id = parse_commit(frame, body)
+            epoch, next_id, _ = parse_commit(frame, body)
             print(f"{'':>14}epoch {epoch.epoch}, {epoch.records} records, {epoch.pages} pages, "
                   f"{rfc3339(epoch.time)}, next page {next_id}\n"
                   f"{'':>14}{hex128(epoch.base_digest)} -> {hex128(epoch.digest)}")

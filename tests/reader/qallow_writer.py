@@ -319,7 +319,11 @@ class Writer:
         return sum(page_term(page) + content_sum(page.id, page.content)
                    for page in self.pages.values()) & MASK128
 
-    def commit(self, compress=False, sync=True, **wrong):
+    def commit(self, compress=False, sync=True, ride=False, **wrong):
+        """Ends the transaction. With `ride` the open records go into the COMMIT frame itself."""
+        own_records = bytes(self.records) if ride else b""
+        if ride:
+            self.records = bytearray()
         self.flush(compress)
         base, self.digest = self.digest, self.digest_now()
         self.epoch += 1
@@ -331,7 +335,8 @@ class Writer:
         body += struct.pack("<q", wrong.get("time", self.time))
         body += sum128(wrong.get("base", base)) + sum128(wrong.get("digest", self.digest))
         body += varint(wrong.get("next_id", self.next_id)) + wrong.get("extra", b"")
-        self.frame(COMMIT, body)
+        body = own_records + body + bytes([wrong.get("tail", len(body))])
+        self.frame(COMMIT, body, compress and ride)
         self.record_count = 0
         self.changed = set()
         if sync:
