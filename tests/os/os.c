@@ -165,6 +165,22 @@ static void a_write_that_does_not_fit_is_an_error(void **state)
     os->close(NULL, file);
 }
 
+static void locks_belong_to_the_open_file(void **state)
+{
+    int first = open_ok("lock", QR_OPEN_REPLACE), second = open_ok("lock", QR_OPEN_WRITE);
+    int reader = open_ok("lock", QR_OPEN_READ);
+    assert_int_equal(os->is_locked(NULL, second), 0);
+    assert_int_equal(os->lock(NULL, first), 0);
+    assert_int_equal(os->is_locked(NULL, first), 0); /* by itself */
+    assert_int_equal(os->is_locked(NULL, reader), 1);
+    assert_int_equal(os->lock(NULL, second), -EAGAIN);
+    os->close(NULL, reader); /* another descriptor of the file: the lock stays */
+    assert_int_equal(os->is_locked(NULL, second), 1);
+    os->close(NULL, first);
+    assert_int_equal(os->lock(NULL, second), 0);
+    os->close(NULL, second);
+}
+
 static void no_operation(int signal) { (void)signal; }
 
 /* Signals arrive all the while, without SA_RESTART: nothing may be short or fail. */
@@ -222,6 +238,7 @@ int main(void)
         cmocka_unit_test(the_parent_directory_is_found),
         cmocka_unit_test(a_punched_hole_reads_zero_and_gives_blocks_back),
         cmocka_unit_test(a_write_that_does_not_fit_is_an_error),
+        cmocka_unit_test(locks_belong_to_the_open_file),
         cmocka_unit_test(signals_do_not_show),
         cmocka_unit_test(clock_and_random_work),
     };
