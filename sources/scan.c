@@ -19,6 +19,8 @@
  *   DEFERRED  files and symlinks in the place of a removed directory
  *   WEAK      mtimes of directories: written with an epoch, never a reason for one
  */
+#include "sources/scan.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -26,40 +28,14 @@
 #include <unistd.h>
 
 #include "sources/path.h"
-#include "sources/tree_internal.h"
 
 enum { OPEN_LEVELS = 64 }; /* directories kept open on the way down */
-
-/* One directory on the way down to where the scan is. */
-struct frame {
-    struct frame *up;
-    uint64_t page;      /* 0: it is to be created */
-    uint32_t place;     /* 0: none yet */
-    int fd, depth;
-    size_t path_length; /* of its path, which is a prefix of scan->path */
-};
 
 /* An entry to be entered after the listing it was found in. */
 struct pending {
     const char *name;
     struct qr_page *page; /* NULL: new */
 };
-
-static int no_memory(void) { return qr_fail(QALLOW_E_NO_MEMORY, "no memory for the scan"); }
-
-/* Makes room for one more in a growing array. */
-#define GROW(items, count, capacity) \
-    ((count) < (capacity) ? 0 : grow((void **)&(items), &(capacity), sizeof *(items)))
-static int grow(void **items, size_t *capacity, size_t size)
-{
-    size_t larger = *capacity ? 2 * *capacity : 16;
-    void *grown = qr_realloc(*items, larger * size);
-    if (!grown)
-        return no_memory();
-    *items = grown;
-    *capacity = larger;
-    return 0;
-}
 
 /* --- paths --- */
 
@@ -70,7 +46,7 @@ static int path_push(struct qs_scan *scan, const char *name)
     if (need > scan->path_capacity) {
         char *grown = qr_realloc(scan->path, 2 * need);
         if (!grown)
-            return no_memory();
+            return qs_scan_no_memory();
         scan->path = grown;
         scan->path_capacity = 2 * need;
     }
@@ -81,7 +57,7 @@ static int path_push(struct qs_scan *scan, const char *name)
     return 0;
 }
 
-static void path_pop(struct qs_scan *scan, const struct frame *frame)
+static void path_pop(struct qs_scan *scan, const struct qs_frame *frame)
 {
     scan->path_length = frame->path_length;
     if (scan->path)
@@ -89,7 +65,7 @@ static void path_pop(struct qs_scan *scan, const struct frame *frame)
 }
 
 /* The directory's descriptor; those far above are closed and opened again when needed. */
-static int frame_fd(struct qs_scan *scan, struct frame *frame)
+static int frame_fd(struct qs_scan *scan, struct qs_frame *frame)
 {
     if (frame->fd < 0) {
         char behind = scan->path[frame->path_length];
@@ -100,209 +76,21 @@ static int frame_fd(struct qs_scan *scan, struct frame *frame)
     return frame->fd;
 }
 
-static int frame_place(struct qs_scan *scan, struct frame *frame, uint32_t *place)
-{
-    if (!frame->place) {
-        if (GROW(scan->places, scan->place_count, scan->place_capacity) < 0)
-            return QALLOW_E_NO_MEMORY;
-        char *path = qr_malloc(frame->path_length + 1);
-        if (!path)
-            return no_memory();
-        if (frame->path_length)
-            memcpy(path, scan->path, frame->path_length);
-        path[frame->path_length] = 0;
-        scan->places[scan->place_count] = (struct qs_place){frame->page, path};
-        frame->place = (uint32_t)scan->place_count++;
-    }
-    *place = frame->place;
-    return 0;
-}
-
-/* --- marks and changes --- */
-
-static int mark(struct qs_scan *scan, struct qr_page *page, enum qs_mark bit)
-{
-    if (GROW(scan->touched, scan->touched_count, scan->touched_capacity) < 0)
-        return QALLOW_E_NO_MEMORY;
-    scan->touched[scan->touched_count++] = page->id;
-    page->mark |= (uint8_t)bit;
-    return 0;
-}
-
-static void clear_marks(struct qs_scan *scan, int everywhere)
-{
-    for (size_t i = 0; i < scan->touched_count; i++)
-        qr_state_find(scan->state, scan->touched[i])->mark = 0;
-    if (everywhere)
-        for (struct qr_page *page = qr_state_next_page(scan->state, 0); page;
-             page = qr_state_next_page(scan->state, page->id))
-            page->mark = 0;
-}
-
-static uint8_t kind_of(const struct stat *st)
-{
-    return S_ISREG(st->st_mode)   ? QR_KIND_FILE
-           : S_ISDIR(st->st_mode) ? QR_KIND_DIRECTORY
-           : S_ISLNK(st->st_mode) ? QR_KIND_SYMLINK
-                                  : 0;
-}
-
-/* Appends a change of the entry `name` in a directory; frame NULL: of the root itself. */
-static int add_change(struct qs_scan *scan, enum qs_pass pass, enum qs_action action,
-                      struct frame *frame, const char *name, const struct stat *st, uint64_t page)
-{
-    struct qs_steps *changes = &scan->passes[pass];
-    struct qs_step change = {.page = page, .action = (uint8_t)action};
-    if (st) {
-        change.kind = kind_of(st);
-        change.size = change.kind == QR_KIND_DIRECTORY ? 0 : (uint64_t)st->st_size;
-        change.mode = st->st_mode & 07777;
-        change.mtime_ns = qs_ns(st->st_mtim);
-        change.stat = qs_stat_cache(st, 0);
-        /* A directory's content is its entries, which are all looked at each time. */
-        change.stat_known = change.kind == QR_KIND_DIRECTORY;
-    }
-    if (frame && frame_place(scan, frame, &change.place) < 0)
-        return QALLOW_E_NO_MEMORY;
-    if (GROW(changes->items, changes->count, changes->capacity) < 0)
-        return QALLOW_E_NO_MEMORY;
-    if (name && !(change.name = qs_path_join("", name)))
-        return no_memory();
-    changes->items[changes->count++] = change;
-    return 0;
-}
-
-static struct qs_step *last_change(struct qs_scan *scan, enum qs_pass pass)
-{
-    return &scan->passes[pass].items[scan->passes[pass].count - 1];
-}
-
-static int add_free(struct qs_scan *scan, enum qs_pass pass, struct qr_page *page)
-{
-    int rc = mark(scan, page, QS_FREED);
-    if (rc == 0)
-        rc = add_change(scan, pass, QS_DO_FREE, NULL, NULL, NULL, page->id);
-    if (rc == 0)
-        last_change(scan, pass)->kind = page->kind;
-    return rc;
-}
-
-static int vanish(struct qs_scan *scan, struct qr_page *page)
-{
-    if (page->mark & (QS_CLAIMED | QS_VANISHED | QS_FREED))
-        return 0;
-    if (GROW(scan->vanished, scan->vanished_count, scan->vanished_capacity) < 0)
-        return QALLOW_E_NO_MEMORY;
-    scan->vanished[scan->vanished_count++] = page->id;
-    return mark(scan, page, QS_VANISHED);
-}
-
-/* Frees a page and everything below it that has not gone elsewhere, children first. */
-static int free_below(struct qs_scan *scan, struct qr_page *page)
-{
-    int rc = 0;
-    for (struct qr_page *child = qr_state_first_child(scan->state, page->id); child && rc == 0;
-         child = qr_state_next_sibling(scan->state, child))
-        if (!(child->mark & (QS_CLAIMED | QS_FREED)))
-            rc = free_below(scan, child);
-    return rc < 0 ? rc : add_free(scan, QS_PASS_REMOVED, page);
-}
-
 static int skip(struct qs_scan *scan, const char *why)
 {
     scan->result->skipped++;
     return qs_tree_skip(scan->tree, scan->path, why);
 }
 
-/* --- renames --- */
-
-/* Where a page is now, given the renames found so far. From qr_malloc; NULL without memory. */
-static char *path_now(struct qs_scan *scan, const struct qr_page *page)
-{
-    if (page->parent == 0)
-        return qs_path_join("", "");
-    if (page->mark & QS_CLAIMED)
-        for (size_t i = 0; i < scan->claimed_count; i++)
-            if (scan->claimed[i] == page->id)
-                return qs_path_join("", scan->claimed_paths[i]);
-    char *directory = path_now(scan, qr_state_find(scan->state, page->parent));
-    char *path = directory ? qs_path_join(directory, page->name) : NULL;
-    qr_free(directory);
-    return path;
-}
-
-/* Is the path of this page gone? 1; 0: it is there; 2: its name is another kind of thing now, so
- * the page will end, before anything can be made of it. */
-static int is_gone(struct qs_scan *scan, const struct qr_page *page)
-{
-    struct stat st;
-    if (page->parent == 0 || page->mark & (QS_SEEN | QS_CLAIMED | QS_FREED))
-        return 0;
-    char *path = path_now(scan, page);
-    if (!path)
-        return no_memory();
-    int rc = qs_stat_beneath(scan->tree->root_fd, path, &st);
-    int gone = rc < 0                     ? errno == ENOENT || errno == ENOTDIR || errno == ELOOP
-               : page->kind == kind_of(&st) ? 0
-               : page->kind == QR_KIND_DIRECTORY ? 1
-                                                 : 2;
-    qr_free(path);
-    return gone;
-}
-
-/*
- * Looks for the page that this entry's inode belonged to. *renamed: its path is gone, so this is
- * where it went. *copied: a file whose path is still there, so the content is likely the same.
- */
-static int find_origin(struct qs_scan *scan, const struct stat *st, struct qr_page **renamed,
-                       struct qr_page **copied)
-{
-    size_t at = 0;
-    struct qr_page *page;
-    *renamed = *copied = NULL;
-    int rc = scan->tree->inodes.slots ? 0 : qs_inodes_build(scan->tree);
-    while (rc == 0 && !*renamed &&
-           (page = qs_inodes_next(scan->tree, scan->state, st->st_dev, st->st_ino, &at))) {
-        if (page->kind != kind_of(st))
-            continue;
-        rc = is_gone(scan, page);
-        if (rc == 1)
-            *renamed = page;
-        else if (rc == 0 && page->kind == QR_KIND_FILE && !(page->mark & QS_FREED))
-            *copied = page;
-        rc = rc < 0 ? rc : 0;
-    }
-    return rc;
-}
-
-static int claim(struct qs_scan *scan, struct qr_page *page)
-{
-    size_t same = scan->claimed_capacity;
-    if (GROW(scan->claimed, scan->claimed_count, scan->claimed_capacity) < 0)
-        return QALLOW_E_NO_MEMORY;
-    if (same != scan->claimed_capacity) {
-        char **grown = qr_realloc(scan->claimed_paths, scan->claimed_capacity * sizeof *grown);
-        if (!grown)
-            return no_memory();
-        scan->claimed_paths = grown;
-    }
-    char *path = qs_path_join("", scan->path);
-    if (!path)
-        return no_memory();
-    scan->claimed[scan->claimed_count] = page->id;
-    scan->claimed_paths[scan->claimed_count++] = path;
-    return mark(scan, page, QS_CLAIMED);
-}
-
 /* --- entries --- */
 
-static int scan_directory(struct qs_scan *scan, struct frame *frame, int deep);
+static int scan_directory(struct qs_scan *scan, struct qs_frame *frame, int deep);
 
 /* Lists the directory `name`, whose path has been pushed. */
-static int enter(struct qs_scan *scan, struct frame *up, const char *name, uint64_t page,
+static int enter(struct qs_scan *scan, struct qs_frame *up, const char *name, uint64_t page,
                  uint32_t place, int is_new, int deep)
 {
-    struct frame frame = {.up = up, .page = page, .place = place, .depth = up->depth + 1,
+    struct qs_frame frame = {.up = up, .page = page, .place = place, .depth = up->depth + 1,
                           .path_length = scan->path_length};
     if (frame.depth > QS_DEPTH_MAX)
         return skip(scan, "nested too deep");
@@ -311,7 +99,7 @@ static int enter(struct qs_scan *scan, struct frame *up, const char *name, uint6
         return errno == ENOENT || errno == ENOTDIR || errno == ELOOP ? 0
                                                                       : skip(scan, strerror(errno));
     if (frame.depth > OPEN_LEVELS) {
-        struct frame *far = up;
+        struct qs_frame *far = up;
         for (int i = 1; i < OPEN_LEVELS; i++)
             far = far->up;
         if (far->fd >= 0 && far->up) {
@@ -333,7 +121,7 @@ static int enter(struct qs_scan *scan, struct frame *up, const char *name, uint6
 static int is_recordable(struct qs_scan *scan, const struct stat *st, int *keep, int *rc)
 {
     const struct qs_tree *tree = scan->tree;
-    uint8_t kind = kind_of(st);
+    uint8_t kind = qs_kind_of(st);
     const char *why = NULL;
     *keep = 0;
     if (st->st_dev != tree->device && kind == QR_KIND_DIRECTORY) {
@@ -351,43 +139,8 @@ static int is_recordable(struct qs_scan *scan, const struct stat *st, int *keep,
     return !why;
 }
 
-/* Other names of a file that was written through one of them. */
-static int queue_other_names(struct qs_scan *scan, const struct qr_page *changed,
-                             const struct stat *st)
-{
-    size_t at = 0;
-    struct qr_page *page;
-    int rc = scan->tree->inodes.slots ? 0 : qs_inodes_build(scan->tree);
-    while (rc == 0 &&
-           (page = qs_inodes_next(scan->tree, scan->state, st->st_dev, st->st_ino, &at))) {
-        struct stat now;
-        struct qr_page *parent = qr_state_find(scan->state, page->parent);
-        if (page == changed || page->mark || !parent)
-            continue;
-        char *directory = path_now(scan, parent), *path = path_now(scan, page);
-        if (!directory || !path)
-            rc = no_memory();
-        else if (qs_stat_beneath(scan->tree->root_fd, path, &now) == 0 &&
-                 now.st_ino == st->st_ino && now.st_dev == st->st_dev &&
-                 !qs_stat_same(page, &now)) {
-            struct frame frame = {.page = parent->id, .fd = -1};
-            char *kept = scan->path; /* the place is named by the directory's path */
-            scan->path = directory;
-            frame.path_length = strlen(directory);
-            rc = add_change(scan, QS_PASS_CONTENT, QS_DO_CONTENT, &frame, page->name, &now,
-                            page->id);
-            scan->path = kept;
-            if (rc == 0)
-                rc = mark(scan, page, QS_QUEUED);
-        }
-        qr_free(directory);
-        qr_free(path);
-    }
-    return rc;
-}
-
 /* A file or symlink that may have changed. */
-static int queue_content(struct qs_scan *scan, struct frame *frame, const char *name,
+static int queue_content(struct qs_scan *scan, struct qs_frame *frame, const char *name,
                          const struct stat *st, struct qr_page *page)
 {
     struct qr_page *renamed = NULL, *copied = NULL;
@@ -395,7 +148,7 @@ static int queue_content(struct qs_scan *scan, struct frame *frame, const char *
     if (page->mark & QS_QUEUED)
         return 0;
     if (page->kind == QR_KIND_FILE && page->stat.inode != st->st_ino)
-        rc = find_origin(scan, st, &renamed, &copied);
+        rc = qs_scan_origin(scan, st, &renamed, &copied);
     /* A file that took another's place while that one was kept under a new name, or moved here:
      * the other page has the very content, if size and time agree. */
     const struct qr_page *base = renamed ? renamed : copied;
@@ -404,19 +157,23 @@ static int queue_content(struct qs_scan *scan, struct frame *frame, const char *
         base = NULL;
     enum qs_pass pass = base ? QS_PASS_COPIES : QS_PASS_CONTENT;
     if (rc == 0)
-        rc = add_change(scan, pass, QS_DO_CONTENT, frame, name, st, page->id);
+        rc = qs_scan_add(scan, pass, QS_DO_CONTENT, frame, name, st, page->id);
     if (rc == 0) {
-        last_change(scan, pass)->base = base ? base->id : 0;
-        rc = mark(scan, page, QS_QUEUED);
+        qs_scan_last(scan, pass)->base = base ? base->id : 0;
+        rc = qs_scan_mark(scan, page, QS_QUEUED);
     }
-    if (rc == 0 && scan->scope && scan->scope->paths && page->kind == QR_KIND_FILE &&
-        st->st_nlink > 1)
-        rc = queue_other_names(scan, page, st);
-    return rc;
+    if (rc < 0 || page->kind != QR_KIND_FILE)
+        return rc;
+    /* Written through this name, with others; or the file that it stood for has only others now. */
+    if (page->stat.inode != st->st_ino || page->stat.device != st->st_dev)
+        rc = qs_scan_other_names(scan, page->stat.device, page->stat.inode, page);
+    return rc < 0 || st->st_nlink == 1
+               ? rc
+               : qs_scan_other_names(scan, st->st_dev, st->st_ino, page);
 }
 
 /* A directory that has its page. */
-static int compare_directory(struct qs_scan *scan, struct frame *frame, const char *name,
+static int compare_directory(struct qs_scan *scan, struct qs_frame *frame, const char *name,
                              const struct stat *st, struct qr_page *page)
 {
     int rc = 0;
@@ -424,17 +181,18 @@ static int compare_directory(struct qs_scan *scan, struct frame *frame, const ch
     if (page->mark & QS_QUEUED)
         return 0;
     if (mode_differs || page->mtime_ns != qs_ns(st->st_mtim))
-        rc = add_change(scan, mode_differs ? QS_PASS_CONTENT : QS_PASS_WEAK, QS_DO_ATTRIBUTES,
+        rc = qs_scan_add(scan, mode_differs ? QS_PASS_CONTENT : QS_PASS_WEAK, QS_DO_ATTRIBUTES,
                         frame, name, st, page->id);
     else if (page->stat.inode != st->st_ino || page->stat.device != st->st_dev)
-        rc = add_change(scan, QS_PASS_WEAK, QS_DO_STAT, frame, name, st, page->id);
+        rc = qs_scan_add(scan, QS_PASS_WEAK, QS_DO_STAT, frame, name, st, page->id);
     else
         return 0;
-    return rc < 0 ? rc : mark(scan, page, QS_QUEUED);
+    return rc < 0 ? rc : qs_scan_mark(scan, page, QS_QUEUED);
 }
 
 /* The page that has this name now. */
-static struct qr_page *holder_of(struct qs_scan *scan, const struct frame *frame, const char *name)
+static struct qr_page *holder_of(struct qs_scan *scan, const struct qs_frame *frame,
+                                 const char *name)
 {
     if (!frame->page && !scan->tree->file_name)
         return NULL; /* the directory itself is new */
@@ -448,7 +206,8 @@ static struct qr_page *holder_of(struct qs_scan *scan, const struct frame *frame
  * *page, or (*page NULL) with a new entry. 2: *page is a directory that has taken the place of the
  * one that was there, so that nothing is known of anything below it.
  */
-static int look(struct qs_scan *scan, struct frame *frame, const char *name, struct qr_page **page)
+static int look(struct qs_scan *scan, struct qs_frame *frame, const char *name,
+                struct qr_page **page)
 {
     struct stat st;
     int keep, rc;
@@ -470,7 +229,7 @@ static int look(struct qs_scan *scan, struct frame *frame, const char *name, str
         *page = NULL;
         return rc;
     }
-    if (!*page || (*page)->kind != kind_of(&st)) {
+    if (!*page || (*page)->kind != qs_kind_of(&st)) {
         *page = NULL;
         return 1;
     }
@@ -483,7 +242,7 @@ static int look(struct qs_scan *scan, struct frame *frame, const char *name, str
 }
 
 /* Which pass a new name can be in, given the page that has the name now. */
-static int make_way(struct qs_scan *scan, struct frame *frame, const char *name,
+static int make_way(struct qs_scan *scan, struct qs_frame *frame, const char *name,
                     enum qs_pass *pass)
 {
     struct qr_page *holder = holder_of(scan, frame, name);
@@ -491,19 +250,19 @@ static int make_way(struct qs_scan *scan, struct frame *frame, const char *name,
     if (!holder)
         return 0;
     if (holder->kind != QR_KIND_DIRECTORY)
-        return add_free(scan, QS_PASS_REPLACED, holder);
+        return qs_scan_free(scan, QS_PASS_REPLACED, holder);
     *pass = QS_PASS_DEFERRED;
-    return vanish(scan, holder);
+    return qs_scan_vanish(scan, holder);
 }
 
 /* A path that has no page: something new, or something known under a new name. */
-static int add_new(struct qs_scan *scan, struct frame *frame, const char *name)
+static int add_new(struct qs_scan *scan, struct qs_frame *frame, const char *name)
 {
     struct stat st;
     struct qr_page *renamed = NULL, *copied = NULL;
     enum qs_pass pass;
     uint32_t own_place = 0;
-    if (fstatat(frame_fd(scan, frame), name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !kind_of(&st))
+    if (fstatat(frame_fd(scan, frame), name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !qs_kind_of(&st))
         return 0; /* gone again */
     int is_directory = S_ISDIR(st.st_mode), rc = 0;
     if (scan->scope && scan->scope->paths &&
@@ -511,21 +270,22 @@ static int add_new(struct qs_scan *scan, struct frame *frame, const char *name)
         return rc; /* met before, under another of the paths that were named */
     rc = make_way(scan, frame, name, &pass);
     if (rc == 0 && pass == QS_PASS_NAMES)
-        rc = find_origin(scan, &st, &renamed, &copied);
+        rc = qs_scan_origin(scan, &st, &renamed, &copied);
     if (rc == 0 && renamed)
-        rc = claim(scan, renamed);
+        rc = qs_scan_claim(scan, renamed);
     if (rc == 0)
-        rc = add_change(scan, pass, renamed ? QS_DO_RENAME : QS_DO_CREATE, frame, name, &st,
+        rc = qs_scan_add(scan, pass, renamed ? QS_DO_RENAME : QS_DO_CREATE, frame, name, &st,
                         renamed ? renamed->id : 0);
     if (rc < 0)
         return rc;
-    struct qs_step *change = last_change(scan, pass);
+    struct qs_step *change = qs_scan_last(scan, pass);
     if (copied && !renamed)
         change->base = copied->id;
     size_t at = scan->passes[pass].count - 1;
     if (is_directory) {
-        struct frame self = {.page = renamed ? renamed->id : 0, .path_length = scan->path_length};
-        if ((rc = frame_place(scan, &self, &own_place)) == 0) {
+        struct qs_frame self = {.page = renamed ? renamed->id : 0,
+                                .path_length = scan->path_length};
+        if ((rc = qs_scan_place(scan, &self, &own_place)) == 0) {
             scan->passes[pass].items[at].own_place = own_place;
             if (renamed)
                 rc = compare_directory(scan, frame, name, &st, renamed);
@@ -535,8 +295,8 @@ static int add_new(struct qs_scan *scan, struct frame *frame, const char *name)
     } else if (renamed) {
         renamed->mark &= (uint8_t)~QS_QUEUED; /* nobody had its path: it was not queued */
         rc = queue_content(scan, frame, name, &st, renamed);
-    } else if (copied && st.st_nlink > 1) { /* a new name of a file that may have been written to */
-        rc = queue_other_names(scan, NULL, &st);
+    } else if (st.st_nlink > 1) { /* a new name of a file that may have been written to */
+        rc = qs_scan_other_names(scan, st.st_dev, st.st_ino, NULL);
     }
     return rc;
 }
@@ -547,7 +307,7 @@ static int by_name(const void *a, const void *b)
 }
 
 /* Ignore files come before the entries that they judge. */
-static int read_rules(struct qs_scan *scan, struct frame *frame, const struct qs_names *names)
+static int read_rules(struct qs_scan *scan, struct qs_frame *frame, const struct qs_names *names)
 {
     const char *p = names->bytes;
     scan->path[frame->path_length] = 0;
@@ -568,13 +328,13 @@ static int sweep(struct qs_scan *scan, uint64_t directory)
         if (child->mark & QS_SEEN)
             child->mark &= (uint8_t)~QS_SEEN;
         else
-            rc = vanish(scan, child);
+            rc = qs_scan_vanish(scan, child);
     }
     return rc;
 }
 
 /* Lists a directory; `deep`: everything below it, too. New directories are always entered. */
-static int scan_directory(struct qs_scan *scan, struct frame *frame, int deep)
+static int scan_directory(struct qs_scan *scan, struct qs_frame *frame, int deep)
 {
     struct qs_names names = {0};
     struct pending *pending = NULL;
@@ -597,7 +357,7 @@ static int scan_directory(struct qs_scan *scan, struct frame *frame, int deep)
             rc = rc < 0 ? rc : 0;
             continue;
         }
-        rc = GROW(pending, count, capacity);
+        rc = QS_GROW(pending, count, capacity);
         if (rc == 0)
             pending[count++] = (struct pending){name, page};
     }
@@ -655,7 +415,7 @@ static int scan_path(struct qs_scan *scan, const char *path, int listed, int dee
 {
     struct qs_tree *tree = scan->tree;
     struct qr_page *page = qs_root_page(tree, scan->state);
-    struct frame frame = {.page = page ? page->id : 0, .fd = -1};
+    struct qs_frame frame = {.page = page ? page->id : 0, .fd = -1};
     int rc = 0;
     scan->path_length = 0;
     scan->path[0] = 0;
@@ -686,9 +446,9 @@ static int scan_path(struct qs_scan *scan, const char *path, int listed, int dee
         if (rc == 0 && !descend) {
             rc = look(scan, &frame, name, &seen);
             if (child && child->mark & QS_SEEN)
-                rc = mark(scan, child, QS_SEEN) < 0 ? QALLOW_E_NO_MEMORY : rc;
+                rc = qs_scan_mark(scan, child, QS_SEEN) < 0 ? QALLOW_E_NO_MEMORY : rc;
             else if (child && rc >= 0)
-                rc = vanish(scan, child) < 0 ? QALLOW_E_NO_MEMORY : rc;
+                rc = qs_scan_vanish(scan, child) < 0 ? QALLOW_E_NO_MEMORY : rc;
             if (rc > 0)
                 rc = !seen ? add_new(scan, &frame, name)
                      : listed || slash || rc == 2
@@ -700,7 +460,7 @@ static int scan_path(struct qs_scan *scan, const char *path, int listed, int dee
         if (rc == 0 && !descend && parent && fstat(frame.fd, &st) == 0)
             rc = compare_directory(scan, NULL, NULL, &st, parent); /* its mtime has moved, too */
         close(frame.fd);
-        frame = (struct frame){.page = child ? child->id : 0, .fd = -1};
+        frame = (struct qs_frame){.page = child ? child->id : 0, .fd = -1};
         if (!descend)
             break;
         path = slash + 1;
@@ -723,7 +483,7 @@ static int scan_root(struct qs_scan *scan, int deep)
 {
     struct qs_tree *tree = scan->tree;
     struct qr_page *page = qs_root_page(tree, scan->state);
-    struct frame frame = {.page = page ? page->id : 0, .fd = tree->root_fd};
+    struct qs_frame frame = {.page = page ? page->id : 0, .fd = tree->root_fd};
     struct stat st;
     int rc = 0;
     scan->path_length = 0;
@@ -737,7 +497,7 @@ static int scan_root(struct qs_scan *scan, int deep)
         if (rc > 0 && !seen)
             rc = add_new(scan, &frame, tree->file_name);
         if (rc == 0 && page && !(page->mark & QS_SEEN))
-            rc = vanish(scan, page);
+            rc = qs_scan_vanish(scan, page);
         if (page)
             page->mark &= (uint8_t)~QS_SEEN;
         return rc < 0 ? rc : 0;
@@ -748,11 +508,11 @@ static int scan_root(struct qs_scan *scan, int deep)
         rc = compare_directory(scan, NULL, NULL, &st, page);
     } else {
         uint32_t place = 0;
-        rc = add_change(scan, QS_PASS_NAMES, QS_DO_CREATE, NULL, ".", &st, 0);
+        rc = qs_scan_add(scan, QS_PASS_NAMES, QS_DO_CREATE, NULL, ".", &st, 0);
         if (rc == 0)
-            rc = frame_place(scan, &frame, &place);
+            rc = qs_scan_place(scan, &frame, &place);
         if (rc == 0)
-            last_change(scan, QS_PASS_NAMES)->own_place = place;
+            qs_scan_last(scan, QS_PASS_NAMES)->own_place = place;
     }
     return rc < 0 ? rc : scan_directory(scan, &frame, deep);
 }
@@ -776,7 +536,7 @@ static int collect(struct qs_scan *scan, struct request *requests, struct qs_str
         struct stat st;
         struct request *request = &requests[i];
         if (!(request->path = normal_path(scope->paths[i])))
-            return no_memory();
+            return qs_scan_no_memory();
         request->deep = scope->recursive_dirs;
         /* A changed ignore file changes what is recorded below its directory. */
         char *slash = strrchr(request->path, '/');
@@ -798,14 +558,14 @@ static int scan_paths(struct qs_scan *scan)
     struct qs_string_set listed = {0};
     struct request *requests = qr_calloc(count + 1, sizeof *requests);
     char *buffer = NULL;
-    int rc = requests ? collect(scan, requests, &listed) : no_memory();
+    int rc = requests ? collect(scan, requests, &listed) : qs_scan_no_memory();
     if (rc < 0)
         goto out;
     qsort(requests, count, sizeof *requests, by_request);
     for (size_t i = 0; i < count; i++)
         longest = strlen(requests[i].path) > longest ? strlen(requests[i].path) : longest;
     if (!(buffer = qr_malloc(longest + 1)))
-        rc = no_memory();
+        rc = qs_scan_no_memory();
     for (size_t i = 0; i < count && rc == 0; i++) {
         struct request *request = &requests[i];
         size_t length = strlen(request->path);
@@ -827,76 +587,14 @@ out:
     return rc;
 }
 
-static int by_page(const void *a, const void *b)
-{
-    uint64_t x = ((const struct qs_step *)a)->page, y = ((const struct qs_step *)b)->page;
-    return x < y ? -1 : x > y;
-}
-
-/*
- * A copy must be made before the page it is made of changes; where pages exchange their contents
- * one of them falls back on its own former content.
- */
-static int order_copies(struct qs_scan *scan)
-{
-    struct qs_steps *copies = &scan->passes[QS_PASS_COPIES];
-    size_t n = copies->count, ready = 0;
-    if (n < 2)
-        return 0;
-    qsort(copies->items, n, sizeof *copies->items, by_page);
-    struct qs_step *ordered = qr_malloc(n * sizeof *ordered);
-    uint32_t *users = qr_calloc(n, sizeof *users); /* copies still to be made of item i */
-    uint8_t *taken = qr_calloc(n, 1);
-    struct qs_step **base = qr_calloc(n, sizeof *base);
-    if (!ordered || !users || !taken || !base) {
-        qr_free(ordered);
-        qr_free(users);
-        qr_free(taken);
-        qr_free(base);
-        return no_memory();
-    }
-    for (size_t i = 0; i < n; i++) {
-        struct qs_step key = {.page = copies->items[i].base};
-        base[i] = bsearch(&key, copies->items, n, sizeof key, by_page);
-        if (base[i])
-            users[base[i] - copies->items]++;
-    }
-    while (ready < n) {
-        size_t before = ready, first = n;
-        for (size_t i = 0; i < n; i++) {
-            /* Follow the chain as far as it is free: a rotation of a thousand logs is one round. */
-            for (size_t at = i; !taken[at] && users[at] == 0;) {
-                ordered[ready++] = copies->items[at];
-                taken[at] = 1;
-                if (!base[at])
-                    break;
-                users[at = (size_t)(base[at] - copies->items)]--;
-            }
-            if (!taken[i] && first == n)
-                first = i;
-        }
-        if (ready == before) { /* a ring: cut it */
-            users[base[first] - copies->items]--;
-            base[first] = NULL;
-            copies->items[first].base = 0;
-        }
-    }
-    memcpy(copies->items, ordered, n * sizeof *ordered);
-    qr_free(ordered);
-    qr_free(users);
-    qr_free(taken);
-    qr_free(base);
-    return 0;
-}
-
 int qs_scan_run(struct qs_scan *scan)
 {
     int paths = scan->scope && scan->scope->paths && !scan->tree->file_name;
     scan->state = qr_store_state(scan->tree->store);
     scan->path_capacity = 256;
-    int rc = GROW(scan->places, scan->place_count, scan->place_capacity);
+    int rc = QS_GROW(scan->places, scan->place_count, scan->place_capacity);
     if (rc == 0 && !(scan->path = qr_calloc(1, scan->path_capacity)))
-        rc = no_memory();
+        rc = qs_scan_no_memory();
     if (rc == 0) {
         scan->places[0] = (struct qs_place){0, NULL};
         scan->place_count = 1;
@@ -905,34 +603,8 @@ int qs_scan_run(struct qs_scan *scan)
         rc = paths && qs_root_page(scan->tree, scan->state) ? scan_paths(scan)
                                                            : scan_root(scan, 1);
     }
-    for (size_t i = 0; i < scan->vanished_count && rc == 0; i++) {
-        struct qr_page *page = qr_state_find(scan->state, scan->vanished[i]);
-        if (!(page->mark & (QS_CLAIMED | QS_FREED)))
-            rc = free_below(scan, page);
-    }
-    clear_marks(scan, rc < 0);
-    struct qs_steps *content = &scan->passes[QS_PASS_CONTENT];
-    if (rc == 0 && content->count > 1)
-        qsort(content->items, content->count, sizeof *content->items, by_page);
-    return rc < 0 ? rc : order_copies(scan);
-}
-
-void qs_scan_finish(struct qs_scan *scan)
-{
-    for (int pass = 0; pass < QS_PASS_COUNT; pass++) {
-        for (size_t i = 0; i < scan->passes[pass].count; i++)
-            qr_free(scan->passes[pass].items[i].name);
-        qr_free(scan->passes[pass].items);
-    }
-    for (size_t i = 1; i < scan->place_count; i++)
-        qr_free(scan->places[i].path);
-    for (size_t i = 0; i < scan->claimed_count; i++)
-        qr_free(scan->claimed_paths[i]);
-    qr_free(scan->places);
-    qr_free(scan->vanished);
-    qr_free(scan->claimed);
-    qr_free(scan->claimed_paths);
-    qr_free(scan->touched);
-    qs_string_set_finish(&scan->new_names);
-    qr_free(scan->path);
+    if (rc == 0)
+        rc = qs_scan_free_vanished(scan);
+    qs_scan_clear_marks(scan, rc < 0);
+    return rc < 0 ? rc : qs_scan_order(scan);
 }

@@ -94,7 +94,7 @@ int qs_inodes_build(struct qs_tree *tree);
 struct qr_page *qs_inodes_next(const struct qs_tree *tree, const struct qr_state *state,
                                uint64_t device, uint64_t inode, size_t *at);
 
-/* --- scan.c: what differs --- */
+/* --- scan*.c: what differs --- */
 enum qs_action {
     QS_DO_CREATE,
     QS_DO_CONTENT,    /* and attributes */

@@ -396,6 +396,31 @@ static void test_hard_links(void **state)
     test_leave();
 }
 
+/* The name that a file was written through is gone by the time of the capture, or another file's;
+ * nobody names the other. */
+static void test_lost_hard_links(void **state)
+{
+    static const char *const losses[] = {
+        "rm tree/one", "echo other >new && mv new tree/one", "rm tree/one && mkdir tree/one",
+        "rm tree/one && ln -s x tree/one", "mkdir tree/e && mv tree/one tree/e",
+    };
+    static const char *const paths[] = {"one", "e"};
+    const struct qs_scope scope = {.paths = paths, .path_count = 2};
+    for (size_t way = 0; way < sizeof losses / sizeof *losses; way++) {
+        struct recording r;
+        test_enter();
+        test_run("mkdir -p tree/d && echo first >tree/one && ln tree/one tree/d/two");
+        recording_open(&r, "log.tlog", "tree", NULL);
+        recording_capture(&r);
+        test_run("echo more >>tree/one && %s", losses[way]);
+        test_ok(qs_capture(r.tree, &scope, &r.found));
+        recording_restore(&r, r.found.epoch, "out");
+        test_same_trees("tree", "out");
+        recording_close(&r);
+        test_leave();
+    }
+}
+
 /* --- large and sparse --- */
 
 static void test_large_files(void **state)
@@ -799,6 +824,7 @@ int main(void)
         cmocka_unit_test(test_directory_rename),
         cmocka_unit_test(test_rotation),
         cmocka_unit_test(test_hard_links),
+        cmocka_unit_test(test_lost_hard_links),
         cmocka_unit_test(test_large_files),
         cmocka_unit_test(test_sparse_files),
         cmocka_unit_test(test_special_files),
