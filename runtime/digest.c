@@ -51,12 +51,18 @@ void qr_cells_update(struct qr_cell_hasher *h, const void *bytes, size_t length)
 
 void qr_cells_zeros(struct qr_cell_hasher *h, uint64_t length)
 {
-    static const uint8_t zeros[64 << 10];
-    while (length) {
-        size_t n = length < sizeof zeros ? (size_t)length : sizeof zeros;
-        qr_cells_update(h, zeros, n);
+    if (h->fill) {
+        size_t n = length < QB_CELL - h->fill ? (size_t)length : QB_CELL - h->fill;
+        memset(h->partial + h->fill, 0, n);
+        h->fill += n;
         length -= n;
+        if (h->fill < QB_CELL)
+            return;
+        flush_partial(h);
     }
+    h->cell += length / QB_CELL; /* cells of zeros have no term */
+    h->fill = (size_t)(length % QB_CELL);
+    memset(h->partial, 0, h->fill);
 }
 
 struct qb_u128 qr_cells_finish(struct qr_cell_hasher *h)
@@ -115,6 +121,32 @@ struct qb_u128 qr_cells_after(struct qb_u128 sum, uint64_t page_id, const struct
     return sum;
 }
 
+int qr_content_sum(struct qr_reader *reader, struct qr_content *content, uint64_t page_id,
+                   uint64_t from, uint64_t to, uint8_t *buffer, size_t capacity,
+                   struct qb_u128 *sum, uint64_t *read_bytes)
+{
+    struct qr_cell_hasher hasher;
+    int rc = 0;
+    qr_cells_init(&hasher, page_id, from);
+    for (uint64_t at = from; at < to && !rc;) {
+        uint64_t hole = qr_content_hole(content, at);
+        if (hole) {
+            hole = hole < to - at ? hole : to - at;
+            qr_cells_zeros(&hasher, hole);
+            at += hole;
+            continue;
+        }
+        size_t n = to - at < capacity ? (size_t)(to - at) : capacity;
+        rc = qr_content_read(reader, content, at, buffer, n);
+        if (!rc)
+            qr_cells_update(&hasher, buffer, n);
+        at += n;
+        *read_bytes += n;
+    }
+    *sum = qr_cells_finish(&hasher);
+    return rc;
+}
+
 /* ---------------------------------------------------------------- whole states */
 
 struct shared {
@@ -141,25 +173,6 @@ static size_t take_pages(struct shared *s, const struct qr_page **pages)
     return n;
 }
 
-static int content_sum(struct qr_reader *reader, const struct qr_page *page, uint8_t *buffer,
-                       struct qb_u128 *sum)
-{
-    struct qr_content content;
-    struct qr_cell_hasher hasher;
-    int rc = qr_content_init(&content, page);
-    qr_cells_init(&hasher, page->id, 0);
-    for (uint64_t at = 0; at < page->size && !rc;) {
-        size_t n = page->size - at < STEP ? (size_t)(page->size - at) : STEP;
-        rc = qr_content_read(reader, &content, at, buffer, n);
-        if (!rc)
-            qr_cells_update(&hasher, buffer, n);
-        at += n;
-    }
-    *sum = qr_cells_finish(&hasher);
-    qr_content_finish(&content);
-    return rc;
-}
-
 static void report_bad(struct shared *s, int rc, uint64_t page)
 {
     pthread_mutex_lock(&s->mutex);
@@ -178,6 +191,8 @@ static void *sum_pages(void *context)
     struct qr_reader *reader = NULL;
     const struct qr_page *pages[SHARE];
     struct qb_u128 total = {0, 0}, sum;
+    struct qr_content content;
+    uint64_t read = 0;
     uint8_t *buffer = qr_malloc(STEP);
     int rc = buffer ? qr_reader_create(s->store, 8 << 20, &reader)
                     : qr_fail(QALLOW_E_NO_MEMORY, "digest");
@@ -185,7 +200,11 @@ static void *sum_pages(void *context)
         report_bad(s, rc, 0);
     for (size_t n; !rc && (n = take_pages(s, pages)) > 0;)
         for (size_t i = 0; i < n && !rc; i++) {
-            rc = content_sum(reader, pages[i], buffer, &sum);
+            rc = qr_content_init(&content, pages[i]);
+            if (!rc)
+                rc = qr_content_sum(reader, &content, pages[i]->id, 0, pages[i]->size, buffer,
+                                    STEP, &sum, &read);
+            qr_content_finish(&content);
             if (rc)
                 report_bad(s, rc, pages[i]->id);
             total = qb_u128_add(total, qb_u128_add(sum, qr_page_term(pages[i])));

@@ -8,7 +8,9 @@
  * that or to newer frames. So those bytes are written again as RELOCATION frames under their old
  * references, and a keyframe of F becomes the new beginning.
  *
- * Order: relocations, labels, keyframe; sync; header slot; sync; punch. A crash before the header
+ * Labels need nothing: the frame of a label stands behind its epoch's COMMIT.
+ *
+ * Order: relocations, keyframe; sync; header slot; sync; punch. A crash before the header
  * leaves frames that nobody needs; a crash after it leaves blocks that the next prune punches.
  */
 #include <stdlib.h>
@@ -153,25 +155,6 @@ static int write_relocations(struct prune *p)
     return rc;
 }
 
-/* Labels whose frames go are written again. */
-static int write_labels(struct prune *p)
-{
-    const struct qr_directory *d = &p->store->directory;
-    int rc = 0;
-    for (size_t i = 0; i < d->label_count && !rc; i++) {
-        uint8_t body[300], *at = body;
-        size_t length = strlen(d->labels[i].name);
-        if (d->labels[i].epoch < p->keep_from)
-            continue;
-        at = qr_put_varint(at, d->labels[i].epoch);
-        at = qr_put_varint(at, length);
-        memcpy(at, d->labels[i].name, length);
-        rc = qr_log_append(p->store->log, QR_FRAME_LABEL, 0, body, (size_t)(at - body) + length,
-                           NULL);
-    }
-    return rc;
-}
-
 /* What the directory still knows after the cut. */
 static int prune_directory(struct prune *p, uint64_t keyframe)
 {
@@ -214,8 +197,6 @@ static int execute(struct prune *p)
     size_t frames_before = store->directory.relocation_frame_count;
     int rc = write_relocations(p);
     if (!rc)
-        rc = write_labels(p);
-    if (!rc)
         rc = qr_keyframe_write(log, p->state, p->cut, p->cut_prev, store->options.compress_level,
                                &keyframe);
     if (!rc)
@@ -241,7 +222,8 @@ static int execute(struct prune *p)
         rc = qr_fail_errno(-punched,
                            "%s: the epochs are dropped, but their space was not given back",
                            qr_quotez(store->path));
-    return rc ? rc : qr_index_write(store);
+    qr_index_write(store); /* disposable: without it the next open reads the log */
+    return rc;
 }
 
 int qr_store_prune(struct qr_store *store, uint64_t keep_from, int dry_run,

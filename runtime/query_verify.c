@@ -9,6 +9,7 @@
  * along, whole states are summed from nothing at the first and last epoch and whenever the bytes
  * replayed since the last time exceed the state's size, which at most doubles the work.
  */
+#include "runtime/digest.h"
 #include "runtime/query.h"
 
 #include <stdio.h>
@@ -66,20 +67,16 @@ static int is_finding(int rc)
 /* --- sums of cells --- */
 
 /* The cells of [from, to): from is a multiple of the cell size, to too or the end. */
-static int sum_cells(struct verify *v, struct qr_content *content, uint64_t seed, uint64_t from,
+static int sum_cells(struct verify *v, struct qr_content *content, uint64_t page, uint64_t from,
                      uint64_t to, struct qb_u128 *sum)
 {
-    for (uint64_t at = from; at < to;) {
-        size_t n = to - at < BUFFER ? (size_t)(to - at) : BUFFER;
-        int rc = qr_content_read(v->reader, content, at, v->buffer, n);
-        if (rc < 0)
-            return rc;
-        *sum = qb_u128_add(*sum, qb_kernels()->hash_cells(v->buffer, n, seed, at / QB_CELL));
-        at += n;
-        v->result->read_bytes += n;
-        v->since_full += n;
-    }
-    return 0;
+    uint64_t read = 0;
+    int rc = from < to ? qr_content_sum(v->reader, content, page, from, to, v->buffer, BUFFER, sum,
+                                        &read)
+                       : 0;
+    v->result->read_bytes += read;
+    v->since_full += read;
+    return rc;
 }
 
 /* The next range of bytes, from *at on, that two contents do not take from the same place; cell
@@ -117,19 +114,19 @@ static int pair_step(struct pair *p, uint64_t *length)
 }
 
 /* sum += cells of b - cells of a, over [from, to) widened to cells; to beyond an end is cut. */
-static int sum_change(struct verify *v, struct qr_content *a, struct qr_content *b, uint64_t seed,
+static int sum_change(struct verify *v, struct qr_content *a, struct qr_content *b, uint64_t page,
                       uint64_t from, uint64_t to, struct qb_u128 *sum)
 {
     struct qb_u128 old = {0}, new = {0};
-    int rc = sum_cells(v, a, seed, from, to < a->size ? to : a->size, &old);
+    int rc = sum_cells(v, a, page, from, to < a->size ? to : a->size, &old);
     if (rc == 0)
-        rc = sum_cells(v, b, seed, from, to < b->size ? to : b->size, &new);
+        rc = sum_cells(v, b, page, from, to < b->size ? to : b->size, &new);
     *sum = qb_u128_add(qb_u128_sub(*sum, old), new);
     return rc;
 }
 
 /* Brings a's sum forward to b's. */
-static int sum_forward(struct verify *v, struct qr_content *a, struct qr_content *b, uint64_t seed,
+static int sum_forward(struct verify *v, struct qr_content *a, struct qr_content *b, uint64_t page,
                        struct qb_u128 *sum)
 {
     struct pair p = {.a = a, .b = b};
@@ -144,7 +141,7 @@ static int sum_forward(struct verify *v, struct qr_content *a, struct qr_content
         if (same)
             continue;
         if (low > to) {
-            rc = sum_change(v, a, b, seed, from, to, sum);
+            rc = sum_change(v, a, b, page, from, to, sum);
             from = low;
         }
         to = high;
@@ -152,13 +149,13 @@ static int sum_forward(struct verify *v, struct qr_content *a, struct qr_content
     if (rc == 0 && a->size != b->size) { /* the last cell of the shorter one has another length */
         uint64_t low = common / QB_CELL * QB_CELL;
         if (low > to) {
-            rc = sum_change(v, a, b, seed, from, to, sum);
+            rc = sum_change(v, a, b, page, from, to, sum);
             from = low;
         }
         to = end;
     }
     if (rc == 0 && to > from)
-        rc = sum_change(v, a, b, seed, from, to, sum);
+        rc = sum_change(v, a, b, page, from, to, sum);
     return rc;
 }
 
@@ -179,7 +176,6 @@ static int page_sum(struct verify *v, struct touched *before, const struct qr_pa
                     struct qb_u128 *sum)
 {
     struct qr_content content = {0};
-    uint64_t seed = qr_page_seed(page->id);
     int rc = qr_content_init(&content, page);
 
     if (rc < 0)
@@ -187,10 +183,10 @@ static int page_sum(struct verify *v, struct touched *before, const struct qr_pa
     if (before && before->existed &&
         forward_cost(&before->content, &content) < content.size) {
         *sum = before->sum;
-        rc = sum_forward(v, &before->content, &content, seed, sum);
+        rc = sum_forward(v, &before->content, &content, page->id, sum);
     } else {
         *sum = (struct qb_u128){0};
-        rc = sum_cells(v, &content, seed, 0, content.size, sum);
+        rc = sum_cells(v, &content, page->id, 0, content.size, sum);
     }
     qr_content_finish(&content);
     return rc;

@@ -198,6 +198,15 @@ int qr_content_read(struct qr_reader *reader, struct qr_content *content, uint64
     return 0;
 }
 
+uint64_t qr_content_hole(struct qr_content *content, uint64_t offset)
+{
+    content_seek(content, offset);
+    if (content->at_piece == content->piece_count ||
+        content->pieces[content->at_piece].ref != QR_REF_ZERO)
+        return 0;
+    return content->pieces[content->at_piece].length - (offset - content->at_offset);
+}
+
 int qr_content_is_hole(const struct qr_content *content, uint64_t offset, uint64_t length)
 {
     struct qr_content cursor = *content;

@@ -132,6 +132,8 @@ void qr_content_finish(struct qr_content *content);
  * Errors: DAMAGED (detail: page is the caller's to add), IO, NO_MEMORY. */
 int qr_content_read(struct qr_reader *reader, struct qr_content *content, uint64_t offset,
                     void *buffer, size_t length);
+/* How many bytes from `offset` on are one hole; 0 if there are bytes. */
+uint64_t qr_content_hole(struct qr_content *content, uint64_t offset);
 /* 1 if the range is stored as zeros only (a hole), else 0. */
 int qr_content_is_hole(const struct qr_content *content, uint64_t offset, uint64_t length);
 /* Loads the content of a whole state into memory, in the order of the log, and checks every page

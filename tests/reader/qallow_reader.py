@@ -149,6 +149,8 @@ def content_sum(page_id, content):
     total = 0
     for index in range((len(content) + CELL - 1) // CELL):
         cell = content[index * CELL:(index + 1) * CELL]
+        if cell.count(0) == len(cell):
+            continue
         total += xxhash.xxh3_128_intdigest(cell, (seed + index * 0x9E3779B97F4A7C15) & MASK64)
     return total & MASK128
 

@@ -39,7 +39,10 @@ static void sum_cells(struct model_bytes *bytes, uint64_t id)
     uint64_t seed = seed_of(id);
     bytes->sum = (struct qb_u128){0, 0};
     for (size_t at = 0, cell = 0; at < bytes->length; at += 128, cell++) {
+        static const uint8_t zeros[128];
         size_t n = bytes->length - at < 128 ? bytes->length - at : 128;
+        if (!memcmp(bytes->at + at, zeros, n))
+            continue;
         bytes->sum = qb_u128_add(bytes->sum, hash128(bytes->at + at, n,
                                                      seed + cell * UINT64_C(0x9E3779B97F4A7C15)));
     }
