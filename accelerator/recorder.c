@@ -36,6 +36,7 @@
 enum {
     DIRTY_MAX = 65536,    /* paths */
     BARRIERS_MAX = QA_CLIENTS_MAX + 1,
+    TORN_MAX = 16,        /* captures that fail because names move, before the recorder gives up */
     DEFAULT_TIMEOUT_MS = 10000,
 };
 static const uint64_t retry_first_ns = 2 * MS, retry_max_ns = 200 * MS;
@@ -64,6 +65,7 @@ struct recorder {
     uint64_t started, next_row, sync_at;
     uint64_t unstable;      /* files of the last capture that did not hold still */
     char *unstable_path;    /* one of them */
+    int torn;               /* captures, one after the other, that met no tree at rest */
     struct barrier barriers[BARRIERS_MAX];
     size_t barrier_count;
     int force_scan;         /* a barrier came in: polled directories and held-back rescans too */
@@ -220,7 +222,10 @@ static int capture(struct recorder *r, struct qa_taken *taken, int first)
     qr_free(r->unstable_path);
     r->unstable_path = NULL;
     int result = qs_capture(r->tree, &scope, &found);
-    if (result == QALLOW_E_BUSY) { /* names that do not hold still, like files that do not */
+    r->torn = qs_capture_is_torn(result) ? r->torn + 1 : 0;
+    if (r->torn && r->torn < TORN_MAX) { /* names that do not hold still, like files that do not */
+        say(r, "names changed while they were looked at, which is done again: %s",
+            qallow_error_detail());
         give_back(r, taken);
         on_unstable(r, ".");
         r->unstable = 1;

@@ -395,14 +395,13 @@ static int attempt(struct qs_tree *tree, const struct qs_scope *scope, struct qs
     pipeline_finish(&p);
     if (rc == 0)
         rc = settle(&scan);
+    tree->scanned |= rc == 0 && !scan.only_paths;
 out:
     qs_scan_finish(&scan);
     return rc;
 }
 
-/* Entries that moved during the scan were met twice or not at all, so that the changes found do not
- * fit together. Nothing was committed: look again. */
-static int is_torn(int rc)
+int qs_capture_is_torn(int rc)
 {
     return rc == QALLOW_E_PAGE_EXISTS || rc == QALLOW_E_PAGE_NOT_FOUND ||
            rc == QALLOW_E_SERIALIZATION;
@@ -413,15 +412,9 @@ int qs_capture(struct qs_tree *tree, const struct qs_scope *scope, struct qs_cap
     struct qs_string_set given_up = {0};
     uint64_t files = qt_get(QT_FILES_READ), bytes = qt_get(QT_FILES_READ_BYTES);
     int rc, scans = 0;
-    do
+    do /* entries that moved during the scan were met twice or not at all: look again */
         rc = attempt(tree, scope, result, &given_up);
-    while (rc > 0 || (is_torn(rc) && ++scans < SCANS_MAX));
-    if (is_torn(rc)) {
-        char detail[512];
-        snprintf(detail, sizeof detail, "%s", qallow_error_detail());
-        rc = qr_fail(QALLOW_E_BUSY, "%s: names change faster than they can be looked at (%s)",
-                     qr_quotez(tree->path), detail);
-    }
+    while (rc > 0 || (qs_capture_is_torn(rc) && ++scans < SCANS_MAX));
     qs_string_set_finish(&given_up);
     result->read_files = qt_get(QT_FILES_READ) - files;
     result->read_bytes = qt_get(QT_FILES_READ_BYTES) - bytes;

@@ -265,7 +265,7 @@ static int add_new(struct qs_scan *scan, struct qs_frame *frame, const char *nam
     if (fstatat(frame_fd(scan, frame), name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !qs_kind_of(&st))
         return 0; /* gone again */
     int is_directory = S_ISDIR(st.st_mode), rc = 0;
-    if (scan->scope && scan->scope->paths &&
+    if (scan->only_paths &&
         (rc = qs_string_set_add(&scan->new_names, scan->path)) != 1)
         return rc; /* met before, under another of the paths that were named */
     rc = make_way(scan, frame, name, &pass);
@@ -589,8 +589,11 @@ out:
 
 int qs_scan_run(struct qs_scan *scan)
 {
-    int paths = scan->scope && scan->scope->paths && !scan->tree->file_name;
     scan->state = qr_store_state(scan->tree->store);
+    /* Without a root page there is nothing that the paths could be relative to; and until all has
+     * been looked at once, it is not known which names are links of one file. */
+    scan->only_paths = scan->scope && scan->scope->paths && !scan->tree->file_name &&
+                       scan->tree->scanned && qs_root_page(scan->tree, scan->state);
     scan->path_capacity = 256;
     int rc = QS_GROW(scan->places, scan->place_count, scan->place_capacity);
     if (rc == 0 && !(scan->path = qr_calloc(1, scan->path_capacity)))
@@ -599,9 +602,7 @@ int qs_scan_run(struct qs_scan *scan)
         scan->places[0] = (struct qs_place){0, NULL};
         scan->place_count = 1;
         qs_own_files_look(scan->tree);
-        /* Without a root page there is nothing that the paths could be relative to. */
-        rc = paths && qs_root_page(scan->tree, scan->state) ? scan_paths(scan)
-                                                           : scan_root(scan, 1);
+        rc = scan->only_paths ? scan_paths(scan) : scan_root(scan, 1);
     }
     if (rc == 0)
         rc = qs_scan_free_vanished(scan);

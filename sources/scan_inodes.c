@@ -120,7 +120,7 @@ int qs_scan_other_names(struct qs_scan *scan, uint64_t device, uint64_t inode,
 {
     size_t at = 0;
     struct qr_page *page;
-    if (!inode || !scan->scope || !scan->scope->paths)
+    if (!inode || !scan->only_paths)
         return 0;
     int rc = scan->tree->inodes.slots ? 0 : qs_inodes_build(scan->tree);
     while (rc == 0 && (page = qs_inodes_next(scan->tree, scan->state, device, inode, &at)))

@@ -66,7 +66,8 @@ struct qs_capture {
 /*
  * One epoch. `paths` names what may have changed, relative to the root, NUL-terminated, any order,
  * duplicates allowed; a directory stands for itself and its direct entries; with
- * `recursive_dirs` for everything below it. paths == NULL: the whole tree.
+ * `recursive_dirs` for everything below it. paths == NULL: the whole tree, as always in the first
+ * capture of a tree that was opened: until then it is not known which names are links of one file.
  * Rules of trees (docs/architecture.md): a path that existed and still exists keeps its page and is
  * diffed; only a vanished path whose inode appears elsewhere is a rename; "unchanged" is (device,
  * inode, size, mtime, ctime) equal and older than two clock ticks; unstable files are left as they
@@ -84,6 +85,9 @@ struct qs_scope {
     void *context;
 };
 int qs_capture(struct qs_tree *tree, const struct qs_scope *scope, struct qs_capture *result);
+/* Did it fail because the changes found do not fit together? Then names moved during each of
+ * several scans, and a later capture may succeed; or there is a mistake in the scan. */
+int qs_capture_is_torn(int rc);
 
 /* --- the decision whether a path is recorded; the watcher asks the same question --- */
 int qs_is_recorded(struct qs_tree *tree, const char *path, int is_directory);

@@ -58,6 +58,7 @@ struct qs_tree {
     char *file_name;          /* of a single file; NULL for a tree */
     dev_t device;
     int threads, compress_level;
+    int scanned;              /* all of it has been captured since it was opened */
     struct qs_rules rules;
     struct qs_ignore excludes;
     struct qs_directory_rules *directory_rules; /* sorted by path */
@@ -147,6 +148,7 @@ struct qs_scan {
     char **claimed_paths;
     uint64_t *touched;        /* ids of pages whose mark has to be cleared */
     size_t touched_count, touched_capacity;
+    int only_paths;           /* those of the scope; else everything is looked at */
     struct qs_string_set new_names; /* when only some paths are scanned */
     char *path;               /* of the entry that is looked at; a stack of components */
     size_t path_length, path_capacity;
