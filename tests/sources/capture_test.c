@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Capture and restore of trees that random operations change, compared by diff and find. */
+/* Capture of trees: what it costs, what it records, and what it leaves out. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -16,236 +16,6 @@
 #include <unistd.h>
 
 #include "support.h"
-
-/* --- random trees --- */
-
-enum { PATHS_MAX = 4096 };
-static char *touched[PATHS_MAX]; /* paths that the operations named, relative to "tree" */
-static size_t touched_count;
-
-static void touch_path(const char *path)
-{
-    if (touched_count < PATHS_MAX)
-        touched[touched_count++] = strdup(path + strlen("tree/"));
-}
-
-static void forget_touched(void)
-{
-    while (touched_count)
-        free(touched[--touched_count]);
-}
-
-static int count_entries(const char *kind)
-{
-    char command[128], text[32] = "";
-    snprintf(command, sizeof command, "find tree -mindepth 1 %s -printf x | wc -c", kind);
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    assert_non_null(fgets(text, sizeof text, pipe));
-    pclose(pipe);
-    return atoi(text);
-}
-
-/* A random existing entry; 0 if there is none. `kind` is a test for find. */
-static int some_entry(const char *kind, char *path)
-{
-    char command[128];
-    int n = count_entries(kind), at = n ? (int)test_random((uint64_t)n) : 0;
-    size_t size = 0;
-    char *line = NULL;
-    snprintf(command, sizeof command, "find tree -mindepth 1 %s -print0 | LC_ALL=C sort -z", kind);
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    for (int i = 0; n && i <= at; i++)
-        assert_true(getdelim(&line, &size, 0, pipe) > 0);
-    pclose(pipe);
-    if (n)
-        snprintf(path, PATH_MAX, "%s", line);
-    free(line);
-    return n > 0;
-}
-
-/* A name that need not exist, in a random directory. */
-static void some_path(char *path)
-{
-    static const char *const names[] = {"a", "b", "c", "dd", "e e", "-f", "g\ng", "\xff\xfe", "h~", "i.c"};
-    char directory[PATH_MAX] = "tree";
-    if (test_random(3))
-        some_entry("-type d", directory);
-    snprintf(path, PATH_MAX, "%.3000s/%s", directory, names[test_random(10)]);
-}
-
-static void edit(const char *path)
-{
-    size_t size = test_size(path), at = size ? test_random(size) : 0, n = test_random(300);
-    char *bytes = malloc(size + 1000);
-    int fd = open(path, O_RDWR);
-    assert_true(fd >= 0);
-    assert_int_equal(read(fd, bytes, size), size);
-    switch (test_random(4)) {
-    case 0: /* overwrite */
-        memset(bytes + at, 'x', size - at < n ? size - at : n);
-        break;
-    case 1: /* insert */
-        memmove(bytes + at + n, bytes + at, size - at);
-        memset(bytes + at, test_random(2) ? 'y' : 0, n);
-        size += n;
-        break;
-    case 2: /* remove */
-        n = size - at < n ? size - at : n;
-        memmove(bytes + at, bytes + at + n, size - at - n);
-        size -= n;
-        break;
-    default: /* append */
-        memset(bytes + size, 'z', n);
-        size += n;
-    }
-    assert_int_equal(pwrite(fd, bytes, size, 0), size);
-    assert_int_equal(ftruncate(fd, (off_t)size), 0);
-    close(fd);
-    free(bytes);
-}
-
-/* Names that are in the way make an operation fail; that is a case, too. */
-static void random_operation(void)
-{
-    char a[PATH_MAX], b[PATH_MAX], backup[PATH_MAX];
-    struct stat st;
-    some_path(b);
-    int exists = lstat(b, &st) == 0;
-    switch (test_random(15)) {
-    case 0:
-    case 1:
-        if (!exists)
-            test_fill(b, test_random(3) ? test_random(5000) : 0);
-        break;
-    case 2:
-        if (!exists)
-            mkdir(b, 0755);
-        break;
-    case 3:
-        if (!exists)
-            assert_int_equal(symlink(test_random(2) ? "a" : "../nowhere/\xff", b), 0);
-        break;
-    case 4:
-    case 5:
-    case 6:
-        if (some_entry("-type f", a))
-            edit(a), touch_path(a);
-        return;
-    case 7: /* a rename, also over something */
-        if (some_entry("", a))
-            rename(a, b), touch_path(a);
-        break;
-    case 8: /* exchange */
-        if (exists && some_entry("", a))
-            renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE), touch_path(a);
-        break;
-    case 9:
-        if (some_entry("-type f -o -type l", a))
-            unlink(a), touch_path(a);
-        return;
-    case 10:
-        if (test_random(2) && some_entry("-type d", a)) {
-            char command[2 * PATH_MAX];
-            int n = snprintf(command, sizeof command, "rm -rf -- '%s'", a);
-            assert_true(n > 0);
-            assert_int_equal(system(command), 0);
-            touch_path(a);
-        }
-        return;
-    case 11:
-        if (some_entry("-type f", a) && !exists && link(a, b) == 0)
-            touch_path(a);
-        break;
-    case 12:
-        if (some_entry("-type f -o -type d", a))
-            chmod(a, test_random(2) ? 0700 : 0755), touch_path(a);
-        return;
-    case 13: /* an editor: keep the old file under another name, write a new one */
-        if (some_entry("-type f", a)) {
-            snprintf(backup, sizeof backup, "%.4000s~", a);
-            if (rename(a, backup) == 0) {
-                test_fill(a, 100);
-                touch_path(a);
-                touch_path(backup);
-            }
-        }
-        return;
-    default: /* another kind of thing under the same name */
-        if (exists && S_ISREG(st.st_mode) && unlink(b) == 0)
-            mkdir(b, 0755);
-        else if (exists && S_ISDIR(st.st_mode) && rmdir(b) == 0)
-            test_fill(b, 10);
-    }
-    touch_path(b);
-}
-
-static void unstable(void *context, const char *path) { fail_msg("%s is unstable", path); }
-
-/*
- * Rounds of operations, each captured, sometimes only the named paths; after which a capture of
- * everything must find nothing. Every epoch is restored at the end and compared with the copy made
- * of its tree.
- */
-static void random_history(int rounds)
-{
-    struct recording r;
-    uint64_t epochs[1000];
-    assert_true(rounds <= 1000);
-    test_enter();
-    test_run("mkdir tree copies");
-    recording_open(&r, "log.tlog", "tree", NULL);
-    for (int round = 0; round < rounds; round++) {
-        struct qs_scope scope = {.unstable_path = unstable};
-        for (int i = (int)test_random(12) + (round ? 0 : 40); i >= 0; i--)
-            random_operation();
-        if (round && test_random(2)) {
-            scope.paths = (const char *const *)touched;
-            scope.path_count = touched_count;
-            scope.recursive_dirs = (int)test_random(2);
-        }
-        test_ok(qs_capture(r.tree, &scope, &r.found));
-        recording_check_digest(&r);
-        epochs[round] = r.found.epoch;
-        if (scope.paths) { /* what the named paths did not tell: nothing */
-            uint64_t before = r.found.epoch;
-            struct qs_capture first = r.found;
-            if (recording_capture(&r) != before)
-                fail_msg("round %d: the paths did not tell all: created %d changed %d renamed %d "
-                         "removed %d attributes %d (QALLOW_SEED=%llu)", round,
-                         (int)r.found.created, (int)r.found.changed, (int)r.found.renamed,
-                         (int)r.found.removed, (int)r.found.attributes,
-                         (unsigned long long)test_seed());
-            (void)first;
-        }
-        forget_touched();
-        if (round == 0 || epochs[round] != epochs[round - 1])
-            test_run("cp -a tree copies/%d", (int)epochs[round]);
-        if (test_random(8) == 0) { /* closed, and continued by another process */
-            recording_close(&r);
-            if (test_random(3) == 0)
-                unlink("log.tlog-index");
-            recording_open(&r, "log.tlog", "tree", NULL);
-        }
-    }
-    for (int round = 0; round < rounds; round++)
-        if (round == 0 || epochs[round] != epochs[round - 1]) {
-            char copy[64];
-            recording_restore(&r, epochs[round], "restored");
-            snprintf(copy, sizeof copy, "copies/%d", (int)epochs[round]);
-            test_same_trees(copy, "restored");
-            test_run("rm -rf restored");
-        }
-    recording_close(&r);
-    test_leave();
-}
-
-static void test_random_history(void **state)
-{
-    const char *rounds = getenv("QALLOW_ROUNDS");
-    random_history(rounds ? atoi(rounds) : 25);
-}
 
 /* --- what an edit costs --- */
 
@@ -563,7 +333,8 @@ static void test_rules(void **state)
                                       .max_file_size = 1000};
     test_enter();
     test_run("mkdir -p tree/build tree/src/build && cd tree && touch a.o a.c build/x src/build/y "
-             "src/keep.o && printf '*.log\\n!keep.o\\n' >src/.qallowignore && touch src/z.log z.log");
+             "src/keep.o && printf '*.log\\n!keep.o\\n' >src/.qallowignore && "
+             "touch src/z.log z.log");
     test_fill("tree/large", 1001);
     recording_open(&r, "log.tlog", "tree", &options);
     recording_capture(&r);
@@ -600,7 +371,7 @@ static void test_rules(void **state)
 }
 
 /* Root can read everything: the child gives up its rights. */
-static void unreadable(void)
+static void unreadable(void **state)
 {
     struct recording r;
     struct skips skips = {0};
@@ -638,8 +409,7 @@ static void test_unreadable(void **state)
     if (child == 0) {
         if (geteuid() == 0 && setresuid(65534, 65534, 65534) < 0)
             _exit(2);
-        const struct CMUnitTest tests[] = {{"unreadable", (CMUnitTestFunction)(void (*)(void))unreadable,
-                                            NULL, NULL, NULL}};
+        const struct CMUnitTest tests[] = {cmocka_unit_test(unreadable)};
         _exit(cmocka_run_group_tests_name("as nobody", tests, NULL, NULL));
     }
     int status;
@@ -838,7 +608,6 @@ int main(void)
         cmocka_unit_test(test_single_file),
         cmocka_unit_test(test_threads_do_not_show),
         cmocka_unit_test(test_never_resting),
-        cmocka_unit_test(test_random_history),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
