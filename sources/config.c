@@ -4,7 +4,6 @@
  * epoch and again only when the rules change, so that whoever restores in place can know what was
  * never recorded, and judges the directory by the same rules.
  */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -71,10 +70,15 @@ out:
     return rc;
 }
 
+static int is_rule(const char *line, const char *word)
+{
+    return strncmp(line, word, strlen(word)) == 0;
+}
+
 static int parse_rule(struct qs_rules *rules, const char *line)
 {
     static const char exclude[] = "exclude ";
-    if (strncmp(line, exclude, sizeof exclude - 1) == 0) {
+    if (is_rule(line, exclude)) {
         char **grown = qr_realloc(rules->excludes,
                                   (rules->exclude_count + 1) * sizeof *rules->excludes);
         if (!grown)
@@ -86,16 +90,16 @@ static int parse_rule(struct qs_rules *rules, const char *line)
         rules->exclude_count++;
         return 0;
     }
-    char word[32];
-    unsigned long long value;
-    if (sscanf(line, "%31s %llu", word, &value) != 2)
+    const char *end = strchr(line, ' ');
+    uint64_t value;
+    if (!end || !qs_parse_field(&end, " ", &value) || *end)
         return qr_fail(QALLOW_E_SERIALIZATION, "a rule in the log means nothing: \"%s\"",
                        qr_quotez(line));
-    if (strcmp(word, "include-git") == 0)
+    if (is_rule(line, "include-git "))
         rules->include_git = value != 0;
-    else if (strcmp(word, "ignore-files") == 0)
+    else if (is_rule(line, "ignore-files "))
         rules->no_ignore_file = value == 0;
-    else if (strcmp(word, "max-file-size") == 0)
+    else if (is_rule(line, "max-file-size "))
         rules->max_file_size = value;
     return 0; /* a rule of a later version: nothing that this one could do about it */
 }

@@ -3,12 +3,12 @@
  * Restoring in place.
  *
  * While it is under way the directory TARGET/.qallow-restore exists. It holds the journal (a text
- * file that names the epoch wanted and the epoch saved before) and the files that are being written.
- * Each file is finished there and then renamed over the one it replaces, so that every name has
- * either its old or its new content at any moment. The plan depends on nothing but the disk and the
- * log: after an interruption the same restore makes a new plan with what is left to do, and a
- * restore to the saved epoch undoes what was done. The journal goes last, after one sync of the
- * file system.
+ * file that names the epoch wanted and the epoch saved before) and the files that are being
+ * written. Each file is finished there and then renamed over the one it replaces, so that every
+ * name has either its old or its new content at any moment. The plan depends on nothing but the
+ * disk and the log: after an interruption the same restore makes a new plan with what is left to
+ * do, and a restore to the saved epoch undoes what was done. The journal goes last, after one sync
+ * of the file system.
  *
  * Order: what has to go, children first; directories, files and symlinks in path order; attributes
  * of directories, the deepest first. Nothing is touched before it is known that all that is needed
@@ -53,8 +53,7 @@ static int no_memory(void) { return qr_fail(QALLOW_E_NO_MEMORY, "no memory for t
 static int read_journal(int root_fd, const char *target, uint64_t *to, uint64_t *saved)
 {
     char text[JOURNAL_MAX + 1];
-    unsigned long long t, s;
-    int version;
+    const char *at = text;
     int fd = qs_open_beneath(root_fd, QS_JOURNAL "/" JOURNAL, O_RDONLY | O_NONBLOCK, 0);
     if (fd < 0)
         return errno == ENOENT || errno == ENOTDIR
@@ -63,13 +62,11 @@ static int read_journal(int root_fd, const char *target, uint64_t *to, uint64_t 
     ssize_t n = pread(fd, text, JOURNAL_MAX, 0);
     close(fd);
     text[n > 0 ? n : 0] = 0;
-    if (sscanf(text, "qallow-restore %d\nto %llu\nsaved %llu\n", &version, &t, &s) != 3 ||
-        version != 1)
+    if (!qs_parse_field(&at, "qallow-restore 1\nto ", to) ||
+        !qs_parse_field(&at, "\nsaved ", saved) || strcmp(at, "\n") != 0)
         return qr_fail(QALLOW_E_SERIALIZATION,
                        "%s/" QS_JOURNAL "/" JOURNAL " is not a journal of a restore",
                        qr_quotez(target));
-    *to = t;
-    *saved = s;
     return 1;
 }
 
@@ -83,7 +80,7 @@ int qs_restore_pending(const char *target, uint64_t *to_epoch, uint64_t *saved_e
     return rc;
 }
 
-/* Empties the journal's directory of what an interrupted restore left there, but for the journal. */
+/* Empties the journal's directory of what an interrupted restore left, but for the journal. */
 static int clean_journal(int fd)
 {
     struct qs_names names = {0};

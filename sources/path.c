@@ -105,6 +105,20 @@ char *qs_path_join(const char *directory, const char *name)
     return path;
 }
 
+int qs_parse_field(const char **text, const char *prefix, uint64_t *value)
+{
+    size_t n = strlen(prefix);
+    if (strncmp(*text, prefix, n) != 0)
+        return 0;
+    const char *start = *text + n, *at = start;
+    for (*value = 0; *at >= '0' && *at <= '9'; at++)
+        if (__builtin_mul_overflow(*value, 10, value) ||
+            __builtin_add_overflow(*value, (uint64_t)(*at - '0'), value))
+            return 0;
+    *text = at;
+    return at > start;
+}
+
 int qs_write_all(int fd, const void *bytes, size_t length, uint64_t offset)
 {
     const char *p = bytes;

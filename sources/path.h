@@ -24,6 +24,9 @@ int qs_name_is_valid(const void *name, size_t length);
 
 /* "directory/name", or "name" if directory is "". From qr_malloc; NULL without memory. */
 char *qs_path_join(const char *directory, const char *name);
+/* Reads `prefix` and the decimal number behind it, and moves *text behind both. 1, or 0 if that is
+ * not what stands there, or the number does not fit. */
+int qs_parse_field(const char **text, const char *prefix, uint64_t *value);
 /* Writes all bytes at an offset. 0, or -1 with errno. */
 int qs_write_all(int fd, const void *bytes, size_t length, uint64_t offset);
 /* Removes `name` in directory_fd and everything below it, never following a symlink. 0, or -1 with

@@ -178,8 +178,9 @@ static void two_epochs(struct recording *r)
     recording_capture(r);
     test_run("cd tree && echo 2 >a && rm -r becomes-file gone && echo f >becomes-file && "
              "rm becomes-dir && mkdir becomes-dir && echo n >becomes-dir/n && ln -sf b link && "
-             "chmod 700 dir/sub && touch -d 2001-02-03 same/s && rmdir empty && mkdir -p new/deep && "
-             "echo new >new/deep/file && for i in $(seq 40); do echo two >>dir/$i; done");
+             "chmod 700 dir/sub && touch -d 2001-02-03 same/s && rmdir empty && "
+             "mkdir -p new/deep && echo new >new/deep/file && "
+             "for i in $(seq 40); do echo two >>dir/$i; done");
     test_run("cp -a tree two");
     recording_capture(r);
 }
@@ -193,7 +194,7 @@ static void test_there_and_back(void **state)
     test_ok(in_place(&r, 1, 0));
     test_same_trees("one", "tree");
     assert_int_equal(qs_restore_pending("tree", &to, &saved), 0);
-    assert_int_equal(recording_capture(&r), 3); /* what the restore did is a change like any other */
+    assert_int_equal(recording_capture(&r), 3); /* what the restore did is a change, too */
     test_ok(in_place(&r, 2, 0));
     test_same_trees("two", "tree");
     recording_close(&r);
@@ -334,8 +335,20 @@ static void test_bad_journal(void **state)
     test_enter();
     test_run("mkdir -p tree/.qallow-restore");
     assert_int_equal(qs_restore_pending("tree", &to, &saved), 0);
-    test_put("tree/.qallow-restore/journal", "something else");
-    assert_int_equal(qs_restore_pending("tree", &to, &saved), QALLOW_E_SERIALIZATION);
+    static const char *const bad[] = {
+        "", "something else", "qallow-restore 2\nto 1\nsaved 2\n",
+        "qallow-restore 1\nto 1\nsaved 2", "qallow-restore 1\nto 1\nsaved 2\n\n",
+        "qallow-restore 1\nto -1\nsaved 2\n", "qallow-restore 1\nto \nsaved 2\n",
+        "qallow-restore 1\nto 18446744073709551616\nsaved 2\n",
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        test_put("tree/.qallow-restore/journal", bad[i]);
+        assert_int_equal(qs_restore_pending("tree", &to, &saved), QALLOW_E_SERIALIZATION);
+    }
+    test_put("tree/.qallow-restore/journal",
+             "qallow-restore 1\nto 18446744073709551615\nsaved 12\n");
+    assert_int_equal(qs_restore_pending("tree", &to, &saved), 1);
+    assert_true(to == UINT64_MAX && saved == 12);
     test_run("rm tree/.qallow-restore/journal && mkfifo tree/.qallow-restore/journal");
     assert_int_equal(qs_restore_pending("tree", &to, &saved), QALLOW_E_SERIALIZATION);
     assert_int_equal(qs_restore_pending("none", &to, &saved), QALLOW_E_NO_INPUT);
