@@ -8,8 +8,8 @@
 #
 #   --write     puts the figures into docs/performance/trees.md
 #   --runs N    runs of each (default: 5)
-#   --large     also a tree of 4 GB under a memory limit of 256 MB (needs root, a memory cgroup, 16 GB
-#               of disk, and some minutes)
+#   --large     also a tree of 4 GB under a memory limit of 256 MB (needs root, a memory cgroup, 16
+#               GB of disk, and some minutes)
 #   QALLOW=PATH, QALLOW_WORK=DIR: as for check-git-history.sh
 set -euo pipefail
 # shellcheck source=scripts/recorder.sh
@@ -33,7 +33,7 @@ make_work bench-tree
 cd "$work"
 report=$work/report
 
-# make_tree DIR DIRECTORIES FILES BYTES: as many files in each directory; lines of hexadecimal digits.
+# make_tree DIR DIRECTORIES FILES BYTES: as many files in each directory; lines of hex digits.
 make_tree() {
     python3 - "$@" <<'PYTHON'
 import os, random, sys
@@ -115,7 +115,7 @@ against 'restoring it' restore.times copy-sync.times 'cp -r; sync -f' 1.2
 rss=$(awk '{ if ($2 > m) m = $2 } END { print m * 1024 }' record.times again.times)
 below 'memory while recording it' "$rss" $((64 * 1000000 + 250 * 10000)) 'bytes'
 
-# --- edits ------------------------------------------------------------------------------------------
+# --- edits ----------------------------------------------------------------------------------------
 mkdir edited
 python3 -c 'import random; r = random.Random(2)
 print("\n".join(r.randbytes(30).hex() for _ in range(1 << 20))[:1 << 20], end="")' >edited/file
@@ -147,7 +147,7 @@ for saving in 'in place' 'by renaming over'; do
 done
 stop_recorder
 
-# --- a large tree under a limit ---------------------------------------------------------------------
+# --- a large tree under a limit -------------------------------------------------------------------
 # limited COMMAND...: runs it under a limit of 256 MB.
 limited() {
     local group=/sys/fs/cgroup/memory/qallow-bench.$$ limit=memory.limit_in_bytes
@@ -166,15 +166,15 @@ if [ -n "$large" ]; then
     if limited "$qallow" accelerator --watch large --log large.tlog --once &&
         limited "$qallow" replay large.tlog --epoch 1 --output large-restored &&
         diff -r large large-restored; then
-        echo "| 4 GB recorded and restored under a limit of 256 MB | $(elapsed "$began") s | | | |" \
-            "yes |" | tee -a "$report"
+        echo "| 4 GB recorded and restored under a limit of 256 MB | $(elapsed "$began") s |" \
+            "| | | yes |" | tee -a "$report"
     else
         echo "| 4 GB recorded and restored under a limit of 256 MB | failed | | | | NO |" |
             tee -a "$report"
     fi
 fi
 
-# --- into the document ------------------------------------------------------------------------------
+# --- into the document ----------------------------------------------------------------------------
 if [ -n "$write" ]; then
     page=$top/docs/performance/trees.md
     {
@@ -184,8 +184,8 @@ if [ -n "$write" ]; then
         echo
         echo "Measured $(date -u +%Y-%m-%d) at $(git -C "$top" rev-parse --short HEAD) on" \
             "$(nproc) CPUs of $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)," \
-            "Linux $(uname -r), $(findmnt -no FSTYPE -T "$work"); medians of $runs runs, in brackets" \
-            "the range; load average at the end $(cut -d' ' -f1 /proc/loadavg)."
+            "Linux $(uname -r), $(findmnt -no FSTYPE -T "$work"); medians of $runs runs," \
+            "in brackets the range; load average at the end $(cut -d' ' -f1 /proc/loadavg)."
     } >"$work/page"
     cp "$work/page" "$page"
 fi

@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Plays the last COUNT commits of a git repository into a directory that a recorder watches, restores
-# every one of their epochs from the log, and lets git say whether it is that commit's tree: type,
-# mode, content, symlink target and name of everything. Ends with 1 at the first difference.
+# Plays the last COUNT commits of a git repository into a directory that a recorder watches,
+# restores every one of their epochs from the log, and lets git say whether it is that commit's
+# tree: type, mode, content, symlink target and name of everything. Ends with 1 at the first
+# difference.
 #
 #     scripts/check-git-history.sh REPO [COUNT]        COUNT is 100 if not given
 #

@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Plays directories one after the other (the releases of a package, say) into a directory that a
-# recorder watches, with rsync or by deleting and copying, restores the epoch of each and compares it
-# with the directory it came from: type, permission bits, content, symlink target, and the mtime of
-# everything that is not a directory. Ends with 1 at the first difference.
+# recorder watches, with rsync or by deleting and copying, restores the epoch of each and compares
+# it with the directory it came from: type, permission bits, content, symlink target, and the mtime
+# of everything that is not a directory. Ends with 1 at the first difference.
 #
 #     scripts/check-tree-series.sh DIR...
 #
@@ -61,7 +61,8 @@ echo "recorded ${#series[@]} trees by $how in $(elapsed "$began") s"
 began=$(now)
 mapfile -t epochs <"$work/epochs"
 for i in "${!series[@]}"; do
-    "$qallow" replay "$log" --epoch "${epochs[i]}" --output "$restored" >/dev/null 2>"$work/replay.err" ||
+    "$qallow" replay "$log" --epoch "${epochs[i]}" --output "$restored" \
+        >/dev/null 2>"$work/replay.err" ||
         { cat "$work/replay.err" >&2; fail "epoch ${epochs[i]} cannot be restored"; }
     python3 "$top/tests/reader/trees.py" "${series[i]}" "$restored" ||
         fail "epoch ${epochs[i]} differs from ${series[i]}"

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Shows Qallow on a real tree: installs what is missing, builds, records a copy of the C headers of
-# this machine while ordinary tools change it, and gives an earlier state back. Leaves nothing behind
-# but the build folder. QALLOW_KEEP=1 keeps what it recorded, too.
+# this machine while ordinary tools change it, and gives an earlier state back. Leaves nothing
+# behind but the build folder. QALLOW_KEEP=1 keeps what it recorded, too.
 set -euo pipefail
 # shellcheck source=scripts/recorder.sh
 . "$(dirname "$0")/recorder.sh"

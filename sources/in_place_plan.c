@@ -3,10 +3,10 @@
  * What has to change so that the recorded part of a directory becomes the state of an epoch.
  *
  * Three trees are walked at once: the state that is wanted, the newest epoch (what is known to have
- * been recorded), and the disk. Only names that the newest epoch knows are ever deleted or replaced;
- * a name on the disk that it does not know is left alone, or, where the wanted state needs that very
- * name, stands in the way and is said. A file is compared by what the newest epoch knows of its
- * inode, and byte by byte where that says nothing.
+ * been recorded), and the disk. Only names that the newest epoch knows are ever deleted or
+ * replaced; a name on the disk that it does not know is left alone, or, where the wanted state
+ * needs that very name, stands in the way and is said. A file is compared by what the newest epoch
+ * knows of its inode, and byte by byte where that says nothing.
  */
 #include <errno.h>
 #include <fcntl.h>

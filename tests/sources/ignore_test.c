@@ -10,9 +10,17 @@
 #include "sources/ignore.h"
 #include "support.h"
 
-enum { PATTERNS = 6, PATHS = 100 };
+enum { PATTERNS = 6, PATHS = 100, TEXT_MAX = 1024 };
 
 static const char *pick(const char *const *list, size_t count) { return list[test_random(count)]; }
+
+/* Appends to a string in an array of TEXT_MAX bytes. */
+static void append(char *text, const char *more)
+{
+    size_t length = strlen(text), n = strlen(more);
+    assert_true(length + n < TEXT_MAX);
+    memcpy(text + length, more, n + 1);
+}
 
 /* A pattern of one or more parts. Letters directly before "**" are left out: there git's own
  * matcher and its manual disagree. */
@@ -25,22 +33,22 @@ static void random_pattern(char *out)
     int n = 1 + (int)test_random(3);
     *out = 0;
     if (test_random(4) == 0)
-        strcat(out, "!");
+        append(out, "!");
     if (test_random(4) == 0)
-        strcat(out, "/");
+        append(out, "/");
     if (test_random(5) == 0)
-        strcat(out, "**/");
+        append(out, "**/");
     for (int i = 0; i < n; i++) {
         if (i)
-            strcat(out, test_random(5) == 0 ? "/**/" : "/");
-        strcat(out, pick(parts, sizeof parts / sizeof *parts));
+            append(out, test_random(5) == 0 ? "/**/" : "/");
+        append(out, pick(parts, sizeof parts / sizeof *parts));
     }
     if (test_random(6) == 0)
-        strcat(out, "/**");
+        append(out, "/**");
     if (test_random(4) == 0)
-        strcat(out, "/");
+        append(out, "/");
     if (test_random(12) == 0)
-        strcat(out, test_random(2) ? "  " : "\\ ");
+        append(out, test_random(2) ? "  " : "\\ ");
     if (test_random(20) == 0)
         memmove(out + 1, out, strlen(out) + 1), *out = '#';
 }
@@ -48,13 +56,14 @@ static void random_pattern(char *out)
 static void random_path(char *out)
 {
     static const char *const parts[] = {"a", "b", "c", "ab", "abc", "a.c", "x.c", "aXb", "1", "12",
-                                        "*", "x[", "]", "a b", "c\\", "-", "acbdc", "\xc3\xa9", "a "};
+                                        "*", "x[", "]", "a b", "c\\", "-", "acbdc", "\xc3\xa9",
+                                        "a "};
     int n = 1 + (int)test_random(4);
     *out = 0;
     for (int i = 0; i < n; i++) {
         if (i)
-            strcat(out, "/");
-        strcat(out, pick(parts, sizeof parts / sizeof *parts));
+            append(out, "/");
+        append(out, pick(parts, sizeof parts / sizeof *parts));
     }
 }
 
@@ -90,12 +99,13 @@ static int make(const char *path, int is_directory)
 
 static void one_round(void)
 {
-    char text[2048] = "", pattern[256], paths[PATHS][256], line[1024];
+    char text[TEXT_MAX] = "", pattern[TEXT_MAX], paths[PATHS][TEXT_MAX], line[1024];
     int is_directory[PATHS], theirs[PATHS] = {0};
     struct qs_ignore ignore = {0};
     for (int i = 0; i < PATTERNS; i++) {
         random_pattern(pattern);
-        strcat(strcat(text, pattern), test_random(8) ? "\n" : "\r\n");
+        append(text, pattern);
+        append(text, test_random(8) ? "\n" : "\r\n");
     }
     test_run("find tree -mindepth 1 -maxdepth 1 ! -name .git -exec rm -rf {} +");
     FILE *file = fopen("tree/.gitignore", "w"), *list = fopen("paths", "w");

@@ -22,7 +22,8 @@ uint64_t test_seed(void)
         const char *text = getenv("QALLOW_SEED");
         struct timespec now;
         clock_gettime(CLOCK_REALTIME, &now);
-        seed = text ? strtoull(text, NULL, 0) : (uint64_t)now.tv_nsec * 1000003 + (uint64_t)now.tv_sec;
+        seed = text ? strtoull(text, NULL, 0) : (uint64_t)now.tv_nsec * 1000003 +
+                                                    (uint64_t)now.tv_sec;
         seed |= 1;
         random_state = seed;
         print_message("QALLOW_SEED=%llu\n", (unsigned long long)seed);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the tests of trees share: a place to work in, logs, and an independent comparison of trees. */
+/* What the tests of trees share: a place to work in, logs, an independent comparison of trees. */
 #ifndef TEST_SOURCES_SUPPORT_H
 #define TEST_SOURCES_SUPPORT_H
 
@@ -28,7 +28,7 @@ int test_status(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void test_fill(const char *path, size_t size);
 void test_put(const char *path, const char *text);
 uint64_t test_size(const char *path);
-/* Waits until what was written so far is older than two clock ticks, so that it is known as settled. */
+/* Waits until what was written so far is older than two clock ticks, so known as settled. */
 void test_age(const char *path);
 
 /* Fails unless both trees have the same entries, contents, modes, mtimes and link targets, as seen
