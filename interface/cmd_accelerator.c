@@ -55,15 +55,6 @@ static const char *parse_threads(const char *text, void *field)
     return NULL;
 }
 
-static const char *parse_compress(const char *text, void *field)
-{
-    uint64_t level;
-    if (strcmp(text, "off") != 0 && (qi_parse_number(text, &level) || level == 0 || level > 19))
-        return "a level from 1 to 19, or off";
-    *(int *)field = strcmp(text, "off") == 0 ? 0 : (int)level;
-    return NULL;
-}
-
 static const char *parse_sync(const char *text, void *field)
 {
     static const char expected[] = "commit, interval, interval=MILLISECONDS or none";
@@ -158,8 +149,8 @@ static const struct qi_option options[] = {
      .help = "alone: ask the recorder of --log for the epoch that holds everything written before; "
              "with commit (default), interval[=MS] or none: when epochs become durable"},
     {.name = "compress", .letter = 'z', .kind = QI_CUSTOM, .argument = "LEVEL",
-     .parse = parse_compress, QI_FIELD(struct accelerator, compress), .fallback = "off",
-     .help = "zstd level for the log, or off"},
+     .parse = qi_parse_compress, QI_FIELD(struct accelerator, compress), .fallback = "1",
+     .help = QI_COMPRESS_HELP},
     {.name = "label", .kind = QI_TEXT, .argument = "NAME", QI_FIELD(struct accelerator, label),
      .help = "name the epoch that holds everything written before; with --watch or --file: the "
              "first one"},

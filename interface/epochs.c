@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Opening logs and choosing epochs, the same way in every command. */
 #include "interface/epochs.h"
+#include "interface/values.h"
 
 #include <string.h>
 #include <sys/stat.h>
@@ -11,6 +12,7 @@ static void notice(void *context, const char *line) { qi_note(context, "%s", lin
 struct qr_store_options qi_store_options(const struct qi_context *context, uint64_t max_memory)
 {
     return (struct qr_store_options){.max_memory = max_memory,
+                                     .compress_level = QI_COMPRESS_DEFAULT,
                                      .notice = notice,
                                      .notice_context = (void *)(uintptr_t)context};
 }

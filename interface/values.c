@@ -300,3 +300,12 @@ const char *qi_format_hex(const void *bytes, size_t length, char *text, size_t t
         snprintf(text + 2 * i, 3, "%02x", at[i]);
     return text;
 }
+
+const char *qi_parse_compress(const char *text, void *field)
+{
+    uint64_t level;
+    if (strcmp(text, "off") != 0 && (qi_parse_number(text, &level) || level == 0 || level > 19))
+        return "a level from 1 to 19, or off";
+    *(int *)field = strcmp(text, "off") == 0 ? 0 : (int)level;
+    return NULL;
+}

@@ -26,4 +26,9 @@ const char *qi_format_duration(int64_t ns, char text[QI_TEXT_MAX]);
 /* 32 hex digits; bytes as they are stored. */
 const char *qi_format_hex(const void *bytes, size_t length, char *text, size_t text_size);
 
+/* For an option of kind QI_CUSTOM over an int: a zstd level from 1 to 19, or "off" as 0. */
+const char *qi_parse_compress(const char *text, void *field);
+enum { QI_COMPRESS_DEFAULT = 1 };
+#define QI_COMPRESS_HELP "zstd level for what is written to the log, 1 to 19, or off"
+
 #endif

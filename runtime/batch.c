@@ -61,7 +61,8 @@ void qr_batch_destroy(struct qr_batch *batch)
 size_t qr_batch_bytes(const struct qr_batch *batch) { return batch->bytes; }
 size_t qr_batch_records(const struct qr_batch *batch) { return batch->records; }
 
-/* Compresses the open body; keeps it plain when less than 1/16 is won. */
+/* Compresses the open body; keeps it plain when less than 1/16 is won, or less than the frame of its
+ * own costs that a plain small body can do without (it rides in the COMMIT frame). */
 int qr_batch_seal(struct qr_batch *batch)
 {
     if (batch->sealed || !batch->count)
@@ -78,7 +79,8 @@ int qr_batch_seal(struct qr_batch *batch)
         return qr_fail(QALLOW_E_NO_MEMORY, "compression of %zu bytes", body->length);
     size_t n = ZSTD_compressCCtx(batch->compressor, packed, bound, body->raw, body->length,
                                  batch->level);
-    if (ZSTD_isError(n) || n > body->length - body->length / 16) {
+    if (ZSTD_isError(n) || n + QR_FRAME_HEADER + 24 > body->length ||
+        n > body->length - body->length / 16) {
         qr_free(packed);
         return 0;
     }

@@ -191,6 +191,10 @@ int qr_store_close(struct qr_store *store)
     return rc;
 }
 
+int qr_store_compress_level(const struct qr_store *store)
+{
+    return store->options.compress_level;
+}
 const char *qr_store_path(const struct qr_store *store) { return store->path; }
 const struct qr_state *qr_store_state(struct qr_store *store) { return store->state; }
 void qr_store_read_lock(struct qr_store *store) { pthread_rwlock_rdlock(&store->lock); }

@@ -69,6 +69,8 @@ int qr_store_open(const char *path, const struct qr_store_options *options,
  * an earlier failure had left the store read-only; the next open recovers it. */
 int qr_store_close(struct qr_store *store);
 void qr_store_info(struct qr_store *store, struct qr_store_info *info);
+/* The zstd level that its options ask for; 0: none. */
+int qr_store_compress_level(const struct qr_store *store);
 const char *qr_store_path(const struct qr_store *store);
 
 /* The newest committed state. Only for the owning thread, or between qr_store_read_lock/unlock. */

@@ -32,7 +32,7 @@ qallow() {
 
 # record [OPTION...]: one epoch of tree/ into work.tlog.
 record() {
-    qallow checkpoint save work.tlog tree --quiet --clock logical \
+    qallow checkpoint save work.tlog tree --quiet --compress off --clock logical \
         --uuid 000102030405060708090a0b0c0d0e0f "$@"
 }
 
