@@ -110,7 +110,7 @@ static void edit(const char *path)
  * way make an operation fail; that is a case, too. */
 static void create_file(const char *path)
 {
-    if (access(path, F_OK) < 0)
+    if (faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) < 0) /* not through a symlink */
         test_fill(path, test_random(3) ? test_random(5000) : 0);
     touch_path(path);
 }
