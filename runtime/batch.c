@@ -61,8 +61,8 @@ void qr_batch_destroy(struct qr_batch *batch)
 size_t qr_batch_bytes(const struct qr_batch *batch) { return batch->bytes; }
 size_t qr_batch_records(const struct qr_batch *batch) { return batch->records; }
 
-/* Compresses the open body; keeps it plain when less than 1/16 is won, or less than the frame of its
- * own costs that a plain small body can do without (it rides in the COMMIT frame). */
+/* Compresses the open body; keeps it plain when less than 1/16 is won, or less than the frame of
+ * its own costs that a plain small body can do without (it rides in the COMMIT frame). */
 int qr_batch_seal(struct qr_batch *batch)
 {
     if (batch->sealed || !batch->count)

@@ -19,8 +19,8 @@ void qr_cells_update(struct qr_cell_hasher *hasher, const void *bytes, size_t le
 void qr_cells_zeros(struct qr_cell_hasher *hasher, uint64_t length);
 /* The sum, with the last cell as short as it came out. */
 struct qb_u128 qr_cells_finish(struct qr_cell_hasher *hasher);
-/* The sum of the cells of [from, to) of content in the log; holes are not read. `from` is a multiple
- * of QB_CELL, `to` one too or the end. Adds what was read to *read_bytes. */
+/* The sum of the cells of [from, to) of content in the log; holes are not read. `from` is a
+ * multiple of QB_CELL, `to` one too or the end. Adds what was read to *read_bytes. */
 int qr_content_sum(struct qr_reader *reader, struct qr_content *content, uint64_t page_id,
                    uint64_t from, uint64_t to, uint8_t *buffer, size_t capacity,
                    struct qb_u128 *sum, uint64_t *read_bytes);

@@ -12,8 +12,8 @@
  *     put OFFSET LENGTH   that many zeros
  *     file PATH           another file instead of LOG
  * Each gives one line: "RESULT FIRST LAST DIGEST" with the result of opening and verifying (0 or
- * QALLOW_E_*), the epochs that can be had and the digest of the last one. With `recover` the copy is
- * opened for writing first, and the line is about the second opening.
+ * QALLOW_E_*), the epochs that can be had and the digest of the last one. With `recover` the copy
+ * is opened for writing first, and the line is about the second opening.
  */
 #include <inttypes.h>
 #include <stdio.h>

@@ -207,7 +207,8 @@ def decompress(body):
         content = stream.decompress(body)
     except zstandard.ZstdError:
         return None
-    return content if len(content) == size and not stream.unused_data else None
+    whole = stream.eof and len(content) == size and not stream.unused_data
+    return content if whole else None
 
 
 def parse_frame_header(data, offset, uuid):
