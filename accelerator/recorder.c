@@ -654,7 +654,6 @@ static int open_log(struct recorder *r)
         .rules = o->rules,
         .threads = o->threads,
         .is_file = o->is_file,
-        .compress_level = o->store.compress_level,
         .own_files = own,
         .own_file_count = o->telemetry ? 1 : 0,
         .skipped = o->skipped,

@@ -74,8 +74,8 @@ struct qb_kernels {
     size_t (*apply_runs)(void *page, const struct qb_run *runs, size_t count,
                          const uint8_t *payload);
     /* Sum over the cells of [p, p+n) of the digest term of each cell: XXH3-128 of the cell's bytes
-     * with seed page_seed + cell * 0x9E3779B97F4A7C15, but 0 for a cell of zeros. The first cell has
-     * number first_cell; only the last cell may be shorter than QB_CELL. n == 0 gives 0. */
+     * with seed page_seed + cell * 0x9E3779B97F4A7C15, but 0 for a cell of zeros. The first cell
+     * has number first_cell; only the last cell may be shorter than QB_CELL. n == 0 gives 0. */
     struct qb_u128 (*hash_cells)(const void *p, size_t n, uint64_t page_seed, uint64_t first_cell);
     /* XXH3-64 with a seed. */
     uint64_t (*hash64)(const void *p, size_t n, uint64_t seed);

@@ -245,7 +245,7 @@ int qs_tree_open(const char *path, struct qr_store *store, const struct qs_tree_
     tree->root_fd = -1;
     tree->store = store;
     tree->threads = options->threads > 1 ? options->threads : 1;
-    tree->compress_level = options->compress_level;
+    tree->compress_level = qr_store_compress_level(store);
     tree->on_skipped = options->skipped;
     tree->context = options->context;
     if (!(tree->path = qs_path_join("", path)))

@@ -37,7 +37,6 @@ struct qs_tree;
 struct qs_tree_options {
     struct qs_rules rules;  /* copied */
     int threads;            /* readers of files; >= 1 */
-    int compress_level;     /* of what is recorded; 0: none, else zstd's */
     int is_file;            /* `path` is a single file */
     /* Absolute paths that are never recorded wherever they appear (log, index, lock, exports). */
     const char *const *own_files;
