@@ -190,7 +190,7 @@ static void *sum_pages(void *context)
     struct shared *s = context;
     struct qr_reader *reader = NULL;
     const struct qr_page *pages[SHARE];
-    struct qb_u128 total = {0, 0}, sum;
+    struct qb_u128 total = {0, 0}, sum = total;
     struct qr_content content;
     uint64_t read = 0;
     uint8_t *buffer = qr_malloc(STEP);

@@ -164,7 +164,7 @@ static double floor_read(const char *path, size_t state, size_t skip)
 {
     int fd = open(path, O_RDONLY);
     uint8_t *buffer = malloc(1 << 20), *memory = fresh(state);
-    volatile uint64_t sink = 0;
+    uint64_t sink = 0;
     double t0 = now();
     size_t at = 0;
     for (ssize_t n; (n = pread(fd, buffer, 1 << 20, (off_t)skip)) > 0; skip += (size_t)n) {
@@ -173,6 +173,8 @@ static double floor_read(const char *path, size_t state, size_t skip)
         at = (at + (size_t)n) % (state - (1 << 20));
     }
     double t = now() - t0;
+    if (sink == 1) /* so that the hashes are computed */
+        puts("");
     close(fd);
     free(buffer);
     munmap(memory, state);
