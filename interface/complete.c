@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "interface/describe.h"
+#include "runtime/error.h"
 
 /* Calls visit for a command and everything below it, with full paths. */
 static void each_command(FILE *out, const char *path, const struct qi_command *command,
@@ -18,7 +19,8 @@ static void each_command(FILE *out, const char *path, const struct qi_command *c
     visit(out, path, command);
     for (const struct qi_command *const *a = command->actions; a && *a; a++)
         if (!(*a)->hidden) {
-            snprintf(action_path, sizeof action_path, "%s %s", path, (*a)->name);
+            int n = snprintf(action_path, sizeof action_path, "%s %s", path, (*a)->name);
+            qr_assert(n > 0 && (size_t)n < sizeof action_path);
             each_command(out, action_path, *a, visit);
         }
 }

@@ -52,7 +52,11 @@ int qr_directory_add_commit(struct qr_directory *d, uint64_t epoch, uint64_t off
 {
     if (!d->commit_count)
         d->commit_base = epoch;
-    qr_assert(epoch >= d->commit_base + d->commit_count);
+    if (epoch >= d->commit_base && epoch - d->commit_base < d->commit_count) {
+        d->commits[epoch - d->commit_base] = offset; /* read once more, after a salvage */
+        return 0;
+    }
+    qr_assert(epoch >= d->commit_base && epoch < QR_EPOCH_MAX);
     while (d->commit_base + d->commit_count <= epoch) {
         int rc = qr_reserve_item(&d->commits, d->commit_count, &d->commit_capacity,
                                  sizeof *d->commits);

@@ -28,6 +28,8 @@ enum { QR_FRAME_ZSTD = 1 }; /* flags */
 
 enum { QR_DELTA_FIRST = 1, QR_DELTA_LAST = 2, QR_DELTA_BASE = 4 };
 
+#define QR_EPOCH_MAX (UINT64_C(1) << 62) /* epochs are below */
+
 /* The bytes a frame takes in the file. */
 static inline uint64_t qr_frame_span(uint64_t body_length)
 {

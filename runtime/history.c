@@ -74,6 +74,8 @@ static int epoch_start(struct qr_store *store, struct qr_epoch *info)
     struct qr_frame_buffers buffers = {NULL, NULL, 0, 0};
     struct qr_frame frame;
     int rc = 0;
+    if (!before && info->epoch > store->directory.commit_base) /* lost: where it ended is unknown */
+        return 0;
     offset = before ? before : store->log->header.start;
     for (int skip = before != 0; offset < info->frame_start; skip = 0) {
         rc = qr_log_read_frame(store->log, offset, &buffers, &frame);
@@ -191,10 +193,11 @@ static int has_epoch(const struct qr_store *store, uint64_t epoch)
 /* Why a chain ended before the epoch that the directory promises. */
 static int chain_broken(struct qr_store *store, const struct qr_chain *chain)
 {
-    return qr_fail(QALLOW_E_DAMAGED, "%s: damaged at offset %llu, in epoch %llu: %s",
-                   qr_quotez(store->path), (unsigned long long)chain->scan.offset,
-                   (unsigned long long)chain->next_epoch,
-                   chain->scan.why ? chain->scan.why : "the log ends");
+    int rc = qr_fail(QALLOW_E_DAMAGED, "%s: damaged at offset %llu, in epoch %llu: %s",
+                     qr_quotez(store->path), (unsigned long long)chain->scan.offset,
+                     (unsigned long long)chain->next_epoch,
+                     chain->scan.why ? chain->scan.why : "the log ends");
+    return qr_log_check_pruned(store->log, rc);
 }
 
 int qr_store_state_at(struct qr_store *store, uint64_t epoch, struct qr_state **out)
@@ -207,7 +210,7 @@ int qr_store_state_at(struct qr_store *store, uint64_t epoch, struct qr_state **
         return qr_state_clone(store->state, out);
     if (!has_epoch(store, epoch) && !(store->txn && epoch + 1 == store->log->header.first_epoch))
         return qr_store_no_epoch(store, epoch);
-    int rc = qr_store_seek(store, epoch, &state, &offset, &prev);
+    int rc = qr_log_check_pruned(store->log, qr_store_seek(store, epoch, &state, &offset, &prev));
     if (!rc && state->epoch < epoch) {
         rc = qr_chain_init(&chain, store, state, offset, prev, state->epoch + 1);
         while (!rc && state->epoch < epoch) {
@@ -288,7 +291,7 @@ int qr_store_walk(struct qr_store *store, const struct qr_walk *walk)
     /* the oldest epoch of a pruned log has no records any more */
     uint64_t before = store->log->header.base && walk->from == store->log->header.first_epoch
                           ? walk->from : walk->from - 1;
-    int rc = qr_store_seek(store, before, &state, &offset, &prev);
+    int rc = qr_log_check_pruned(store->log, qr_store_seek(store, before, &state, &offset, &prev));
     if (!rc)
         rc = qr_chain_init(&chain, store, walk->with_state ? state : NULL, offset, prev,
                            state->epoch + 1);
@@ -336,30 +339,47 @@ static int durable_end(struct qr_store *store, uint64_t bound, uint64_t *end)
     return rc < 0 ? rc : 0;
 }
 
-/* The log is not what it was: everything from the start, and the first epoch that differs. */
+/* The first epoch that another reading of the log has changed or lost; 0 if none. */
+static uint64_t first_difference(const struct qr_store *store, const struct qr_directory *old,
+                                 const struct qr_state *old_state)
+{
+    uint64_t newest = old_state->epoch, e = qr_directory_last_epoch(&store->directory);
+    if (e > newest)
+        e = newest;
+    while (e && qr_directory_commit(&store->directory, e) != qr_directory_commit(old, e) &&
+           e >= store->log->header.first_epoch)
+        e--;
+    if (e < newest)
+        return e + 1;
+    return store->state->epoch == newest && (store->state->digest.lo != old_state->digest.lo ||
+                                             store->state->digest.hi != old_state->digest.hi)
+               ? newest : 0;
+}
+
+/* The log is not what it was: everything is read again. On failure the store is as before. */
 static int reopen(struct qr_store *store, uint64_t *lost_from)
 {
     struct qr_directory old = store->directory;
-    uint64_t newest = store->state->epoch;
-    struct qb_u128 digest = store->state->digest;
+    struct qr_state *old_state = store->state;
+    struct qr_log old_log = *store->log;
+    pthread_rwlock_wrlock(&store->lock);
     store->directory = (struct qr_directory){.commit_base = 0};
+    store->state = NULL;
     int rc = qr_log_reload_header(store->log);
     if (!rc)
         rc = qr_store_recover(store);
-    *lost_from = 0;
-    if (!rc) {
-        uint64_t e = qr_directory_last_epoch(&store->directory);
-        if (e > newest)
-            e = newest;
-        while (e && qr_directory_commit(&store->directory, e) != qr_directory_commit(&old, e))
-            e--;
-        if (e < newest)
-            *lost_from = e + 1;
-        else if (store->state->epoch == newest && (store->state->digest.lo != digest.lo ||
-                                                   store->state->digest.hi != digest.hi))
-            *lost_from = newest;
+    if (rc) {
+        qr_directory_finish(&store->directory);
+        qr_state_destroy(store->state);
+        store->directory = old;
+        store->state = old_state;
+        *store->log = old_log;
+    } else {
+        *lost_from = first_difference(store, &old, old_state);
+        qr_directory_finish(&old);
+        qr_state_destroy(old_state);
     }
-    qr_directory_finish(&old);
+    pthread_rwlock_unlock(&store->lock);
     return rc;
 }
 
@@ -409,8 +429,10 @@ int qr_store_refresh(struct qr_store *store, int *changed, uint64_t *lost_from)
         store->log->end = store->log->flushed = chain.scan.offset;
         store->log->prev = chain.scan.prev;
         store->log->last_frame = chain.last_frame;
-        *changed = store->state->epoch != before;
     }
     qr_chain_finish(&chain);
+    if (rc) /* the state may be half-way between two epochs */
+        rc = reopen(store, lost_from);
+    *changed = store->state->epoch != before || *lost_from;
     return rc;
 }

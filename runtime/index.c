@@ -280,7 +280,9 @@ static int read_all(struct qr_store *store, struct index_file *f)
         }
         fits = qr_load64(sum) == XXH3_64bits_digest(f->hash) &&
                store->state->digest.lo == digest.lo && store->state->digest.hi == digest.hi &&
-               next_id >= store->state->next_id;
+               next_id >= store->state->next_id &&
+               (!store->directory.commit_count ||
+                qr_directory_last_epoch(&store->directory) == store->state->epoch);
         store->state->next_id = next_id;
     }
     qr_source_finish(&source);

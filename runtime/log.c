@@ -25,6 +25,7 @@
 #include "runtime/log.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <zstd.h>
 
 #include "runtime/bytes.h"
@@ -78,10 +79,12 @@ static int header_decode(const char *path, const uint8_t *slot, struct qr_log_he
     h->next_epoch = qr_load64(slot + 80);
     return version == QR_FORMAT_VERSION && qr_load32(slot + 12) == QB_CELL &&
            h->start >= QR_FIRST_FRAME && h->start % 8 == 0 && h->start <= INT64_MAX &&
-           h->base % 8 == 0 && h->base <= INT64_MAX && h->first_epoch >= 1 && h->flags <= 1;
+           h->base % 8 == 0 && h->base <= INT64_MAX && h->first_epoch >= 1 &&
+           h->first_epoch < QR_EPOCH_MAX && h->flags <= 1;
 }
 
-int qr_log_reload_header(struct qr_log *log)
+/* The header as it is in the file now. */
+static int header_read(const struct qr_log *log, struct qr_log_header *header)
 {
     uint8_t slot[QR_SLOT_SIZE];
     struct qr_log_header best = {.sequence = 0}, h = best;
@@ -105,9 +108,32 @@ int qr_log_reload_header(struct qr_log *log)
         return magic ? qr_fail(QALLOW_E_DAMAGED, "%s: both header slots are damaged",
                                qr_quotez(log->path))
                      : qr_fail(QALLOW_E_NOT_A_LOG, "%s: not a Qallow log", qr_quotez(log->path));
-    log->header = best;
+    *header = best;
     return 0;
 }
+
+int qr_log_reload_header(struct qr_log *log)
+{
+    struct qr_log_header now;
+    int rc = header_read(log, &now);
+    if (!rc && now.sequence != log->header.sequence)
+        log->header = now;
+    return rc;
+}
+
+int qr_log_check_pruned(const struct qr_log *log, int rc)
+{
+    struct qr_log_header now;
+    char detail[1024];
+    if (rc != QALLOW_E_DAMAGED)
+        return rc;
+    snprintf(detail, sizeof detail, "%s", qallow_error_detail());
+    if (header_read(log, &now) || now.sequence == log->header.sequence)
+        return qr_fail(rc, "%s", detail);
+    return qr_fail(QALLOW_E_BUSY, "%s: epochs before %llu were pruned while it was read; try again",
+                   qr_quotez(log->path), (unsigned long long)now.first_epoch);
+}
+
 
 /* After a failed sync the kernel may have given up bytes that it still shows, and a later sync
  * would pass over them. Whoever opens the log next will believe what is shown and sync it; so it is
@@ -200,7 +226,7 @@ int qr_log_open(const struct qr_os *os, const char *path, int writable, struct q
             rc = qr_fail_errno(-log->file, "%s: cannot open", qr_quotez(path));
     }
     if (!rc)
-        rc = qr_log_reload_header(log);
+        rc = header_read(log, &log->header);
     if (rc) {
         qr_log_close(log);
         return rc;

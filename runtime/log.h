@@ -52,6 +52,9 @@ int qr_log_open(const struct qr_os *os, const char *path, int writable, struct q
 void qr_log_close(struct qr_log *log); /* no sync; NULL is legal */
 /* Reads the header again (a prune by another process). */
 int qr_log_reload_header(struct qr_log *log);
+/* For readers that met damage: BUSY instead of DAMAGED if another process has pruned the log since
+ * its header was read; otherwise rc, its detail kept. */
+int qr_log_check_pruned(const struct qr_log *log, int rc);
 /* Writes and syncs the header into the older slot. */
 int qr_log_write_header(struct qr_log *log, const struct qr_log_header *header);
 

@@ -29,6 +29,7 @@ struct prune {
     struct qr_state *state; /* of epoch keep_from */
     struct range *ranges;   /* literals that would fall, sorted, without overlap */
     size_t count, capacity;
+    int punch_errno;
 };
 
 /* Notes the parts of a piece that stand before the cut. */
@@ -211,6 +212,7 @@ static int execute(struct prune *p)
     if ((rc = write_header(p, keyframe)))
         return rc;
     pthread_rwlock_wrlock(&store->lock);
+    atomic_store(&store->start, log->header.start);
     rc = prune_directory(p, keyframe);
     if (!rc)
         rc = qr_store_load_relocations(store);
@@ -218,10 +220,7 @@ static int execute(struct prune *p)
     store->broken |= rc != 0;
     int punched = log->os->punch(log->os->context, log->file, QR_FIRST_FRAME,
                                  p->cut - QR_FIRST_FRAME);
-    if (!rc && punched < 0)
-        rc = qr_fail_errno(-punched,
-                           "%s: the epochs are dropped, but their space was not given back",
-                           qr_quotez(store->path));
+    p->punch_errno = punched < 0 ? -punched : 0; /* no failure: the epochs are dropped */
     qr_index_write(store); /* disposable: without it the next open reads the log */
     return rc;
 }
@@ -258,6 +257,9 @@ int qr_store_prune(struct qr_store *store, uint64_t keep_from, int dry_run,
         result->relocated_bytes = relocated_bytes(&p);
         if (!dry_run)
             rc = execute(&p);
+        result->punch_errno = p.punch_errno;
+        if (p.punch_errno)
+            result->punched_bytes = 0;
     }
     qr_state_destroy(p.state);
     qr_free(p.ranges);

@@ -157,10 +157,15 @@ int qr_reader_literal(struct qr_reader *reader, qr_ref ref, uint8_t *to, uint64_
         uint64_t n = length;
         struct qr_store *store = reader->store;
         const struct qr_frame *frame = NULL;
-        qr_ref now = qr_directory_resolve(&store->directory, store->log->header.start, ref, &n);
+        qr_ref now = ref;
+        if (qr_ref_frame(ref) < atomic_load_explicit(&store->start, memory_order_acquire)) {
+            pthread_rwlock_rdlock(&store->lock);
+            now = qr_directory_resolve(&store->directory, store->start, ref, &n);
+            pthread_rwlock_unlock(&store->lock);
+        }
         int rc = reader_frame(reader, qr_ref_frame(now), &frame);
         if (rc)
-            return rc;
+            return qr_log_check_pruned(store->log, rc);
         if (qr_ref_body(now) + n > frame->length)
             return qr_fail(QALLOW_E_DAMAGED, "%s: content refers beyond the frame at offset %llu",
                            qr_quotez(store->path), (unsigned long long)qr_ref_frame(now));

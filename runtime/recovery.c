@@ -27,6 +27,8 @@
 int qr_store_note_frame(struct qr_store *store, const struct qr_frame *frame)
 {
     struct qr_cursor c = qr_cursor(frame->body, frame->length);
+    if (frame->type != QR_FRAME_KEYFRAME)
+        store->pending_keyframe = 0; /* one that was never finished */
     if (frame->type == QR_FRAME_LABEL) {
         uint64_t epoch = qr_get_varint(&c), length = qr_get_varint(&c);
         const uint8_t *name = qr_get_bytes(&c, length);
@@ -117,8 +119,10 @@ static int run_chain(struct qr_store *store, struct qr_chain *chain, uint64_t of
     chain->other = note_frame;
     chain->context = store;
     chain->limit = limit;
-    while (!rc && (rc = qr_chain_next(chain, &epoch)) > 0)
+    while (!rc && (rc = qr_chain_next(chain, &epoch)) > 0) {
+        store->pending_keyframe = 0;
         rc = qr_directory_add_commit(&store->directory, epoch.epoch, chain->last_frame);
+    }
     return rc;
 }
 
@@ -233,9 +237,21 @@ static int damaged(struct qr_store *store, uint64_t offset, uint64_t synced, con
                    why, (unsigned long long)store->state->epoch);
 }
 
+/* 1 if a keyframe can be read there that is newer than the state, and not newer than the log can
+ * be: an epoch takes a frame. */
+static int keyframe_is_use(struct qr_store *store, uint64_t offset)
+{
+    struct qr_keyframe_head head;
+    struct qr_state *state;
+    if (qr_keyframe_read(store->log, offset, &state, &head))
+        return 0;
+    qr_state_destroy(state);
+    return head.epoch > store->state->epoch &&
+           head.epoch - store->state->epoch <= offset / QR_FRAME_HEADER;
+}
+
 /* A whole keyframe at or behind `offset`: *found is its offset, 0 if there is none. */
-static int find_keyframe_behind(struct qr_store *store, uint64_t offset, uint64_t *found,
-                                struct qr_state **state, struct qr_keyframe_head *head)
+static int find_keyframe_behind(struct qr_store *store, uint64_t offset, uint64_t *found)
 {
     uint64_t synced, nonzero, next = offset;
     *found = 0;
@@ -248,15 +264,29 @@ static int find_keyframe_behind(struct qr_store *store, uint64_t offset, uint64_
         rc = qr_log_read_frame(store->log, next, &buffers, &frame);
         int is_keyframe = !rc && frame.type == QR_FRAME_KEYFRAME;
         qr_frame_buffers_finish(&buffers);
-        if (is_keyframe && !qr_keyframe_read(store->log, next, state, head)) {
-            if (head->epoch > store->state->epoch) {
-                *found = next;
-                return 0;
-            }
-            qr_state_destroy(*state);
+        if (is_keyframe && keyframe_is_use(store, next)) {
+            *found = next;
+            return 0;
         }
         next += 8;
     }
+}
+
+/* Takes a keyframe's state and runs the chain from there, up to `limit` (0: as far as it goes). */
+static int run_from_keyframe(struct qr_store *store, struct qr_chain *chain, uint64_t keyframe,
+                             uint64_t limit)
+{
+    struct qr_keyframe_head head;
+    struct qr_state *state;
+    int rc = qr_keyframe_read(store->log, keyframe, &state, &head);
+    if (rc)
+        return rc;
+    qr_state_destroy(store->state);
+    store->state = state;
+    rc = qr_directory_add_commit(&store->directory, head.epoch, 0);
+    if (!rc)
+        rc = qr_directory_add_keyframe(&store->directory, head.epoch, keyframe);
+    return rc ? rc : run_chain(store, chain, head.resume, head.prev, limit);
 }
 
 /* Steps over damage: goes on at the next keyframe, as long as there is one. */
@@ -264,21 +294,19 @@ static int salvage(struct qr_store *store, uint64_t offset)
 {
     for (;;) {
         uint64_t found;
-        struct qr_state *state;
-        struct qr_keyframe_head head;
-        struct qr_chain chain;
-        int rc = find_keyframe_behind(store, offset, &found, &state, &head);
+        struct qr_chain chain = {.store = NULL};
+        int rc = find_keyframe_behind(store, offset, &found);
         if (rc || !found)
             return rc;
-        qr_state_destroy(store->state);
-        store->state = state;
-        rc = qr_directory_add_commit(&store->directory, head.epoch, 0);
-        if (!rc)
-            rc = qr_directory_add_keyframe(&store->directory, head.epoch, found);
-        if (!rc)
-            rc = run_chain(store, &chain, head.resume, head.prev, 0);
+        rc = run_from_keyframe(store, &chain, found, 0);
         offset = chain.scan.offset > found ? chain.scan.offset : found + 8;
-        qr_chain_finish(&chain);
+        if (chain.in_transaction) { /* its records must not show in the epoch before it */
+            uint64_t limit = chain.transaction_start;
+            qr_chain_finish(&chain);
+            rc = run_from_keyframe(store, &chain, found, limit);
+        }
+        if (chain.store)
+            qr_chain_finish(&chain);
         if (rc == QALLOW_E_NO_MEMORY || rc == QALLOW_E_IO)
             return rc;
     }
@@ -316,7 +344,21 @@ static int redo_with_limit(struct qr_store *store, struct qr_chain *chain, uint6
     return rc;
 }
 
-int qr_store_recover(struct qr_store *store)
+/* 1 if a valid frame stands now where the chain has stopped: another process is writing. */
+static int has_gone_on(struct qr_store *store, uint64_t offset, uint64_t prev)
+{
+    struct qr_scan scan;
+    struct qr_frame frame;
+    int gone_on = 0;
+    if (!qr_scan_init(&scan, store->log, offset, prev)) {
+        gone_on = qr_scan_next(&scan, &frame) == 1;
+        qr_scan_finish(&scan);
+    }
+    return gone_on;
+}
+
+/* 1: the log has grown meanwhile, so that what was seen of its end does not fit together. */
+static int recover_once(struct qr_store *store)
 {
     struct qr_chain chain = {.store = NULL};
     struct qr_log *log = store->log;
@@ -326,13 +368,15 @@ int qr_store_recover(struct qr_store *store)
         return rc;
     from_index_closed = store->info.closed_cleanly;
     rc = run_chain(store, &chain, offset, prev, 0);
-    uint64_t stopped = chain.scan.offset, seen = chain.max_synced_to;
+    uint64_t stopped = chain.scan.offset, stopped_prev = chain.scan.prev;
+    uint64_t seen = chain.max_synced_to;
+    uint64_t unfinished = chain.in_transaction ? chain.transaction_start : store->pending_keyframe;
     const char *why = chain.scan.why ? chain.scan.why : "a transaction that makes no sense";
-    int unfinished = chain.in_transaction, clean = !rc && chain.scan.all_zero && !unfinished;
+    int clean = !rc && chain.scan.all_zero && !unfinished;
     store->info.scanned_bytes = chain.scan.bytes;
     int closed_cleanly =
         clean && (chain.last_type ? chain.last_type == QR_FRAME_CLOSE : from_index_closed);
-    uint64_t end = unfinished ? chain.transaction_start : stopped;
+    uint64_t end = unfinished ? unfinished : stopped;
     int senseless = rc == QALLOW_E_DAMAGED || rc == QALLOW_E_SERIALIZATION;
     if (senseless && !store->options.salvage)
         goto out; /* valid frames, impossible content: not a matter of torn writes */
@@ -354,6 +398,11 @@ int qr_store_recover(struct qr_store *store)
     if (store->info.index_used && seen < offset)
         seen = offset; /* an index is only written of what is durable */
     log->synced_to = seen < log->end ? seen : log->end;
+    if (!clean && stopped < synced && !store->options.writable &&
+        has_gone_on(store, stopped, stopped_prev)) {
+        rc = 1;
+        goto out;
+    }
     if (!clean && (stopped < synced || senseless)) {
         rc = store->options.salvage ? salvage(store, stopped)
                                     : damaged(store, stopped, synced, why);
@@ -364,6 +413,7 @@ int qr_store_recover(struct qr_store *store)
     if (!rc && store->options.writable && !log->failed &&
         (!closed_cleanly || log->synced_to < log->end))
         rc = make_durable(store);
+    atomic_store(&store->start, log->header.start);
     if (!rc)
         rc = qr_store_load_relocations(store);
     qr_directory_drop_labels(&store->directory, log->header.first_epoch);
@@ -380,4 +430,19 @@ out:
     qr_chain_finish(&chain);
     qt_set(QT_RECOVERY_SCANNED_BYTES, store->info.scanned_bytes);
     return rc;
+}
+
+int qr_store_recover(struct qr_store *store)
+{
+    enum { TRIES = 1000 }; /* each one has seen the writer go on */
+    int rc = recover_once(store);
+    for (int i = 0; i < TRIES && rc == 1; i++) {
+        rc = qr_log_reload_header(store->log);
+        if (!rc)
+            rc = recover_once(store);
+    }
+    if (rc == 1)
+        return qr_fail(QALLOW_E_BUSY, "%s: is written faster than it can be read; try again",
+                       qr_quotez(store->path));
+    return qr_log_check_pruned(store->log, rc);
 }

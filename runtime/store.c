@@ -103,6 +103,10 @@ static int open_file(struct qr_store *store)
     int rc = qr_log_open(store->os, store->path, store->options.writable, &store->log);
     if (rc == QALLOW_E_NO_INPUT && store->options.create && !(rc = create_log(store)))
         rc = qr_log_open(store->os, store->path, store->options.writable, &store->log);
+    if (!rc && store->options.writable && (store->log->header.flags & QR_LOG_CHECKPOINT) &&
+        !store->options.first_epoch)
+        rc = qr_fail(QALLOW_E_ARGUMENT, "%s is a checkpoint file; nothing can be recorded into it",
+                     qr_quotez(store->path));
     return rc;
 }
 

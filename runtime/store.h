@@ -106,6 +106,7 @@ struct qr_prune_plan {
     uint64_t first_epoch_before, first_epoch_after;
     uint64_t punched_bytes;   /* given back to the file system */
     uint64_t relocated_bytes; /* of still needed content written again */
+    int punch_errno; /* the epochs are dropped, but their space could not be given back: why; or 0 */
 };
 int qr_store_prune(struct qr_store *store, uint64_t keep_from, int dry_run,
                    struct qr_prune_plan *plan);

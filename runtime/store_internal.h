@@ -4,6 +4,7 @@
 #define QR_STORE_INTERNAL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "runtime/batch_internal.h"
 #include "runtime/log.h"
@@ -50,6 +51,7 @@ struct qr_store {
     pthread_rwlock_t lock;  /* guards `state`, `directory` against the shared readers */
     struct qr_state *state;
     struct qr_directory directory;
+    _Atomic uint64_t start;  /* of the log's frames: references below have been relocated */
     uint64_t keyframe_end;   /* end of the log behind the newest keyframe (or the start) */
     uint64_t keyframe_bytes; /* its size in the log */
     int64_t last_sync_ns;
@@ -95,7 +97,7 @@ struct qr_chain {
     int in_transaction;
     uint64_t transaction_start;
     uint64_t max_synced_to;   /* of all frames seen */
-    uint64_t first_frame, last_frame; /* of the epoch; the last frame seen */
+    uint64_t last_frame;      /* the last frame seen */
     enum qr_frame_type last_type;
     int record_rc;            /* what `record` returned last */
     uint64_t counted;         /* records of this transaction, when there is no state */

@@ -351,7 +351,7 @@ static void enter_epoch(struct qr_txn *txn, int64_t time_ns, uint64_t commit_off
 int qr_txn_commit(struct qr_txn *txn, uint64_t *epoch)
 {
     struct qr_store *store = txn->store;
-    int64_t began = store->os->now_ns(store->os->context), time_ns = commit_time(store);
+    int64_t began = store->os->now_ns(store->os->context), time_ns = 0;
     uint64_t commit_offset = 0;
     int rc = txn->rc;
     if (!rc && !txn->applier.records) {
@@ -361,12 +361,17 @@ int qr_txn_commit(struct qr_txn *txn, uint64_t *epoch)
     }
     if (rc)
         rc = qr_fail(rc, "the transaction has failed and can only be aborted");
+    else if (store->state->time_ns == INT64_MAX)
+        rc = qr_fail(QALLOW_E_LIMIT, "%s: the newest epoch has the last time that there is",
+                     qr_quotez(store->path));
     else if (txn->applier.open)
         rc = qr_fail(QALLOW_E_INVALID_DELTA, "a delta has no last part");
     if (!rc)
         rc = write_images(txn);
-    if (!rc)
+    if (!rc) {
+        time_ns = commit_time(store);
         rc = append_commit(txn, time_ns, &commit_offset);
+    }
     if (!rc)
         rc = commit_sync(store, store->log->end - txn->mark.end);
     if (rc) {

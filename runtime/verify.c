@@ -40,15 +40,28 @@ static int good_range(struct verifier *v)
     return rc ? rc : range.length ? v->visit(v->context, &range) : 0;
 }
 
+static int restart(struct verifier *v, uint64_t offset, uint64_t prev)
+{
+    qr_scan_finish(&v->scan);
+    return qr_scan_init(&v->scan, v->log, offset, prev);
+}
+
 /* The bytes up to the next valid frame are bad (unless only zeros are left); goes on there. 1:
  * there is one, 0: there is none. */
 static int bad_range(struct verifier *v)
 {
-    uint64_t synced, nonzero, next, from = v->scan.offset;
+    uint64_t synced, nonzero, next, from = v->scan.offset, prev = v->scan.prev;
     uint8_t header[QR_FRAME_HEADER];
     const char *why = v->scan.why;
+    struct qr_frame frame;
+    int rc = restart(v, from, prev);
+    int found = rc ? rc : qr_scan_next(&v->scan, &frame);
+    if (found > 0) /* the log is being written and has gone on since */
+        return (rc = restart(v, from, prev)) ? rc : 1;
+    if (found < 0)
+        return found;
     /* a frame that only does not follow the one before it must not be found again */
-    int rc = qr_scan_behind(v->log, from, &synced, &nonzero, &next);
+    rc = qr_scan_behind(v->log, from, &synced, &nonzero, &next);
     if (!rc && next == from)
         rc = qr_scan_behind(v->log, from + 8, &synced, &nonzero, &next);
     if (rc || v->scan.all_zero)
@@ -62,8 +75,7 @@ static int bad_range(struct verifier *v)
     if (n != (int64_t)sizeof header)
         return qr_fail_errno(n < 0 ? (int)-n : 5, "%s: reading at offset %llu",
                              qr_quotez(v->log->path), (unsigned long long)next);
-    qr_scan_finish(&v->scan);
-    rc = qr_scan_init(&v->scan, v->log, next, qr_load64(header + 8));
+    rc = restart(v, next, qr_load64(header + 8));
     return rc ? rc : 1;
 }
 
@@ -86,9 +98,10 @@ int qr_log_verify(const char *path, const struct qr_os *os,
     if (!rc && (v.log->header.flags & QR_LOG_CHECKPOINT) && !v.epochs)
         rc = qr_fail(QALLOW_E_DAMAGED, "%s: a checkpoint file that holds no whole epoch",
                      qr_quotez(path));
-    qr_log_close(v.log);
     /* bytes that nobody was told are durable are a torn tail, or being written just now */
     if (!rc && v.first_bad && v.first_bad < v.max_synced)
         rc = qr_fail(QALLOW_E_DAMAGED, "%s: damaged", qr_quotez(path));
+    rc = qr_log_check_pruned(v.log, rc);
+    qr_log_close(v.log);
     return rc;
 }

@@ -37,6 +37,7 @@ BODY_MAX = 1 << 20
 CELL = 128
 PAGE_SIZE_MAX = 1 << 48
 NAME_MAX = 4096
+EXTRA_MAX = 4096
 MASK64 = (1 << 64) - 1
 MASK128 = (1 << 128) - 1
 
@@ -179,7 +180,7 @@ def parse_slot(slot):
         raise NewerVersion(f"format version {header.version}; this reader knows {VERSION}")
     possible = (header.version == VERSION and header.cell == CELL and header.flags <= 1
                 and FIRST_FRAME <= header.start < 1 << 63 and header.start % 8 == 0
-                and header.base < 1 << 63 and header.base % 8 == 0 and header.first_epoch)
+                and header.base < 1 << 63 and header.base % 8 == 0 and 0 < header.first_epoch < 1 << 62)
     return header if possible else None
 
 
@@ -255,7 +256,7 @@ Attributes = namedtuple("Attributes", "mode mtime extra")
 
 def parse_attributes(cursor):
     mode, mtime, extra = cursor.varint(), cursor.zigzag(), cursor.counted()
-    if mode > 0o7777 or len(extra) > 0xffff:
+    if mode > 0o7777 or len(extra) > EXTRA_MAX:
         raise Malformed("attributes out of range")
     return Attributes(mode, mtime, extra)
 
