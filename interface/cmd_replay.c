@@ -35,7 +35,8 @@ static const struct qi_option options[] = {
     {.name = "undo", .kind = QI_FLAG, FIELD(undo),
      .help = "with --in-place: go back to before the restore that was interrupted"},
     {.name = "force", .letter = 'f', .kind = QI_FLAG, FIELD(force),
-     .help = "replace an --output that has something in it"},
+     .help = "replace an --output that has something in it; --in-place: restore into another "
+             "directory than the one that was recorded"},
     {.name = "page", .letter = 'p', .kind = QI_TEXT, FIELD(page), .argument = "NAME",
      .group = "action", .help = "print the bytes of one file, or the target of a symlink"},
     {.name = "diff", .letter = 'd', .kind = QI_CUSTOM, FIELD(diff), .parse = parse_range,
@@ -73,8 +74,8 @@ static int check_companions(struct qi_context *context, const struct replay *r)
         return qi_usage(context, "--diff A..B beside --stat or --patch");
     if (r->patch && context->json)
         return qi_usage(context, "--patch or --json, not both");
-    if (r->force && !r->output)
-        return qi_usage(context, "--output DIR beside --force");
+    if (r->force && !r->output && !r->in_place)
+        return qi_usage(context, "--output DIR or --in-place DIR beside --force");
     if (r->output && (r->list || r->in_place || r->diff || r->log_of || r->blame || r->verify ||
                       r->plan || r->follow))
         return qi_usage(context, "--output with nothing else to do than --page");
@@ -146,8 +147,9 @@ const struct qi_command qi_command_replay = {
         "Reads a log, which may be in use by a recorder, or a checkpoint file. Without an action "
         "it lists the epochs.\n\n"
         "--output builds the tree beside DIR, checks its digest and only then gives it its name. "
-        "--in-place touches only names that were recorded: it first records the present state as "
-        "an epoch, so that it can be undone by a further restore, then replaces file by file. "
+        "--in-place first records the present state as an epoch, so that it can be undone by a "
+        "further restore, then replaces file by file, and records the result. Names that were "
+        "not recorded before are kept. "
         "Interrupted, it goes on when it is run again, or goes back with --undo.\n\n"
         "Names are those of the tree, like src/main.c. What is printed of them has control "
         "characters, backslashes and bytes that are not UTF-8 as \\xHH.",

@@ -2,7 +2,9 @@
 /*
  * `qallow replay --in-place`: the recorded part of a directory becomes an epoch. The present state
  * is recorded first, so nothing that was in the directory is lost and going back is a further
- * restore.
+ * restore. What may be deleted is decided by the epoch that was the newest before that, so that a
+ * dry run, which records nothing, shows what will happen. The state restored is recorded, too:
+ * then the newest epoch is what is on the disk, and the next restore knows every name.
  */
 #include <limits.h>
 #include <stdlib.h>
@@ -17,8 +19,10 @@ struct in_place {
     const struct replay *replay;
     struct qr_store *store;
     struct qs_tree *tree;
-    uint64_t epoch;   /* to go to */
-    uint64_t changes; /* of a dry run */
+    uint64_t epoch;          /* to go to */
+    struct qr_state *before; /* only names that this has are deleted */
+    uint64_t changes;        /* of a dry run */
+    int blocked;
 };
 
 static void skipped(void *context, const char *path, const char *why)
@@ -46,56 +50,95 @@ static int open_tree(struct in_place *p)
     return rc;
 }
 
-/* Which epoch: the chosen one; else, after an interruption, where that one was going or, with
- * --undo, where it came from. */
+/* After an interruption: on to where that restore was going, with what was recorded before it; or
+ * back, which removes what came from there. */
+static int choose_pending(struct in_place *p, const struct qs_pending *pending)
+{
+    p->epoch = p->replay->undo ? pending->saved : pending->to;
+    if (qi_epoch_chosen(p->context)) {
+        int rc = qi_choose_epoch(p->context, p->store, &p->replay->choice, &p->epoch);
+        if (rc != 0)
+            return rc;
+        if (p->epoch != pending->to && p->epoch != pending->saved)
+            return qr_fail(QALLOW_E_CANNOT_CREATE,
+                           "%s: a restore to epoch %llu was interrupted here: finish it (without "
+                           "--epoch), or take it back (--undo), before another one",
+                           qr_quotez(p->replay->in_place), (unsigned long long)pending->to);
+    }
+    qi_note(p->context, "a restore to epoch %llu was interrupted; going to epoch %llu",
+            (unsigned long long)pending->to, (unsigned long long)p->epoch);
+    return qr_store_state_at(p->store,
+                             p->epoch == pending->to ? pending->before : pending->to, &p->before);
+}
+
+/* Which epoch, and what was recorded before this began. */
 static int choose(struct in_place *p)
 {
     const char *directory = p->replay->in_place;
-    uint64_t to = 0, saved = 0;
-    int pending = qs_restore_pending(directory, &to, &saved);
+    struct qs_pending pending;
+    int rc, interrupted = qs_restore_pending(directory, &pending);
 
-    if (pending < 0)
-        return pending;
-    if (p->replay->undo && !pending)
+    if (interrupted < 0)
+        return interrupted;
+    if (interrupted)
+        return choose_pending(p, &pending);
+    if (p->replay->undo)
         return qr_fail(QALLOW_E_EPOCH_NOT_FOUND,
                        "%s: no restore was interrupted here; to undo one that ended, restore the "
                        "epoch it said it had saved", qr_quotez(directory));
-    if (qi_epoch_chosen(p->context))
-        return qi_choose_epoch(p->context, p->store, &p->replay->choice, &p->epoch);
-    if (!pending)
+    if (!qi_epoch_chosen(p->context))
         return qi_usage(p->context, "--epoch N, --time TIME or --label NAME beside --in-place");
-    p->epoch = p->replay->undo ? saved : to;
-    qi_note(p->context, "a restore to epoch %llu was interrupted; going to epoch %llu",
-            (unsigned long long)to, (unsigned long long)p->epoch);
-    return 0;
+    rc = qi_choose_epoch(p->context, p->store, &p->replay->choice, &p->epoch);
+    return rc != 0 ? rc
+                   : qr_store_state_at(p->store, qr_state_epoch(qr_store_state(p->store)),
+                                       &p->before);
+}
+
+static int check_target(struct in_place *p)
+{
+    int rc = qs_restore_is_target(p->tree);
+
+    if (rc != 0 || p->replay->force)
+        return rc < 0 ? rc : 0;
+    return qr_fail(QALLOW_E_CANNOT_CREATE,
+                   "%s is not the directory that was recorded; --force restores into it anyway",
+                   qr_quotez(p->replay->in_place));
 }
 
 /* --- dry run --- */
 
 static int show_change(void *context, const struct qs_change *change)
 {
-    static const char *const verbs[] = {"create", "overwrite", "delete", "set attributes of"};
-    static const char *const words[] = {"create", "overwrite", "delete", "attributes"};
+    static const char *const verbs[] = {"create", "overwrite", "delete", "set attributes of", "keep"};
+    static const char *const words[] = {"create", "overwrite", "delete", "attributes", "keep"};
     struct in_place *p = context;
     size_t length = strlen(change->path);
 
-    p->changes++;
+    p->changes += change->kind != QS_KEEP;
+    p->blocked |= change->blocked;
     if (p->context->json) {
         cJSON *object = qi_json_begin(p->context);
         cJSON_AddStringToObject(object, "would", words[change->kind]);
         qi_json_path(object, "path", change->path, length);
         cJSON_AddBoolToObject(object, "changed_since", change->changed_since);
+        cJSON_AddBoolToObject(object, "refused", change->blocked);
         return qi_json_end(object);
     }
     printf("would %s ", verbs[change->kind]);
     qi_print_name(stdout, change->path, length);
-    puts(change->changed_since ? " (changed since the newest epoch)" : "");
+    puts(change->blocked           ? " (refused: it holds what was not recorded before)"
+         : change->kind == QS_KEEP ? " (not recorded before)"
+         : change->changed_since   ? " (changed since the newest epoch)"
+                                   : "");
     return qi_stdout_check();
 }
 
 static int dry_run(struct in_place *p, const struct qr_state *state)
 {
-    int rc = qs_restore_plan(p->tree, state, show_change, p);
+    int rc = qs_restore_plan(p->tree, state, p->before, show_change, p);
+    if (rc == 0 && p->blocked)
+        return qr_fail(QALLOW_E_CANNOT_CREATE, "epoch %llu cannot be reached: what was not "
+                       "recorded before is in the way", (unsigned long long)p->epoch);
     if (rc == 0)
         qi_note(p->context, "%llu changes to reach epoch %llu; nothing was changed",
                 (unsigned long long)p->changes, (unsigned long long)p->epoch);
@@ -104,9 +147,22 @@ static int dry_run(struct in_place *p, const struct qr_state *state)
 
 /* --- doing it --- */
 
+/* What the callbacks of a restore get. */
+struct listener {
+    struct in_place *in_place;
+    struct qi_progress progress;
+};
+
 static void show_progress(void *context, uint64_t done, uint64_t total)
 {
-    qi_progress_bytes(context, done, total);
+    qi_progress_bytes(&((struct listener *)context)->progress, done, total);
+}
+
+static void show_kept(void *context, const char *path)
+{
+    struct listener *listener = context;
+    qi_progress_end(&listener->progress);
+    qi_note(listener->in_place->context, "kept: %s was not recorded before", qr_quotez(path));
 }
 
 static int save_present(struct in_place *p, struct qs_capture *capture)
@@ -127,24 +183,26 @@ static int restore(struct in_place *p, const struct qr_state *state)
 {
     struct qs_restore_result result = {0};
     struct qs_capture capture = {0};
-    struct qi_progress progress;
+    struct listener listener = {.in_place = p};
     int rc = save_present(p, &capture);
 
     if (rc < 0)
         return rc;
-    qi_progress_begin(&progress, p->context, "restoring");
+    qi_progress_begin(&listener.progress, p->context, "restoring");
     struct qs_restore_options options = {
         .threads = p->replay->threads,
         .max_memory = p->replay->max_memory,
         .progress = show_progress,
-        .context = &progress,
+        .kept = show_kept,
+        .context = &listener,
+        .before = p->before,
         .digest = qr_state_digest(state),
     };
     rc = qs_restore_in_place(p->tree, state, p->epoch, &options, &result);
-    qi_progress_end(&progress);
-    return rc < 0 ? rc
-                  : replay_say_restored(p->context, p->epoch, capture.epoch, p->replay->in_place,
-                                        &result);
+    qi_progress_end(&listener.progress);
+    if (rc == 0)
+        rc = replay_say_restored(p->context, p->epoch, capture.epoch, p->replay->in_place, &result);
+    return rc < 0 ? rc : qs_capture(p->tree, &(struct qs_scope){0}, &capture);
 }
 
 int replay_in_place(struct qi_context *context, const struct replay *replay)
@@ -168,11 +226,14 @@ int replay_in_place(struct qi_context *context, const struct replay *replay)
     if (rc == 0)
         rc = open_tree(&p);
     if (rc == 0)
+        rc = check_target(&p);
+    if (rc == 0)
         rc = replay->dry_run ? dry_run(&p, state) : restore(&p, state);
     if (rc < 0)
         rc = qi_report(context, rc);
     qs_tree_close(p.tree);
     qr_state_destroy(state);
+    qr_state_destroy(p.before);
     closed = qr_store_close(p.store);
     return rc == 0 ? closed : rc;
 }

@@ -3,7 +3,7 @@
  * Restoring in place.
  *
  * While it is under way the directory TARGET/.qallow-restore exists. It holds the journal (a text
- * file that names the epoch wanted and the epoch saved before) and the files that are being
+ * file that names the epoch wanted, the one saved, and the newest before that) and the files that are being
  * written. Each file is finished there and then renamed over the one it replaces, so that every
  * name has either its old or its new content at any moment. The plan depends on nothing but the
  * disk and the log: after an interruption the same restore makes a new plan with what is left to
@@ -50,7 +50,7 @@ static int no_memory(void) { return qr_fail(QALLOW_E_NO_MEMORY, "no memory for t
 /* --- the journal --- */
 
 /* 1 with the epochs, 0 if there is none. */
-static int read_journal(int root_fd, const char *target, uint64_t *to, uint64_t *saved)
+static int read_journal(int root_fd, const char *target, struct qs_pending *pending)
 {
     char text[JOURNAL_MAX + 1];
     const char *at = text;
@@ -62,20 +62,21 @@ static int read_journal(int root_fd, const char *target, uint64_t *to, uint64_t 
     ssize_t n = pread(fd, text, JOURNAL_MAX, 0);
     close(fd);
     text[n > 0 ? n : 0] = 0;
-    if (!qs_parse_field(&at, "qallow-restore 1\nto ", to) ||
-        !qs_parse_field(&at, "\nsaved ", saved) || strcmp(at, "\n") != 0)
+    if (!qs_parse_field(&at, "qallow-restore 1\nto ", &pending->to) ||
+        !qs_parse_field(&at, "\nsaved ", &pending->saved) ||
+        !qs_parse_field(&at, "\nbefore ", &pending->before) || strcmp(at, "\n") != 0)
         return qr_fail(QALLOW_E_SERIALIZATION,
                        "%s/" QS_JOURNAL "/" JOURNAL " is not a journal of a restore",
                        qr_quotez(target));
     return 1;
 }
 
-int qs_restore_pending(const char *target, uint64_t *to_epoch, uint64_t *saved_epoch)
+int qs_restore_pending(const char *target, struct qs_pending *pending)
 {
     int fd = open(target, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return qr_fail_errno(errno, "%s", qr_quotez(target));
-    int rc = read_journal(fd, target, to_epoch, saved_epoch);
+    int rc = read_journal(fd, target, pending);
     close(fd);
     return rc;
 }
@@ -96,13 +97,14 @@ static int clean_journal(int fd)
 static int write_journal(struct apply *a, uint64_t to)
 {
     const char *target = a->plan.tree->path;
-    uint64_t former = 0, saved = qr_state_epoch(a->plan.newest);
+    struct qs_pending first = {0, qr_state_epoch(a->plan.newest), qr_state_epoch(a->plan.before)};
     char text[JOURNAL_MAX];
-    int fd = -1, rc = read_journal(a->root_fd, target, &former, &saved); /* keeps the first save */
+    int fd = -1, rc = read_journal(a->root_fd, target, &first); /* keeps the first save */
     if (rc < 0)
         return rc;
-    int n = snprintf(text, sizeof text, "qallow-restore 1\nto %llu\nsaved %llu\n",
-                     (unsigned long long)to, (unsigned long long)saved);
+    int n = snprintf(text, sizeof text, "qallow-restore 1\nto %llu\nsaved %llu\nbefore %llu\n",
+                     (unsigned long long)to, (unsigned long long)first.saved,
+                     (unsigned long long)first.before);
     if (mkdirat(a->root_fd, QS_JOURNAL, 0700) < 0 && errno != EEXIST)
         goto failed;
     a->journal_fd = openat(a->root_fd, QS_JOURNAL,
@@ -277,7 +279,7 @@ static int check(struct apply *a, struct qr_store *store)
         const struct qs_planned *item = &a->plan.items[i];
         if (item->blocked)
             return qr_fail(QALLOW_E_CANNOT_CREATE,
-                           "%s: what is there was never recorded and would be lost",
+                           "%s: what is there was not recorded before and would be lost",
                            qr_quotez(item->path));
         if (item->changed_since && !a->options->force)
             return qr_fail(QALLOW_E_CANNOT_CREATE,
@@ -318,7 +320,7 @@ int qs_restore_in_place(struct qs_tree *target, const struct qr_state *state, ui
     struct apply a = {.options = options, .result = result, .root_fd = target->root_fd,
                       .journal_fd = -1, .here = {NULL, -1}};
     *result = (struct qs_restore_result){0};
-    int rc = qs_in_place_plan(&a.plan, target, state);
+    int rc = qs_in_place_plan(&a.plan, target, state, options->before);
     if (rc == 0)
         rc = check(&a, target->store);
     if (rc == 0)
@@ -329,6 +331,9 @@ int qs_restore_in_place(struct qs_tree *target, const struct qr_state *state, ui
         rc = remove_journal(&a);
     if (rc == 0 && a.plan.directory_count) /* the journal's own coming and going moved its mtime */
         rc = put_attributes(&a, "", a.plan.directories[0].page);
+    for (size_t i = 0; i < a.plan.count && rc == 0 && options->kept; i++)
+        if (a.plan.items[i].kind == QS_KEEP)
+            options->kept(options->context, a.plan.items[i].path);
     qr_free(a.here.path);
     if (a.here.fd >= 0)
         close(a.here.fd);

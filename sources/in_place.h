@@ -11,7 +11,7 @@
 struct qs_planned {
     enum qs_change_kind kind;
     char *path;
-    const struct qr_page *wanted; /* in the state to be restored; NULL for QS_DELETE */
+    const struct qr_page *wanted; /* in the state to be restored; NULL for QS_DELETE, QS_KEEP */
     uint8_t present;              /* kind of what is there now; 0: nothing */
     uint8_t changed_since;
     uint8_t blocked;              /* something that was never recorded is in the way */
@@ -19,7 +19,7 @@ struct qs_planned {
 
 struct qs_in_place {
     struct qs_tree *tree;
-    const struct qr_state *state, *newest;
+    const struct qr_state *state, *newest, *before;
     struct qs_writer writer;
     struct qs_planned *items; /* in path order */
     size_t count, capacity;
@@ -28,9 +28,11 @@ struct qs_in_place {
         const struct qr_page *page;
     } *directories;
     size_t directory_count, directory_capacity;
+    uint64_t kept;            /* entries met that are not wanted and stay */
 };
 
-int qs_in_place_plan(struct qs_in_place *plan, struct qs_tree *tree, const struct qr_state *state);
+int qs_in_place_plan(struct qs_in_place *plan, struct qs_tree *tree, const struct qr_state *state,
+                     const struct qr_state *before);
 void qs_in_place_finish(struct qs_in_place *plan);
 
 #endif

@@ -2,11 +2,14 @@
 /*
  * What has to change so that the recorded part of a directory becomes the state of an epoch.
  *
- * Three trees are walked at once: the state that is wanted, the newest epoch (what is known to have
- * been recorded), and the disk. Only names that the newest epoch knows are ever deleted or
- * replaced; a name on the disk that it does not know is left alone, or, where the wanted state
- * needs that very name, stands in the way and is said. A file is compared by what the newest epoch
- * knows of its inode, and byte by byte where that says nothing.
+ * Four trees are walked at once: the state that is wanted, the newest epoch (what can be had back,
+ * and what is known of inodes), the epoch that was the newest before the present state was saved,
+ * and the disk. Only names that were recorded before that are ever deleted; others are kept, and
+ * said, or, where the wanted state needs that very name, stand in the way. A file is compared by
+ * what the newest epoch knows of its inode, and byte by byte where that says nothing.
+ *
+ * A dry run plans without a save, so that the newest epoch is also the one before. Both come to the
+ * same plan, since what a save adds to the newest epoch is never deleted.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,16 +21,16 @@
 #include "sources/path.h"
 #include "sources/tree_internal.h"
 
-/* One name in a directory, as the three trees have it. */
+/* One name in a directory, as the trees have it. */
 struct name {
-    const struct qr_page *wanted, *known;
+    const struct qr_page *wanted, *known, *before;
     const char *text;
 };
 
 static int no_memory(void) { return qr_fail(QALLOW_E_NO_MEMORY, "no memory for the restore"); }
 
-static int plan_directory(struct qs_in_place *plan, const struct qr_page *wanted,
-                          const struct qr_page *known, const char *path, int fd, int depth);
+static int plan_directory(struct qs_in_place *plan, const struct name *self, const char *path,
+                          int fd, int depth);
 
 static uint8_t kind_of(const struct stat *st)
 {
@@ -124,20 +127,39 @@ static int is_unrecorded(struct qs_in_place *plan, const struct qr_page *known, 
     return rc < 0 ? rc : !rc;
 }
 
-/* Is everything in a directory known to the newest epoch? 1, 0, or an error. */
-static int all_known(struct qs_in_place *plan, const struct qr_page *known, int fd, int depth)
+/* The entry `text` of a directory, as each of the trees has it. */
+static struct name name_in(const struct qs_in_place *plan, const struct name *directory,
+                           const char *text)
+{
+    const struct qr_state *states[] = {plan->state, plan->newest, plan->before};
+    const struct qr_page *const in[] = {directory->wanted, directory->known, directory->before};
+    const struct qr_page *found[3] = {NULL};
+    for (int i = 0; i < 3; i++)
+        if (in[i] && in[i]->kind == QR_KIND_DIRECTORY)
+            found[i] = qr_state_child(states[i], in[i]->id, text, strlen(text));
+    return (struct name){found[0], found[1], found[2], text};
+}
+
+/* Was there such an entry, of this kind, before and at the save? */
+static int was_recorded(const struct name *name, uint8_t kind)
+{
+    return name->known && name->before && name->known->kind == kind && name->before->kind == kind;
+}
+
+/* Was everything in a directory recorded before? 1, 0, or an error. */
+static int all_known(struct qs_in_place *plan, const struct name *self, int fd, int depth)
 {
     struct qs_names names = {0};
     int rc = qs_names_read(&names, fd) ? 0 : 1;
-    const char *name = names.bytes + 1;
-    for (size_t i = 0; rc > 0 && i < names.count; i++, name += strlen(name) + 2) {
+    const char *text = names.bytes + 1;
+    for (size_t i = 0; rc > 0 && i < names.count; i++, text += strlen(text) + 2) {
         struct stat st;
-        const struct qr_page *page = qr_state_child(plan->newest, known->id, name, strlen(name));
-        if (!page || fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || page->kind != kind_of(&st))
+        struct name name = name_in(plan, self, text);
+        if (fstatat(fd, text, &st, AT_SYMLINK_NOFOLLOW) < 0 || !was_recorded(&name, kind_of(&st)))
             rc = 0;
-        else if (page->kind == QR_KIND_DIRECTORY) {
-            int below = openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-            rc = below >= 0 && depth < QS_DEPTH_MAX ? all_known(plan, page, below, depth + 1) : 0;
+        else if (name.known->kind == QR_KIND_DIRECTORY) {
+            int below = openat(fd, text, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+            rc = below >= 0 && depth < QS_DEPTH_MAX ? all_known(plan, &name, below, depth + 1) : 0;
             if (below >= 0)
                 close(below);
         }
@@ -156,13 +178,14 @@ static int plan_other_kind(struct qs_in_place *plan, const struct name *name, co
     int below = -1, rc = unrecorded < 0 ? unrecorded : 0;
     if (rc == 0 && present == QR_KIND_DIRECTORY) {
         below = openat(fd, name->text, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        blocked = below < 0 || !name->known || name->known->kind != QR_KIND_DIRECTORY ||
-                  all_known(plan, name->known, below, depth) <= 0;
+        blocked = below < 0 || !was_recorded(name, present) ||
+                  all_known(plan, name, below, depth) <= 0;
     }
     if (rc == 0)
         rc = add(plan, QS_OVERWRITE, path, name->wanted, present, unrecorded, blocked);
+    struct name gone = {NULL, name->known, name->before, name->text};
     if (rc == 0 && below >= 0 && !blocked) /* its entries go first */
-        rc = plan_directory(plan, NULL, name->known, path, below, depth + 1);
+        rc = plan_directory(plan, &gone, path, below, depth + 1);
     if (below >= 0)
         close(below);
     return rc;
@@ -187,9 +210,7 @@ static int plan_same_kind(struct qs_in_place *plan, const struct name *name, con
         if (attributes_differ(wanted, st))
             rc = add(plan, QS_ATTRIBUTES, path, wanted, wanted->kind, 0, 0);
         if (rc == 0)
-            rc = plan_directory(plan, wanted,
-                                known && known->kind == QR_KIND_DIRECTORY ? known : NULL, path,
-                                below, depth + 1);
+            rc = plan_directory(plan, name, path, below, depth + 1);
         close(below);
         return rc;
     }
@@ -208,23 +229,43 @@ static int plan_same_kind(struct qs_in_place *plan, const struct name *name, con
                           : add(plan, QS_OVERWRITE, path, wanted, wanted->kind, unrecorded, 0);
 }
 
-/* Known to the newest epoch, and not wanted. */
+/* On the disk, not wanted, and not recorded before: not ours to delete. What no rule leaves out is
+ * said: somebody may think that it belongs to what goes. */
+static int plan_keep(struct qs_in_place *plan, const char *path, const struct stat *st)
+{
+    uint8_t present = kind_of(st);
+    plan->kept++;
+    return present != QR_KIND_RAW &&
+                   qs_rules_admit(plan->tree, path, present == QR_KIND_DIRECTORY, st)
+               ? add(plan, QS_KEEP, path, NULL, present, 0, 0)
+               : 0;
+}
+
+/* On the disk and not wanted. */
 static int plan_delete(struct qs_in_place *plan, const struct name *name, const char *path, int fd,
                        const struct stat *st, int depth)
 {
-    const struct qr_page *known = name->known;
-    if (known->kind != kind_of(st))
-        return 0; /* not what was recorded: not ours to delete */
-    int unrecorded = is_unrecorded(plan, known, fd, name->text, st);
+    uint8_t present = kind_of(st);
+    uint64_t kept = plan->kept;
+    size_t at = plan->count;
+    if (!was_recorded(name, present) ||
+        !qs_rules_admit(plan->tree, path, present == QR_KIND_DIRECTORY, st))
+        return plan_keep(plan, path, st);
+    int unrecorded = is_unrecorded(plan, name->known, fd, name->text, st);
     int rc = unrecorded < 0 ? unrecorded
-                            : add(plan, QS_DELETE, path, NULL, known->kind, unrecorded, 0);
-    if (rc < 0 || known->kind != QR_KIND_DIRECTORY)
+                            : add(plan, QS_DELETE, path, NULL, present, unrecorded, 0);
+    if (rc < 0 || present != QR_KIND_DIRECTORY)
         return rc;
     int below = openat(fd, name->text, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (below < 0)
         return qr_fail_errno(errno, "%s", qr_quotez(path));
-    rc = plan_directory(plan, NULL, known, path, below, depth + 1);
+    rc = plan_directory(plan, name, path, below, depth + 1);
     close(below);
+    if (rc == 0 && plan->kept != kept) { /* something in it stays, and so does the directory */
+        qr_free(plan->items[at].path);
+        memmove(&plan->items[at], &plan->items[at + 1],
+                (--plan->count - at) * sizeof *plan->items);
+    }
     return rc;
 }
 
@@ -250,7 +291,7 @@ static int plan_name(struct qs_in_place *plan, const struct name *name, const ch
         rc = there ? plan_other_kind(plan, name, path, fd, &st, depth)
                    : add(plan, QS_CREATE, path, wanted, 0, 0, 0);
         if (rc == 0 && wanted->kind == QR_KIND_DIRECTORY)
-            rc = plan_directory(plan, wanted, NULL, path, -1, depth + 1);
+            rc = plan_directory(plan, &(struct name){.wanted = wanted}, path, -1, depth + 1);
     }
 out:
     qr_free(path);
@@ -262,49 +303,63 @@ static int by_text(const void *a, const void *b)
     return strcmp(((const struct name *)a)->text, ((const struct name *)b)->text);
 }
 
-/* fd < 0: the directory is not there yet. */
-static int plan_directory(struct qs_in_place *plan, const struct qr_page *wanted,
-                          const struct qr_page *known, const char *path, int fd, int depth)
+/* The names that are wanted in a directory, and those that are there. */
+static int collect(struct qs_in_place *plan, const struct name *self, const struct qs_names *there,
+                   struct name **names, size_t *count)
 {
-    size_t count = 0, n = 0;
-    const struct qr_page *page;
+    const struct qr_page *page, *wanted = self->wanted;
+    const char *text = there->count ? there->bytes + 1 : NULL;
+    size_t n = 0;
+    for (page = wanted ? qr_state_first_child(plan->state, wanted->id) : NULL; page;
+         page = qr_state_next_sibling(plan->state, page))
+        n++;
+    if (!(*names = qr_calloc(n + there->count + 1, sizeof **names)))
+        return no_memory();
+    n = 0;
+    for (page = wanted ? qr_state_first_child(plan->state, wanted->id) : NULL; page;
+         page = qr_state_next_sibling(plan->state, page))
+        (*names)[n] = name_in(plan, self, page->name), (*names)[n++].wanted = page;
+    for (size_t i = 0; i < there->count; i++, text += strlen(text) + 2) {
+        struct name name = name_in(plan, self, text);
+        if (!name.wanted)
+            (*names)[n++] = name;
+    }
+    qsort(*names, n, sizeof **names, by_text);
+    *count = n;
+    return 0;
+}
+
+/* fd < 0: the directory is not there yet. */
+static int plan_directory(struct qs_in_place *plan, const struct name *self, const char *path,
+                          int fd, int depth)
+{
+    struct qs_names there = {0};
+    struct name *names = NULL;
+    size_t count = 0;
     if (depth > QS_DEPTH_MAX)
         return qr_fail(QALLOW_E_LIMIT, "%s: nested deeper than %d directories", qr_quotez(path),
                        QS_DEPTH_MAX);
-    for (page = wanted ? qr_state_first_child(plan->state, wanted->id) : NULL; page;
-         page = qr_state_next_sibling(plan->state, page))
-        count++;
-    for (page = known ? qr_state_first_child(plan->newest, known->id) : NULL; page;
-         page = qr_state_next_sibling(plan->newest, page))
-        count++;
-    struct name *names = qr_calloc(count + 1, sizeof *names);
-    if (!names)
-        return no_memory();
-    for (page = wanted ? qr_state_first_child(plan->state, wanted->id) : NULL; page;
-         page = qr_state_next_sibling(plan->state, page)) {
-        names[n].wanted = page;
-        names[n].known = known ? qr_state_child(plan->newest, known->id, page->name,
-                                                page->name_length)
-                               : NULL;
-        names[n++].text = page->name;
-    }
-    for (page = known ? qr_state_first_child(plan->newest, known->id) : NULL; page;
-         page = qr_state_next_sibling(plan->newest, page))
-        if (!wanted || !qr_state_child(plan->state, wanted->id, page->name, page->name_length))
-            names[n++] = (struct name){NULL, page, page->name};
-    qsort(names, n, sizeof *names, by_text);
-    int rc = 0;
-    for (size_t i = 0; i < n && rc == 0; i++)
+    int rc = fd < 0 ? 0 : qs_names_read(&there, fd);
+    if (rc == -1)
+        rc = qr_fail_errno(errno, "%s", qr_quotez(*path ? path : plan->tree->path));
+    if (rc == 0 && fd >= 0) /* a dry run has not captured anything: the rules are not known yet */
+        rc = qs_rules_read_directory(plan->tree, path, fd);
+    if (rc >= 0)
+        rc = collect(plan, self, &there, &names, &count);
+    for (size_t i = 0; i < count && rc == 0; i++)
         rc = plan_name(plan, &names[i], path, fd, depth);
     qr_free(names);
+    qs_names_finish(&there);
     return rc;
 }
 
-int qs_in_place_plan(struct qs_in_place *plan, struct qs_tree *tree, const struct qr_state *state)
+int qs_in_place_plan(struct qs_in_place *plan, struct qs_tree *tree, const struct qr_state *state,
+                     const struct qr_state *before)
 {
     struct stat st;
     *plan = (struct qs_in_place){.tree = tree, .state = state,
                                  .newest = qr_store_state(tree->store)};
+    plan->before = before ? before : plan->newest;
     int rc = qs_writer_init(&plan->writer, tree->store);
     if (rc < 0)
         return rc;
@@ -314,7 +369,7 @@ int qs_in_place_plan(struct qs_in_place *plan, struct qs_tree *tree, const struc
         return qr_fail(QALLOW_E_PAGE_NOT_FOUND, "this epoch has no %s",
                        tree->file_name ? qr_quotez(tree->file_name) : "directory tree");
     if (tree->file_name) {
-        struct name name = {wanted, known, tree->file_name};
+        struct name name = {wanted, known, qs_root_page(tree, plan->before), tree->file_name};
         return plan_name(plan, &name, "", tree->root_fd, 0);
     }
     if (fstat(tree->root_fd, &st) < 0)
@@ -322,7 +377,8 @@ int qs_in_place_plan(struct qs_in_place *plan, struct qs_tree *tree, const struc
     rc = add_directory(plan, wanted, "");
     if (rc == 0 && attributes_differ(wanted, &st))
         rc = add(plan, QS_ATTRIBUTES, "", wanted, wanted->kind, 0, 0);
-    return rc < 0 ? rc : plan_directory(plan, wanted, known, "", tree->root_fd, 0);
+    struct name root = {wanted, known, qs_root_page(tree, plan->before), ""};
+    return rc < 0 ? rc : plan_directory(plan, &root, "", tree->root_fd, 0);
 }
 
 void qs_in_place_finish(struct qs_in_place *plan)
@@ -336,15 +392,28 @@ void qs_in_place_finish(struct qs_in_place *plan)
     qs_writer_finish(&plan->writer);
 }
 
+int qs_restore_is_target(const struct qs_tree *target)
+{
+    struct stat st;
+    const struct qr_page *root = qs_root_page(target, qr_store_state(target->store));
+    if (!root)
+        return qr_fail(QALLOW_E_PAGE_NOT_FOUND, "the log holds no directory tree");
+    if (fstat(target->root_fd, &st) < 0)
+        return qr_fail_errno(errno, "%s", qr_quotez(target->path));
+    return target->file_name || root->stat.inode == 0 ||
+           (root->stat.inode == st.st_ino && root->stat.device == st.st_dev);
+}
+
 int qs_restore_plan(struct qs_tree *target, const struct qr_state *state,
+                    const struct qr_state *before,
                     int (*visit)(void *context, const struct qs_change *change), void *context)
 {
     struct qs_in_place plan;
-    int rc = qs_in_place_plan(&plan, target, state);
+    int rc = qs_in_place_plan(&plan, target, state, before);
     for (size_t i = 0; i < plan.count && rc == 0; i++) {
         struct qs_change change = {plan.items[i].kind,
                                    *plan.items[i].path ? plan.items[i].path : ".",
-                                   plan.items[i].changed_since || plan.items[i].blocked};
+                                   plan.items[i].changed_since, plan.items[i].blocked};
         rc = visit(context, &change);
     }
     qs_in_place_finish(&plan);

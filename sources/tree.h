@@ -67,7 +67,7 @@ struct qs_capture {
  * duplicates allowed; a directory stands for itself and its direct entries; with
  * `recursive_dirs` for everything below it. paths == NULL: the whole tree, as always in the first
  * capture of a tree that was opened: until then it is not known which names are links of one file.
- * Rules of trees (docs/architecture.md): a path that existed and still exists keeps its page and is
+ * Rules of trees (docs/trees.md): a path that existed and still exists keeps its page and is
  * diffed; only a vanished path whose inode appears elsewhere is a rename; "unchanged" is (device,
  * inode, size, mtime, ctime) equal and older than two clock ticks; unstable files are left as they
  * were in the last epoch and reported through `unstable_path`.
@@ -104,6 +104,11 @@ struct qs_restore_options {
     void (*progress)(void *context, uint64_t done, uint64_t total);
     void *context;
     struct qb_u128 digest;  /* recorded digest of the state; checked when `only` is NULL */
+    /* In place only. The newest epoch before the present state was saved: only names that it has
+     * are deleted. NULL: the newest. */
+    const struct qr_state *before;
+    /* In place only: what is kept because it was not recorded before. May be NULL. */
+    void (*kept)(void *context, const char *path);
 };
 struct qs_restore_result {
     uint64_t files, directories, symlinks, bytes;
@@ -115,23 +120,39 @@ int qs_restore(struct qr_store *store, const struct qr_state *state, const char 
                const struct qs_restore_options *options, struct qs_restore_result *result);
 
 /* In place: what has to change so that the recorded part of `target` becomes `state`. */
-enum qs_change_kind { QS_CREATE, QS_OVERWRITE, QS_DELETE, QS_ATTRIBUTES };
+enum qs_change_kind {
+    QS_CREATE,
+    QS_OVERWRITE,
+    QS_DELETE,
+    QS_ATTRIBUTES,
+    QS_KEEP, /* no change: it is not in the epoch, but was not recorded before either */
+};
 struct qs_change {
     enum qs_change_kind kind;
     const char *path;
     int changed_since; /* the file differs from the newest epoch: somebody changed it unrecorded */
+    int blocked; /* the restore will refuse: it holds what was never recorded, and is in the way */
 };
-/* dry run: calls visit for each change in path order. */
+/* Is the target the directory that the newest epoch was recorded from? 1, also if that is not
+ * known; 0; or an error. */
+int qs_restore_is_target(const struct qs_tree *target);
+/* dry run: calls visit for each change in path order. `before`: as in the options. */
 int qs_restore_plan(struct qs_tree *target, const struct qr_state *state,
+                    const struct qr_state *before,
                     int (*visit)(void *context, const struct qs_change *change), void *context);
 /* Does it: the present state has been saved as an epoch by the caller; each file is replaced
  * atomically; a journal (TARGET/.qallow-restore) makes an interrupted one resumable (run again) or
- * undoable. Names that were never recorded are never deleted. */
+ * undoable. Names that were not recorded before are never deleted. */
 int qs_restore_in_place(struct qs_tree *target, const struct qr_state *state, uint64_t epoch,
                         const struct qs_restore_options *options,
                         struct qs_restore_result *result);
-/* Reads the journal of an interrupted restore: the epoch it was going to, and the epoch saved
- * before it. 1 if there is one, 0 if not, or an error. */
-int qs_restore_pending(const char *target, uint64_t *to_epoch, uint64_t *saved_epoch);
+/* What the journal of an interrupted restore says. */
+struct qs_pending {
+    uint64_t to;     /* epoch it was going to */
+    uint64_t saved;  /* epoch that holds what was there */
+    uint64_t before; /* newest epoch before that one was made */
+};
+/* 1 if there is a journal, 0 if not, or an error. */
+int qs_restore_pending(const char *target, struct qs_pending *pending);
 
 #endif

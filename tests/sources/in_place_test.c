@@ -188,12 +188,12 @@ static void two_epochs(struct recording *r)
 static void test_there_and_back(void **state)
 {
     struct recording r;
-    uint64_t to, saved;
+    struct qs_pending pending;
     test_enter();
     two_epochs(&r);
     test_ok(in_place(&r, 1, 0));
     test_same_trees("one", "tree");
-    assert_int_equal(qs_restore_pending("tree", &to, &saved), 0);
+    assert_int_equal(qs_restore_pending("tree", &pending), 0);
     assert_int_equal(recording_capture(&r), 3); /* what the restore did is a change, too */
     test_ok(in_place(&r, 2, 0));
     test_same_trees("two", "tree");
@@ -202,7 +202,7 @@ static void test_there_and_back(void **state)
 }
 
 struct count {
-    int kinds[4], changed_since, order_broken;
+    int kinds[5], changed_since, order_broken;
     char last[256];
 };
 static int count_changes(void *context, const struct qs_change *change)
@@ -224,7 +224,7 @@ static void test_plan(void **state)
     test_put("tree/unrecorded", "x");
     test_run("cp -a tree before");
     test_ok(qr_store_state_at(r.store, 1, &first));
-    test_ok(qs_restore_plan(r.tree, first, count_changes, &count));
+    test_ok(qs_restore_plan(r.tree, first, NULL, count_changes, &count));
     assert_int_equal(count.kinds[QS_CREATE], 4); /* becomes-file/x empty gone gone/g */
     assert_int_equal(count.kinds[QS_OVERWRITE], 44); /* a link becomes-* dir/1..40 */
     assert_int_equal(count.kinds[QS_DELETE], 4); /* new new/deep new/deep/file becomes-dir/n */
@@ -260,6 +260,58 @@ static void test_unrecorded(void **state)
     test_leave();
 }
 
+/* What only the save recorded is not deleted, and both the plan before the save and the one after
+ * it say the same. */
+static int list_changes(void *context, const struct qs_change *change)
+{
+    fprintf(context, "%d %s %d\n", change->kind, change->path, change->blocked);
+    return 0;
+}
+
+static void write_plan(struct recording *r, const struct qr_state *to,
+                       const struct qr_state *before, const char *name)
+{
+    FILE *file = fopen(name, "w");
+    assert_non_null(file);
+    test_ok(qs_restore_plan(r->tree, to, before, list_changes, file));
+    assert_int_equal(fclose(file), 0);
+}
+
+static void test_saved_only(void **state)
+{
+    struct recording r;
+    struct qr_state *first, *before;
+    struct qs_restore_result result;
+    test_enter();
+    two_epochs(&r);
+    test_run("cd tree && echo n >unrecorded && mkdir new/own && echo o >new/own/o && rm a && "
+             "mkdir a && echo x >a/x && rm new/deep/file && mkdir new/deep/file && "
+             "mv becomes-dir/n becomes-dir/m && echo '*.out' >.qallowignore && echo i >i.out");
+    test_ok(qr_store_state_at(r.store, 1, &first));
+    test_ok(qr_store_state_at(r.store, 2, &before));
+    write_plan(&r, first, NULL, "dry");
+    recording_capture(&r);
+    write_plan(&r, first, before, "saved");
+    test_run("diff dry saved && grep -qx '4 unrecorded 0' dry && grep -qx '1 a 1' dry && "
+             "grep -qx '4 new/deep/file 0' dry && ! grep -q i.out dry && ! grep '^2 new' dry");
+    const struct qs_restore_options options = {.threads = 1, .before = before,
+                                               .digest = qr_state_digest(first)};
+    test_run("cp -a tree was");
+    assert_int_equal(qs_restore_in_place(r.tree, first, 1, &options, &result),
+                     QALLOW_E_CANNOT_CREATE); /* `a` is in the way */
+    test_same_trees("was", "tree");
+    test_run("rm -r tree/a tree/becomes-dir/m");
+    test_ok(qs_restore_in_place(r.tree, first, 1, &options, &result));
+    test_run("cd tree && test -f unrecorded && test -f new/own/o && test -d new/deep/file && "
+             "test -f i.out && grep -q 1 a && rm -r unrecorded new i.out .qallowignore && "
+             "touch -r ../one .");
+    test_same_trees("one", "tree");
+    qr_state_destroy(first);
+    qr_state_destroy(before);
+    recording_close(&r);
+    test_leave();
+}
+
 /* A symlink that somebody puts in the place of a directory leads nowhere. */
 static void test_swapped_symlink(void **state)
 {
@@ -290,7 +342,8 @@ static void test_killed(void **state)
     test_enter();
     for (int round = 0; round < (rounds ? atoi(rounds) : 12); round++) {
         struct recording r;
-        uint64_t to = 0, saved = 0, start;
+        struct qs_pending journal;
+        uint64_t start;
         test_run("rm -rf tree one two log.tlog*");
         two_epochs(&r);
         fflush(NULL);
@@ -307,11 +360,11 @@ static void test_killed(void **state)
             ;
         kill(child, SIGKILL);
         waitpid(child, NULL, 0);
-        int pending = test_ok(qs_restore_pending("tree", &to, &saved));
+        int pending = test_ok(qs_restore_pending("tree", &journal));
         if (pending) {
             interrupted++;
-            assert_int_equal(to, 1);
-            assert_int_equal(saved, 2);
+            assert_int_equal(journal.to, 1);
+            assert_int_equal(journal.saved, 2);
         }
         recording_capture(&r); /* the caller saves what is there */
         if (test_random(2)) {
@@ -321,7 +374,7 @@ static void test_killed(void **state)
             test_ok(in_place(&r, 2, 0));
             test_same_trees("two", "tree");
         }
-        assert_int_equal(qs_restore_pending("tree", &to, &saved), 0);
+        assert_int_equal(qs_restore_pending("tree", &journal), 0);
         recording_close(&r);
     }
     print_message("%d interrupted\n", interrupted);
@@ -331,27 +384,27 @@ static void test_killed(void **state)
 
 static void test_bad_journal(void **state)
 {
-    uint64_t to, saved;
+    struct qs_pending pending;
     test_enter();
     test_run("mkdir -p tree/.qallow-restore");
-    assert_int_equal(qs_restore_pending("tree", &to, &saved), 0);
+    assert_int_equal(qs_restore_pending("tree", &pending), 0);
     static const char *const bad[] = {
-        "", "something else", "qallow-restore 2\nto 1\nsaved 2\n",
-        "qallow-restore 1\nto 1\nsaved 2", "qallow-restore 1\nto 1\nsaved 2\n\n",
-        "qallow-restore 1\nto -1\nsaved 2\n", "qallow-restore 1\nto \nsaved 2\n",
-        "qallow-restore 1\nto 18446744073709551616\nsaved 2\n",
+        "", "something else", "qallow-restore 2\nto 1\nsaved 2\nbefore 1\n",
+        "qallow-restore 1\nto 1\nsaved 2\nbefore 1", "qallow-restore 1\nto 1\nsaved 2\n", "qallow-restore 1\nto 1\nsaved 2\nbefore 1\n\n",
+        "qallow-restore 1\nto -1\nsaved 2\nbefore 1\n", "qallow-restore 1\nto \nsaved 2\nbefore 1\n",
+        "qallow-restore 1\nto 18446744073709551616\nsaved 2\nbefore 1\n",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         test_put("tree/.qallow-restore/journal", bad[i]);
-        assert_int_equal(qs_restore_pending("tree", &to, &saved), QALLOW_E_SERIALIZATION);
+        assert_int_equal(qs_restore_pending("tree", &pending), QALLOW_E_SERIALIZATION);
     }
     test_put("tree/.qallow-restore/journal",
-             "qallow-restore 1\nto 18446744073709551615\nsaved 12\n");
-    assert_int_equal(qs_restore_pending("tree", &to, &saved), 1);
-    assert_true(to == UINT64_MAX && saved == 12);
+             "qallow-restore 1\nto 18446744073709551615\nsaved 12\nbefore 7\n");
+    assert_int_equal(qs_restore_pending("tree", &pending), 1);
+    assert_true(pending.to == UINT64_MAX && pending.saved == 12 && pending.before == 7);
     test_run("rm tree/.qallow-restore/journal && mkfifo tree/.qallow-restore/journal");
-    assert_int_equal(qs_restore_pending("tree", &to, &saved), QALLOW_E_SERIALIZATION);
-    assert_int_equal(qs_restore_pending("none", &to, &saved), QALLOW_E_NO_INPUT);
+    assert_int_equal(qs_restore_pending("tree", &pending), QALLOW_E_SERIALIZATION);
+    assert_int_equal(qs_restore_pending("none", &pending), QALLOW_E_NO_INPUT);
     test_leave();
 }
 
@@ -366,6 +419,7 @@ int main(void)
         cmocka_unit_test(test_there_and_back),
         cmocka_unit_test(test_plan),
         cmocka_unit_test(test_unrecorded),
+        cmocka_unit_test(test_saved_only),
         cmocka_unit_test(test_swapped_symlink),
         cmocka_unit_test(test_killed),
         cmocka_unit_test(test_bad_journal),
