@@ -32,6 +32,7 @@
 #include "telemetry/telemetry.h"
 
 #define MS UINT64_C(1000000)
+#define SECOND (1000 * MS)
 
 enum {
     DIRTY_MAX = 65536,    /* paths */
@@ -72,6 +73,7 @@ struct recorder {
     uint64_t retry_at, retry_pause;
     uint64_t prune_size;    /* of the log, to prune at */
     int64_t prune_time;     /* or at this time */
+    int no_punch_said;      /* that dropped epochs still take space on disk */
     int ending;             /* nothing more is taken on */
     int result;             /* why */
     uint64_t stop_client;   /* is answered when the log is closed */
@@ -180,6 +182,11 @@ static int retain(struct recorder *r)
         say(r, "dropped epochs %llu to %llu: %llu bytes given back",
             (unsigned long long)plan.first_epoch_before,
             (unsigned long long)plan.first_epoch_after - 1, (unsigned long long)plan.punched_bytes);
+    if (plan.punch_errno && !r->no_punch_said) {
+        r->no_punch_said = 1;
+        say(r, "%s: the space of dropped epochs is not given back: %s",
+            qr_quotez(r->options->log), strerror(plan.punch_errno));
+    }
     return 0;
 }
 
@@ -307,12 +314,11 @@ static uint64_t number_of(const cJSON *request, const char *name, uint64_t fallb
     return (uint64_t)item->valuedouble;
 }
 
-/* Seconds as nanoseconds; what is beyond them is for ever. 0 if missing. */
-static int64_t seconds_of(const cJSON *request, const char *name)
+/* A time in units of `unit_ns` as nanoseconds; what is beyond them is for ever. */
+static int64_t time_of(const cJSON *request, const char *name, uint64_t unit_ns, uint64_t fallback)
 {
-    uint64_t seconds = number_of(request, name, 0);
-    return seconds > INT64_MAX / UINT64_C(1000000000) ? INT64_MAX
-                                                       : (int64_t)(seconds * 1000000000);
+    uint64_t units = number_of(request, name, fallback);
+    return units > INT64_MAX / unit_ns ? INT64_MAX : (int64_t)(units * unit_ns);
 }
 
 static void answer(struct recorder *r, uint64_t client, cJSON *reply)
@@ -392,16 +398,18 @@ static int prune(struct recorder *r, uint64_t client, const cJSON *request)
     struct qr_prune_plan plan = {0};
     const struct qa_retention limits = {
         .keep_epochs = number_of(request, "keep_epochs", 0),
-        .keep_time_ns = seconds_of(request, "keep_time_s"),
+        .keep_time_ns = time_of(request, "keep_time_s", SECOND, 0),
         .keep_bytes = number_of(request, "keep_bytes", 0),
     };
-    if (!limits.keep_epochs && !limits.keep_time_ns && !limits.keep_bytes)
-        return qr_fail(QALLOW_E_ARGUMENT, "prune needs keep_epochs, keep_time_s or keep_bytes");
-    uint64_t keep_from;
+    uint64_t keep_from, asked_from = number_of(request, "keep_from", 0);
+    if (!asked_from && !limits.keep_epochs && !limits.keep_time_ns && !limits.keep_bytes)
+        return qr_fail(QALLOW_E_ARGUMENT,
+                       "prune needs keep_from, keep_epochs, keep_time_s or keep_bytes");
     int dry_run = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(request, "dry_run"));
     int result = qa_retention_keep_from(r->store, &limits, clock_ns(), &keep_from);
     if (result == 0)
-        result = qr_store_prune(r->store, keep_from, dry_run, &plan);
+        result = qr_store_prune(r->store, asked_from > keep_from ? asked_from : keep_from, dry_run,
+                                &plan);
     if (result < 0)
         return result;
     cJSON *reply = qa_reply_ok();
@@ -409,6 +417,7 @@ static int prune(struct recorder *r, uint64_t client, const cJSON *request)
     cJSON_AddNumberToObject(reply, "first_epoch_after", (double)plan.first_epoch_after);
     cJSON_AddNumberToObject(reply, "punched_bytes", (double)plan.punched_bytes);
     cJSON_AddNumberToObject(reply, "relocated_bytes", (double)plan.relocated_bytes);
+    cJSON_AddNumberToObject(reply, "punch_errno", plan.punch_errno);
     answer(r, client, reply);
     return 0;
 }
@@ -435,7 +444,7 @@ static void on_request(void *context, uint64_t client, const cJSON *request)
 {
     struct recorder *r = context;
     const char *what = text_of(request, "request");
-    uint64_t timeout = number_of(request, "timeout_ms", DEFAULT_TIMEOUT_MS) * MS;
+    uint64_t timeout = (uint64_t)time_of(request, "timeout_ms", MS, DEFAULT_TIMEOUT_MS);
     int result = 0;
     if (!what)
         result = qr_fail(QALLOW_E_ARGUMENT, "a request has a member \"request\"");

@@ -85,29 +85,23 @@ static int say_pruned(const struct qi_context *context, const struct qr_prune_pl
     return qi_stdout_check();
 }
 
-/* The first epoch to keep, and how many that are. */
-static int choose(struct qr_store *store, const struct prune *prune, uint64_t *keep_from,
-                  uint64_t *count)
+/* The first epoch to keep. */
+static int choose(struct qr_store *store, const struct prune *prune, uint64_t *keep_from)
 {
     const struct qa_retention limits = {.keep_epochs = prune->keep_epochs,
                                         .keep_time_ns = prune->keep_time,
                                         .keep_bytes = prune->keep_bytes};
-    struct qr_store_info info;
-    int rc = qa_retention_keep_from(store, &limits, qr_os_posix()->now_ns(NULL), keep_from);
-
-    qr_store_info(store, &info);
-    *count = info.last_epoch - *keep_from + 1;
-    return rc;
+    return qa_retention_keep_from(store, &limits, qr_os_posix()->now_ns(NULL), keep_from);
 }
 
-/* The owner gets the decision as a number of epochs, so both speak of the same ones. */
-static int prune_by_owner(const char *log, uint64_t count, struct qr_prune_plan *plan)
+/* The owner gets the decision as an epoch: what it records meanwhile does not shift the cut. */
+static int prune_by_owner(const char *log, uint64_t keep_from, struct qr_prune_plan *plan)
 {
     cJSON *request = cJSON_CreateObject(), *reply = NULL;
     int rc;
 
     cJSON_AddStringToObject(request, "request", "prune");
-    qi_json_u64(request, "keep_epochs", count);
+    qi_json_u64(request, "keep_from", keep_from);
     rc = ask_owner(log, request, &reply);
     if (rc < 0)
         return rc;
@@ -115,6 +109,7 @@ static int prune_by_owner(const char *log, uint64_t count, struct qr_prune_plan 
     plan->first_epoch_after = number_in(reply, "first_epoch_after");
     plan->punched_bytes = number_in(reply, "punched_bytes");
     plan->relocated_bytes = number_in(reply, "relocated_bytes");
+    plan->punch_errno = (int)number_in(reply, "punch_errno");
     cJSON_Delete(reply);
     return 0;
 }
@@ -125,7 +120,7 @@ static int run_prune(struct qi_context *context, const void *values)
     struct qr_store_options options = qi_store_options(context, 0);
     struct qr_prune_plan plan = {0};
     struct qr_store *store = NULL;
-    uint64_t keep_from = 0, count = 0;
+    uint64_t keep_from = 0;
     int rc, by_owner = 0, closed;
 
     if (!prune->keep_epochs && !prune->keep_time && !prune->keep_bytes)
@@ -139,14 +134,17 @@ static int run_prune(struct qi_context *context, const void *values)
     }
     if (rc < 0)
         return rc;
-    rc = choose(store, prune, &keep_from, &count);
+    rc = choose(store, prune, &keep_from);
     if (rc == 0 && keep_from == 0)
         rc = qr_fail(QALLOW_E_EPOCH_NOT_FOUND, "%s: no epochs yet", qr_quotez(prune->log));
     if (rc == 0)
-        rc = by_owner ? prune_by_owner(prune->log, count, &plan)
+        rc = by_owner ? prune_by_owner(prune->log, keep_from, &plan)
                       : qr_store_prune(store, keep_from, prune->dry_run, &plan);
     if (rc == 0)
         rc = say_pruned(context, &plan, prune->dry_run);
+    if (rc == 0 && plan.punch_errno)
+        qi_error(context, "%s: the epochs are dropped, but their space was not given back: %s",
+                 qr_quotez(prune->log), strerror(plan.punch_errno));
     if (rc < 0)
         rc = qi_report(context, rc);
     closed = qr_store_close(store);

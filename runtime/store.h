@@ -32,7 +32,7 @@ struct qr_store_options {
     int sync_interval_ms;     /* QR_SYNC_INTERVAL; default 1000 */
     int compress_level;       /* 0 off */
     const uint8_t *uuid;      /* 16 bytes for a new log; NULL: random */
-    uint64_t max_memory;      /* for buffers and caches; 0: default of 64 MiB */
+    uint64_t max_memory;      /* not used by the store: a restore has its own (sources/tree.h) */
     int ignore_index;         /* rebuild instead of reading .tlog-index (for verify) */
     uint64_t first_epoch;     /* create: epoch of the first commit; 0 means 1 (checkpoint files) */
     int64_t commit_time_ns;   /* not 0: the time that the next commit gets */
@@ -106,7 +106,7 @@ struct qr_prune_plan {
     uint64_t first_epoch_before, first_epoch_after;
     uint64_t punched_bytes;   /* given back to the file system */
     uint64_t relocated_bytes; /* of still needed content written again */
-    int punch_errno; /* the epochs are dropped, but their space could not be given back: why; or 0 */
+    int punch_errno; /* not 0: the epochs are dropped, but their space was not given back: why */
 };
 int qr_store_prune(struct qr_store *store, uint64_t keep_from, int dry_run,
                    struct qr_prune_plan *plan);
