@@ -211,6 +211,26 @@ int replay_plan(struct qi_context *context, const struct replay *replay, struct 
 
 /* --- following --- */
 
+static int lock_path(const struct qr_store *store, char **path)
+{
+    const char *log = qr_store_path(store);
+    size_t size = strlen(log) + sizeof ".lock";
+
+    *path = qr_malloc(size);
+    if (!*path)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a path");
+    snprintf(*path, size, "%s.lock", log);
+    return 0;
+}
+
+/* The writer says in LOG.lock how far the log is durable, after it has written the log, and closes
+ * it when it ends. The file may appear later than the log, so this is asked for each time; what is
+ * watched already stays so. Without it the second in wait_for_change() goes by. */
+static void watch_lock(int watch, const char *path)
+{
+    (void)inotify_add_watch(watch, path, IN_MODIFY | IN_CLOSE_WRITE);
+}
+
 /* Waits until the log changes, at most a second: the file system may be one that does not tell.
  * 1: go on; 0: the log is gone; or an error. */
 static int wait_for_change(const struct qi_context *context, int watch, const char *path)
@@ -266,10 +286,14 @@ int replay_follow(struct qi_context *context, const struct replay *replay, struc
     struct qr_store_info info;
     uint64_t next;
     int rc = 0, watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    char *lock = NULL;
 
     if (watch < 0)
         return qr_fail_errno(errno, "inotify");
     qi_signals_catch();
+    rc = lock_path(store, &lock);
+    if (rc < 0)
+        goto out;
     if (inotify_add_watch(watch, replay->log,
                           IN_MODIFY | IN_CLOSE_WRITE | IN_MOVE_SELF | IN_DELETE_SELF |
                               IN_ATTRIB) < 0) {
@@ -290,6 +314,7 @@ int replay_follow(struct qi_context *context, const struct replay *replay, struc
     if (rc == 0 && fflush(stdout) != 0)
         rc = qi_stdout_check();
     while (rc == 0) {
+        watch_lock(watch, lock); /* before looking: what comes after the look wakes us */
         rc = print_new(context, store, &next);
         if (rc == 0) {
             rc = wait_for_change(context, watch, replay->log);
@@ -299,6 +324,7 @@ int replay_follow(struct qi_context *context, const struct replay *replay, struc
         }
     }
 out:
+    qr_free(lock);
     close(watch);
     return rc;
 }

@@ -496,6 +496,45 @@ class Requests(Case):
         self.assertEqual(recorder.ask(request="status")["first_epoch"], 2)
         self.assert_recorded()
 
+    def test_prune_from_an_epoch(self):
+        """What is recorded between the decision and the request does not shift the cut."""
+        recorder = Recorder(self)
+        for text in "234567":
+            self.write("file", text)
+            recorder.sync()
+        answer = recorder.ask(request="prune", keep_from=4)
+        self.assertEqual((answer["first_epoch_before"], answer["first_epoch_after"],
+                          answer["punch_errno"]), (1, 4, 0))
+        answer = recorder.ask(request="prune", keep_from=2)
+        self.assertEqual((answer["first_epoch_before"], answer["first_epoch_after"]), (4, 4))
+        answer = recorder.ask(request="prune", keep_from=5, keep_epochs=1000)
+        self.assertEqual(answer["first_epoch_after"], 5)
+        self.assertFalse(recorder.ask(request="prune", keep_from=8)["ok"])
+        self.assertEqual(recorder.ask(request="status")["first_epoch"], 5)
+        self.assert_recorded()
+
+    def test_a_follower_is_not_late(self):
+        """A reader may take an epoch when LOG.lock says that it is durable, which is written after
+        LOG: here long after it, so that a follower that waits for LOG alone finds nothing."""
+        recorder = Recorder(self, "--settle", "1", "--sync=interval=3600000")
+        follower = None
+        late = []
+        for epoch in range(2, 9):
+            self.write("file", str(epoch))
+            self.assertEqual(recorder.line()["epoch"], epoch)
+            recorder.ask(request="status")
+            self.assertEqual(recorder.sync(), epoch)
+            since = time.monotonic()
+            if follower is None:
+                follower = subprocess.Popen(
+                    [QALLOW, "replay", self.log, "--follow", "--epoch", "1", "--json"],
+                    stdout=subprocess.PIPE, text=True)
+                self.addCleanup(follower.communicate)
+                self.addCleanup(follower.kill)
+            self.assertEqual(json.loads(follower.stdout.readline())["epoch"], epoch)
+            late.append(time.monotonic() - since)
+        self.assertLess(sorted(late)[len(late) // 2], 0.5, late)
+
     def test_bad_requests_are_refused(self):
         recorder = Recorder(self)
         for request in ({}, {"request": 1}, {"request": "x"}, {"request": "label"},
@@ -503,6 +542,7 @@ class Requests(Case):
                         {"request": "label", "name": "new\nline"},
                         {"request": "label", "name": "x", "epoch": 99},
                         {"request": "prune"}, {"request": "prune", "keep_epochs": -1},
+                        {"request": "prune", "keep_from": "x"},
                         {"request": "prune", "keep_epochs": 1e300}):
             answer = ask(self.log, **request)
             self.assertFalse(answer["ok"], request)
