@@ -23,6 +23,7 @@
 static atomic_int stop_signal;        /* the first signal that asked to stop */
 static int stop_pipe[2] = {-1, -1};   /* readable from then on */
 static int reader_gone;               /* stdout is a pipe that nobody reads */
+static char *pending_hint;            /* for the line behind the next reported failure */
 static atomic_int json_out_of_memory; /* a cJSON call got no memory since qi_json_begin */
 
 /* --- exit statuses --- */
@@ -119,9 +120,11 @@ void qi_hint(const struct qi_context *context, const char *format, ...)
 {
     va_list args;
 
+    free(pending_hint);
+    pending_hint = NULL;
     va_start(args, format);
-    if (!context->quiet)
-        say("hint", ": ", format, args);
+    if (!context->quiet && vasprintf(&pending_hint, format, args) < 0)
+        pending_hint = NULL; /* no memory: the error line is what matters */
     va_end(args);
 }
 
@@ -141,6 +144,12 @@ int qi_report(const struct qi_context *context, int result)
 
     if (result < 0 && !(result == QALLOW_E_INTERRUPTED && reader_gone))
         qi_error(context, "%s", *detail ? detail : qallow_strerror(result));
+    if (result < 0 && pending_hint)
+        fprintf(stderr, "hint: %s\n", pending_hint);
+    if (result < 0) {
+        free(pending_hint);
+        pending_hint = NULL;
+    }
     return qi_exit_status(result);
 }
 
@@ -296,12 +305,6 @@ static int plain_terminal(void)
 {
     const char *term = getenv("TERM");
     return !term || strcmp(term, "dumb") == 0;
-}
-
-int qi_stdout_color(void)
-{
-    const char *no = getenv("NO_COLOR");
-    return isatty(STDOUT_FILENO) && !plain_terminal() && !(no && *no);
 }
 
 static int64_t monotonic_ns(void)

@@ -44,7 +44,8 @@ const char *qi_status_meaning(int status);
 int qi_report(const struct qi_context *context, int result);
 void qi_error(const struct qi_context *context, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
-/* "hint: text": what to do about it. Not with --quiet. */
+/* "hint: text": what to do about the failure that is going to be reported; stands behind its line.
+ * Not with --quiet. */
 void qi_hint(const struct qi_context *context, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 /* Something good to know. Not with --quiet. */
@@ -95,9 +96,6 @@ void qi_progress_begin(struct qi_progress *progress, const struct qi_context *co
                        const char *what);
 void qi_progress_bytes(struct qi_progress *progress, uint64_t done, uint64_t total);
 void qi_progress_end(struct qi_progress *progress); /* wipes the line */
-
-/* 1 if stdout is a terminal and colour is wanted (NO_COLOR, TERM=dumb). */
-int qi_stdout_color(void);
 
 /* --- signals --- */
 

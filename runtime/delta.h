@@ -8,7 +8,7 @@
  * their order matters: edits ascend by offset and do not overlap in the old content (an insertion
  * directly before or after another edit is fine; list order decides).
  *
- * On disk (docs/formats/tlog.md, "Operations") a list is a stream of operations:
+ * On disk (docs/formats/tlog.md, "DELTA") a list is a stream of operations:
  *     varint gap   old bytes kept since the end of the previous edit
  *     varint n << 3 | kind
  *     kind  0 OVERWRITE  n literal bytes replace n bytes

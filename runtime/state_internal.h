@@ -52,7 +52,5 @@ void qr_state_set_content(struct qr_state *state, struct qr_page *page, struct q
                           struct qb_u128 content_sum);
 /* Removes slots of freed pages when they have become many. Pointers to pages become invalid. */
 int qr_state_compact(struct qr_state *state);
-/* Sets the version without touching the digest (the version is no part of it). */
-static inline void qr_page_touch(struct qr_page *page, uint64_t epoch) { page->version = epoch; }
 
 #endif
