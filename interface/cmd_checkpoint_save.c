@@ -9,7 +9,7 @@
 #include "interface/epochs.h"
 #include "sources/tree.h"
 
-enum clock { CLOCK_SYSTEM, CLOCK_LOGICAL };
+enum clock { CLOCK_REAL, CLOCK_LOGICAL };
 
 struct save {
     const char *log, *source, *label;
@@ -42,7 +42,7 @@ static const char *parse_uuid(const char *text, void *field)
 
 #define FIELD(member) QI_FIELD(struct save, member)
 
-static const char *const clocks[] = {"system", "logical", NULL};
+static const char *const clocks[] = {"real", "logical", NULL};
 
 static const struct qi_option options[] = {
     {.name = "LOG", .positional = true, .required = true, .kind = QI_TEXT, FIELD(log),
@@ -52,19 +52,20 @@ static const struct qi_option options[] = {
     {.name = "label", .letter = 'L', .kind = QI_TEXT, FIELD(label), .argument = "NAME",
      .help = "give the epoch this label"},
     {.name = "exclude", .kind = QI_LIST, FIELD(excludes), .argument = "GLOB",
-     .help = "leave out what matches (as in .gitignore); may be given again"},
+     .help = "leave out what matches (as in .gitignore)"},
     {.name = "include-git", .kind = QI_FLAG, FIELD(include_git), .help = "record .git directories"},
     {.name = "max-file-size", .kind = QI_SIZE, FIELD(max_file_size), .argument = "SIZE",
      .help = "leave out larger files"},
     {.name = "threads", .letter = 't', .kind = QI_NUMBER, FIELD(threads), .argument = "N",
      .minimum = 1, .maximum = 256, .help = "threads to use (default: as many as CPUs)"},
     {.name = "max-memory", .kind = QI_SIZE, FIELD(max_memory), .argument = "SIZE",
-     .minimum = 8 << 20, .fallback = "64M", .help = "memory for buffers and caches"},
+     .minimum = 8 << 20, .fallback = "64M",
+     .help = "no effect: each thread takes a fixed amount, so --threads is the limit"},
     {.name = "compress", .letter = 'z', .kind = QI_CUSTOM, FIELD(compress), .argument = "LEVEL",
      .parse = qi_parse_compress, .fallback = "1", .help = QI_COMPRESS_HELP},
     {.name = "uuid", .kind = QI_CUSTOM, FIELD(uuid), .parse = parse_uuid, .argument = "UUID",
      .help = "of a new log, instead of a random one"},
-    {.name = "clock", .kind = QI_CHOICE, FIELD(clock), .choices = clocks, .fallback = "system",
+    {.name = "clock", .kind = QI_CHOICE, FIELD(clock), .choices = clocks, .fallback = "real",
      .help = "logical: commits at 1, 2, 3 ... ns, so that equal input gives an equal log"},
     {.name = NULL},
 };
@@ -87,6 +88,7 @@ static int is_file(const char *path, int *result)
 static int say(const struct qi_context *context, const struct qs_capture *c, const char *source)
 {
     if (!context->json) {
+        printf("epoch %llu\n", (unsigned long long)c->epoch);
         if (c->committed)
             qi_note(context, "%s is epoch %llu: %llu created, %llu changed, %llu renamed, "
                     "%llu removed", qr_quotez(source), (unsigned long long)c->epoch,
@@ -95,7 +97,7 @@ static int say(const struct qi_context *context, const struct qs_capture *c, con
         else
             qi_note(context, "%s has not changed since epoch %llu", qr_quotez(source),
                     (unsigned long long)c->epoch);
-        return 0;
+        return qi_stdout_check();
     }
     cJSON *object = qi_json_begin(context);
     qi_json_u64(object, "epoch", c->epoch);
@@ -180,7 +182,7 @@ const struct qi_command qi_checkpoint_save = {
     .name = "save",
     .summary = "record a directory or file once",
     .description = "Appends one epoch with what is different from the newest one; nothing if "
-                   "nothing is. The rules of what is recorded are those of qallow accelerator.",
+                   "nothing is. Prints the epoch that then holds it. The rules of what is recorded are those of qallow accelerator.",
     .options = options,
     .values_size = sizeof(struct save),
     .run = run,

@@ -27,6 +27,8 @@ struct stats {
     int has_index;
 };
 
+static const char *const one_kind[KINDS] = {"?",       "raw",    "file",  "directory",
+                                            "symlink", "config", "tensor"};
 static const char *const kind_words[KINDS] = {"?",       "raw",    "files", "directories",
                                               "symlinks", "config", "tensors"};
 static const char *const type_words[TYPES] = {"?",    "create", "attributes", "rename",
@@ -203,7 +205,8 @@ static void say_amounts(const struct stats *s)
     printf("pages      %llu, %s\n", (unsigned long long)total, qi_format_size(bytes, size));
     for (unsigned i = 0; i < KINDS; i++)
         if (s->pages[i] > 0)
-            printf("             %llu %s, %s\n", (unsigned long long)s->pages[i], kind_words[i],
+            printf("             %llu %s, %s\n", (unsigned long long)s->pages[i],
+                   s->pages[i] == 1 ? one_kind[i] : kind_words[i],
                    qi_format_size(s->page_bytes[i], size));
     fputs("records    ", stdout);
     for (unsigned i = 1, any = 0; i < TYPES; i++)
@@ -234,9 +237,10 @@ static int say(const struct qi_context *context, const struct stats *s, const ch
         printf("an epoch   %s on average; the largest is %llu with %s\n",
                qi_format_size(s->data_bytes / s->epochs, a),
                (unsigned long long)s->largest_epoch, qi_format_size(s->largest, b));
-    printf("keyframes  %llu, %llu epochs since the last one\n",
+    printf("keyframes  %llu, %llu epoch%s since the last one\n",
            (unsigned long long)s->info.keyframes,
-           (unsigned long long)s->info.commits_since_keyframe);
+           (unsigned long long)s->info.commits_since_keyframe,
+           s->info.commits_since_keyframe == 1 ? "" : "s");
     if (s->has_index)
         printf("index      %s\n", qi_format_size(s->index_bytes, a));
     else

@@ -222,7 +222,10 @@ int qr_log_open(const struct qr_os *os, const char *path, int writable, struct q
         rc = qr_fail(QALLOW_E_NO_MEMORY, "%s: write buffer", qr_quotez(path));
     if (!rc) {
         log->file = os->open(os->context, path, writable ? QR_OPEN_WRITE : QR_OPEN_READ, 0);
-        if (log->file < 0)
+        if (log->file == -EISDIR || log->file == -EINVAL)
+            rc = qr_fail(QALLOW_E_NOT_A_LOG, "%s is a %s, not a log", qr_quotez(path),
+                         log->file == -EISDIR ? "directory" : "special file");
+        else if (log->file < 0)
             rc = qr_fail_errno(-log->file, "%s: cannot open", qr_quotez(path));
     }
     if (!rc)

@@ -258,7 +258,7 @@ static int check_label(const char *name)
     if (bad)
         return qr_fail(QALLOW_E_ARGUMENT,
                        "label %s: a label has 1 to 255 bytes without control characters",
-                       qr_quotez(name));
+                       length ? qr_quotez(name) : "''");
     return 0;
 }
 

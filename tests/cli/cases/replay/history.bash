@@ -33,7 +33,7 @@ qallow() {
 # record [OPTION...]: one epoch of tree/ into work.tlog.
 record() {
     qallow checkpoint save work.tlog tree --quiet --compress off --clock logical \
-        --uuid 000102030405060708090a0b0c0d0e0f "$@"
+        --uuid 000102030405060708090a0b0c0d0e0f "$@" >/dev/null
 }
 
 # stamp N PATH...: gives every path (and the directory it is in) the N-th minute of 2026.

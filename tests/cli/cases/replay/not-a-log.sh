@@ -2,6 +2,10 @@
 status qallow replay missing.tlog
 mkdir dir
 status qallow replay dir
+status qallow checkpoint verify dir
+mkfifo pipe
+status qallow replay pipe
+status qallow checkpoint verify pipe
 : >empty
 status qallow replay empty
 seq 10000 >foreign
