@@ -116,7 +116,7 @@ static const struct qi_option restore_options[] = {
      .help = "threads to use (default: as many as CPUs)"},
     {.name = "max-memory", .kind = QI_SIZE, QI_FIELD(struct restore, max_memory),
      .argument = "SIZE", .minimum = 8 << 20, .fallback = "64M",
-     .help = "memory for buffers and caches"},
+     .help = "memory for the buffers of a restore, which runs on fewer threads if need be"},
     {.name = NULL},
 };
 

@@ -61,7 +61,8 @@ static const struct qi_option options[] = {
     {.name = "threads", .letter = 't', .kind = QI_NUMBER, FIELD(threads), .argument = "N",
      .minimum = 1, .maximum = 256, .help = "threads to use (default: as many as CPUs)"},
     {.name = "max-memory", .kind = QI_SIZE, FIELD(max_memory), .argument = "SIZE",
-     .minimum = 8 << 20, .fallback = "64M", .help = "memory for buffers and caches"},
+     .minimum = 8 << 20, .fallback = "64M",
+     .help = "memory for the buffers of a restore, which runs on fewer threads if need be"},
     {.name = NULL},
 };
 

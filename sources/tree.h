@@ -98,7 +98,7 @@ int qs_rules_reload(struct qs_tree *tree);
 struct qs_restore_options {
     int threads;
     int force;              /* a non-empty target is replaced (moved away only after success) */
-    uint64_t max_memory;
+    uint64_t max_memory;    /* bytes for buffers, bounds the threads that run; 0: no bound */
     const char *only;       /* restore only this path and what is below it; NULL: all */
     /* progress: bytes done of total; may be NULL */
     void (*progress)(void *context, uint64_t done, uint64_t total);
