@@ -168,7 +168,7 @@ static const struct qi_option options[] = {
      .maximum = UINT64_C(86400000000000), .help = "time between rows of metrics"},
     {.name = "max-memory", .kind = QI_SIZE, .argument = "SIZE",
      QI_FIELD(struct accelerator, max_memory),
-     .help = "no effect: each thread takes a fixed amount, so --threads is the limit"},
+     .help = "memory for buffers: fewer threads are used if it is not enough for --threads"},
     {.name = "cpu-mask", .kind = QI_TEXT, .argument = "SET",
      QI_FIELD(struct accelerator, cpu_mask),
      .help = "use at most this instruction set: scalar, avx2, avx512"},

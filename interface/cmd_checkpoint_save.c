@@ -60,7 +60,7 @@ static const struct qi_option options[] = {
      .minimum = 1, .maximum = 256, .help = "threads to use (default: as many as CPUs)"},
     {.name = "max-memory", .kind = QI_SIZE, FIELD(max_memory), .argument = "SIZE",
      .minimum = 8 << 20, .fallback = "64M",
-     .help = "no effect: each thread takes a fixed amount, so --threads is the limit"},
+     .help = "memory for buffers: fewer threads are used if it is not enough for --threads"},
     {.name = "compress", .letter = 'z', .kind = QI_CUSTOM, FIELD(compress), .argument = "LEVEL",
      .parse = qi_parse_compress, .fallback = "1", .help = QI_COMPRESS_HELP},
     {.name = "uuid", .kind = QI_CUSTOM, FIELD(uuid), .parse = parse_uuid, .argument = "UUID",
@@ -182,7 +182,8 @@ const struct qi_command qi_checkpoint_save = {
     .name = "save",
     .summary = "record a directory or file once",
     .description = "Appends one epoch with what is different from the newest one; nothing if "
-                   "nothing is. Prints the epoch that then holds it. The rules of what is recorded are those of qallow accelerator.",
+                   "nothing is. Prints the epoch that then holds it. The rules of what is "
+                   "recorded are those of qallow accelerator.",
     .options = options,
     .values_size = sizeof(struct save),
     .run = run,

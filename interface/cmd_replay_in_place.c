@@ -109,7 +109,8 @@ static int check_target(struct in_place *p)
 
 static int show_change(void *context, const struct qs_change *change)
 {
-    static const char *const verbs[] = {"create", "overwrite", "delete", "set attributes of", "keep"};
+    static const char *const verbs[] = {"create", "overwrite", "delete", "set attributes of",
+                                        "keep"};
     static const char *const words[] = {"create", "overwrite", "delete", "attributes", "keep"};
     struct in_place *p = context;
     size_t length = strlen(change->path);

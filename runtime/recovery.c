@@ -357,6 +357,20 @@ static int has_gone_on(struct qr_store *store, uint64_t offset, uint64_t prev)
     return gone_on;
 }
 
+/* The header and the epochs that were found must fit together. */
+static int check_epochs(struct qr_store *store)
+{
+    const struct qr_log_header *h = &store->log->header;
+    if ((h->flags & QR_LOG_CHECKPOINT) && !store->options.writable &&
+        store->state->epoch < h->first_epoch)
+        return qr_fail(QALLOW_E_DAMAGED, "%s: a checkpoint file that holds no whole epoch",
+                       qr_quotez(store->path));
+    if (store->state->epoch < h->first_epoch - 1)
+        return qr_fail(QALLOW_E_DAMAGED, "%s: its epochs end before they begin",
+                       qr_quotez(store->path));
+    return 0;
+}
+
 /* 1: the log has grown meanwhile, so that what was seen of its end does not fit together. */
 static int recover_once(struct qr_store *store)
 {
@@ -417,15 +431,8 @@ static int recover_once(struct qr_store *store)
     if (!rc)
         rc = qr_store_load_relocations(store);
     qr_directory_drop_labels(&store->directory, log->header.first_epoch);
-    if (!rc && (log->header.flags & QR_LOG_CHECKPOINT) && !store->options.writable &&
-        store->state->epoch < log->header.first_epoch)
-        rc = qr_fail(QALLOW_E_DAMAGED, "%s: a checkpoint file that holds no whole epoch",
-                     qr_quotez(store->path));
     if (!rc)
-        rc = store->state->epoch < log->header.first_epoch - 1
-                 ? qr_fail(QALLOW_E_DAMAGED, "%s: its epochs end before they begin",
-                           qr_quotez(store->path))
-                 : 0;
+        rc = check_epochs(store);
 out:
     qr_chain_finish(&chain);
     qt_set(QT_RECOVERY_SCANNED_BYTES, store->info.scanned_bytes);

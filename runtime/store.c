@@ -195,6 +195,7 @@ int qr_store_close(struct qr_store *store)
     return rc;
 }
 
+uint64_t qr_store_max_memory(const struct qr_store *store) { return store->options.max_memory; }
 int qr_store_compress_level(const struct qr_store *store)
 {
     return store->options.compress_level;

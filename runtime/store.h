@@ -32,7 +32,7 @@ struct qr_store_options {
     int sync_interval_ms;     /* QR_SYNC_INTERVAL; default 1000 */
     int compress_level;       /* 0 off */
     const uint8_t *uuid;      /* 16 bytes for a new log; NULL: random */
-    uint64_t max_memory;      /* not used by the store: a restore has its own (sources/tree.h) */
+    uint64_t max_memory;      /* for who reads files into the store (sources/tree.h); 0: any */
     int ignore_index;         /* rebuild instead of reading .tlog-index (for verify) */
     uint64_t first_epoch;     /* create: epoch of the first commit; 0 means 1 (checkpoint files) */
     int64_t commit_time_ns;   /* not 0: the time that the next commit gets */
@@ -69,6 +69,8 @@ int qr_store_open(const char *path, const struct qr_store_options *options,
  * an earlier failure had left the store read-only; the next open recovers it. */
 int qr_store_close(struct qr_store *store);
 void qr_store_info(struct qr_store *store, struct qr_store_info *info);
+/* What its options allow for buffers and caches; 0: no limit. */
+uint64_t qr_store_max_memory(const struct qr_store *store);
 /* The zstd level that its options ask for; 0: none. */
 int qr_store_compress_level(const struct qr_store *store);
 const char *qr_store_path(const struct qr_store *store);

@@ -171,6 +171,9 @@ int qs_config_put(struct qs_tree *tree, struct qr_reader *reader, struct qr_txn 
                   struct qr_batch *batch);
 
 /* --- content.c, stream.c: one change to records --- */
+/* What one worker takes: old and new content of a file and the block index of their diff, frames of
+ * the log, a batch with what it is compressed into. */
+#define QS_WORKER_MEMORY (16u << 20)
 #define QS_IN_MEMORY (2u << 20) /* a file up to this size is compared whole */
 struct qs_worker {
     struct qs_tree *tree;

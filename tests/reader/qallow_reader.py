@@ -179,7 +179,8 @@ def parse_slot(slot):
         raise NewerVersion(f"format version {header.version}; this reader knows {VERSION}")
     possible = (header.version == VERSION and header.cell == CELL and header.flags <= 1
                 and FIRST_FRAME <= header.start < 1 << 63 and header.start % 8 == 0
-                and header.base < 1 << 63 and header.base % 8 == 0 and 0 < header.first_epoch < 1 << 62)
+                and header.base < 1 << 63 and not header.base % 8
+                and 0 < header.first_epoch < 1 << 62)
     return header if possible else None
 
 

@@ -390,8 +390,10 @@ static void test_bad_journal(void **state)
     assert_int_equal(qs_restore_pending("tree", &pending), 0);
     static const char *const bad[] = {
         "", "something else", "qallow-restore 2\nto 1\nsaved 2\nbefore 1\n",
-        "qallow-restore 1\nto 1\nsaved 2\nbefore 1", "qallow-restore 1\nto 1\nsaved 2\n", "qallow-restore 1\nto 1\nsaved 2\nbefore 1\n\n",
-        "qallow-restore 1\nto -1\nsaved 2\nbefore 1\n", "qallow-restore 1\nto \nsaved 2\nbefore 1\n",
+        "qallow-restore 1\nto 1\nsaved 2\nbefore 1", "qallow-restore 1\nto 1\nsaved 2\n",
+        "qallow-restore 1\nto 1\nsaved 2\nbefore 1\n\n",
+        "qallow-restore 1\nto -1\nsaved 2\nbefore 1\n",
+        "qallow-restore 1\nto \nsaved 2\nbefore 1\n",
         "qallow-restore 1\nto 18446744073709551616\nsaved 2\nbefore 1\n",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
