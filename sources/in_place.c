@@ -5,10 +5,10 @@
  * While it is under way the directory TARGET/.qallow-restore exists. It holds the journal (a text
  * file that names the epoch wanted, the one saved, and the newest before that) and the files that
  * are being written. Each file is finished there and then renamed over the one it replaces, so
- * that every name has either its old or its new content at any moment. The plan depends on nothing but the
- * disk and the log: after an interruption the same restore makes a new plan with what is left to
- * do, and a restore to the saved epoch undoes what was done. The journal goes last, after one sync
- * of the file system.
+ * that every name has either its old or its new content at any moment. The plan depends on nothing
+ * but the disk and the log: after an interruption the same restore makes a new plan with what is
+ * left to do, and a restore to the saved epoch undoes what was done. The journal goes last, after
+ * one sync of the file system.
  *
  * Order: what has to go, children first; directories, files and symlinks in path order; attributes
  * of directories, the deepest first. Nothing is touched before it is known that all that is needed
