@@ -668,7 +668,11 @@ static int open_log(struct recorder *r)
         .skipped = o->skipped,
         .context = o->context,
     };
-    return qs_tree_open(o->path, r->store, &tree, &r->tree);
+    result = qs_tree_open(o->path, r->store, &tree, &r->tree);
+    if (result == 0 && !o->is_file && qs_restore_is_target(r->tree) == 0)
+        say(r, "%s holds the history of another directory; what is in %s becomes its next epoch",
+            qr_quotez(qr_store_path(r->store)), qr_quotez(o->path));
+    return result;
 }
 
 static int open_watcher(struct recorder *r)
