@@ -54,7 +54,8 @@ __attribute__((flatten)) static struct qb_u128 whole_cells(const uint8_t *p, siz
     return sum;
 }
 
-static inline struct qb_u128 hash_cells(const void *p, size_t n, uint64_t page_seed, uint64_t first_cell)
+static inline struct qb_u128 hash_cells(const void *p, size_t n, uint64_t page_seed,
+                                        uint64_t first_cell)
 {
     const uint8_t *bytes = p;
     const size_t cells = n / QB_CELL, rest = n % QB_CELL;
