@@ -657,7 +657,11 @@ class Ends(Case):
                                                             disk))
         expected = {1: snapshot(self.tree)}
         for i in range(2, 100):
-            self.write(f"file{i}", self.random.randbytes(300000), "wb")
+            # whole at once: written in place, it could be met half-way and make two epochs
+            beside = os.path.join(self.directory, "beside")
+            with open(beside, "wb") as file:
+                file.write(self.random.randbytes(300000))
+            os.rename(beside, os.path.join(self.tree, f"file{i}"))
             text = recorder.process.stdout.readline()
             if not text:
                 break
