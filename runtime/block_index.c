@@ -204,8 +204,8 @@ size_t qr_block_index_next(const struct qr_block_index *index, const uint8_t *by
     return from;
 }
 
-size_t qr_block_index_near(const struct qr_block_index *index, const uint8_t *bytes, size_t near,
-                           size_t candidates[QR_NEAR_MAX])
+void qr_block_index_near(const struct qr_block_index *index, const uint8_t *bytes, size_t near,
+                         struct qr_block_places *places)
 {
     uint64_t bucket = key_hash(bytes) >> index->bucket_shift;
     const uint32_t *first = index->blocks + index->buckets[bucket];
@@ -218,10 +218,18 @@ size_t qr_block_index_near(const struct qr_block_index *index, const uint8_t *by
         else
             high = middle;
     }
-    size_t count = 0;
-    for (const uint32_t *block = low; block < last && count < 2; block++)
-        candidates[count++] = *block * index->spacing;
-    if (low > first)
-        candidates[count++] = low[-1] * index->spacing;
-    return count;
+    *places = (struct qr_block_places){first, low, low, last, index->spacing, 0};
+}
+
+int qr_block_places_next(struct qr_block_places *places, size_t *position)
+{
+    int ahead = places->after < places->last, behind = places->before > places->first;
+    if (!ahead && !behind)
+        return 0;
+    if (ahead && behind) {
+        ahead = !places->turn;
+        places->turn = !places->turn;
+    }
+    *position = (ahead ? *places->after++ : *--places->before) * places->spacing;
+    return 1;
 }

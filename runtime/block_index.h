@@ -17,7 +17,7 @@
 
 #include "runtime/bytes.h"
 
-enum { QR_KEY_LENGTH = 32, QR_NEAR_MAX = 3 };
+enum { QR_KEY_LENGTH = 32 };
 
 /* A part [from, to) of the old content. */
 struct qr_block_range {
@@ -46,9 +46,18 @@ void qr_block_index_finish(struct qr_block_index *index);
 size_t qr_block_index_next(const struct qr_block_index *index, const uint8_t *bytes, size_t from,
                            size_t to);
 
-/* Old positions in the bucket of the key at `bytes`: the first two at or after `near`, and the last
- * before it. Returns how many; they are candidates, not yet compared. */
-size_t qr_block_index_near(const struct qr_block_index *index, const uint8_t *bytes, size_t near,
-                           size_t candidates[QR_NEAR_MAX]);
+/* The places in the old content where a key may stand, from some place outwards. */
+struct qr_block_places {
+    const uint32_t *first, *before, *after, *last;
+    size_t spacing;
+    int turn;
+};
+
+/* Sets out from `near` for the places of the key at `bytes`. They are candidates, not yet compared.
+ * _next gives one after the other, the nearest ahead first, then the nearest behind, by turns; 0
+ * when there are no more. */
+void qr_block_index_near(const struct qr_block_index *index, const uint8_t *bytes, size_t near,
+                         struct qr_block_places *places);
+int qr_block_places_next(struct qr_block_places *places, size_t *position);
 
 #endif

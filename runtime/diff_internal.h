@@ -33,6 +33,13 @@ struct qr_diff_match {
     int kept;
 };
 
+/* The short matches since the last long one, and where that one ended. */
+struct qr_diff_row {
+    size_t old_at, new_at;
+    size_t length;
+    size_t next_look; /* the length at which to look for the way back */
+};
+
 struct qr_diff {
     const uint8_t *old, *new_;
     size_t old_length, new_length;
@@ -41,6 +48,7 @@ struct qr_diff {
     struct qr_block_index index;
     struct qr_diff_match *matches; /* of the range at hand, ascending in the new content */
     size_t match_count, match_capacity;
+    struct qr_diff_row row;
     size_t old_end; /* of the old bytes that a search may use */
 };
 

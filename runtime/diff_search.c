@@ -13,8 +13,8 @@
  * passes over as much as a sixteenth of the unmatched stretch. A common part longer than that is
  * still found, from end to end.
  *
- * All is linear: no list of candidates is walked, and no bytes are compared more than a constant
- * number of times, whatever the content.
+ * All is linear: of a list of candidates only the nearest few are compared, a constant number on
+ * average, whatever the content.
  */
 #include "runtime/diff_internal.h"
 #include "runtime/error.h"
@@ -24,6 +24,9 @@ enum {
     ALIGNED_WINDOW = 256, /* how far ahead the present alignment is tried again */
     SWALLOW_MAX = 256,    /* longest match that a better one may swallow */
     RECENT = 4,           /* matches looked back at */
+    NEAREST = 3,          /* places of a key that are compared */
+    LOST = 8,             /* the same for each match of a row, and to be looked at around it */
+    LONG_MATCH = 2048,    /* such a one is no accident */
     WINDOW_MIN = 4 << 10,
     WINDOW_GROWTH = 4,
     STEP = 4 << 10,   /* bytes looked at before each skip */
@@ -93,23 +96,56 @@ static void keep_longer(const struct qr_diff *d, const struct qr_diff_range *ran
         *found = (struct qr_diff_match){new_at, old_at, length, 0};
 }
 
+static void begin_row(struct qr_diff *d, size_t old_at, size_t new_at)
+{
+    d->row = (struct qr_diff_row){old_at, new_at, 0, 1};
+}
+
+/* A row of short matches is either what there is, or the walk was led astray among parts that occur
+ * many times. Then the way back is not far from the alignment before the row: the longer the row,
+ * the farther it is looked for. As this happens at each doubling only, it costs a constant for each
+ * match. */
+static int is_lost(const struct qr_diff *d) { return d->row.length >= d->row.next_look; }
+
+/* Where `new_at` would stand had nothing changed since the row began. */
+static size_t before_the_row(const struct qr_diff *d, const struct qr_diff_range *range,
+                             size_t new_at)
+{
+    return qr_min(d->row.old_at + (new_at - d->row.new_at), range->old_to);
+}
+
+static void try_places(const struct qr_diff *d, const struct qr_diff_range *range, size_t near,
+                       size_t most, size_t new_at, struct qr_diff_match *found)
+{
+    struct qr_block_places places;
+    size_t old_at;
+    qr_block_index_near(&d->index, d->new_ + new_at, near, &places);
+    for (size_t n = 0; n < most && qr_block_places_next(&places, &old_at); n++) {
+        if (n >= NEAREST && found->length >= LONG_MATCH)
+            break;
+        keep_longer(d, range, old_at, new_at, found);
+    }
+}
+
 /* The present alignment if it holds here, else the longest of the places nearest to it. */
-static int match_at(const struct qr_diff *d, const struct qr_diff_range *range, struct place at,
+static int match_at(struct qr_diff *d, const struct qr_diff_range *range, struct place at,
                     size_t new_at, struct qr_diff_match *found)
 {
     *found = (struct qr_diff_match){0};
     keep_longer(d, range, at.old_at + (new_at - at.new_at), new_at, found);
-    if (found->length < QR_KEY_LENGTH) {
-        size_t near[QR_NEAR_MAX];
-        size_t count = qr_block_index_near(&d->index, d->new_ + new_at, at.old_at, near);
-        for (size_t i = 0; i < count; i++)
-            keep_longer(d, range, near[i], new_at, found);
+    if (found->length >= QR_KEY_LENGTH)
+        return 1;
+    try_places(d, range, at.old_at, NEAREST, new_at, found);
+    if (is_lost(d) && found->length < LONG_MATCH) {
+        try_places(d, range, before_the_row(d, range, new_at), LOST * d->row.length, new_at,
+                   found);
+        d->row.next_look = 2 * d->row.length;
     }
     return found->length >= QR_KEY_LENGTH;
 }
 
 /* The next position in [at, new_to) of the new content that the index knows. */
-static int ask_index(const struct qr_diff *d, const struct qr_diff_range *range, struct place at,
+static int ask_index(struct qr_diff *d, const struct qr_diff_range *range, struct place at,
                      size_t new_to, struct qr_diff_match *found)
 {
     if (d->index.count == 0 || new_to - at.new_at < QR_KEY_LENGTH)
@@ -140,6 +176,8 @@ static size_t old_floor(const struct qr_diff *d, const struct qr_diff_range *ran
                         size_t old_at)
 {
     size_t floor = in_range(range, old_at) ? range->old_from : 0;
+    if (d->row.old_at > floor && d->row.old_at <= old_at)
+        floor = d->row.old_at;
     for (size_t i = matches; i > 0 && matches - i < RECENT; i--) {
         size_t end = d->matches[i - 1].old_at + d->matches[i - 1].length;
         if (end <= old_at && end > floor)
@@ -184,6 +222,21 @@ static size_t in_the_way(const struct qr_diff *d, const struct qr_diff_range *ra
     return 0;
 }
 
+/* The last long match may have run a little too far, into old bytes that are this one's. Both can
+ * stay in place only if they share nothing. */
+static void trim(const struct qr_diff *d, const struct qr_diff_range *range,
+                 struct qr_diff_match *m)
+{
+    if (!in_range(range, m->old_at) || m->old_at >= d->row.old_at)
+        return;
+    size_t shared = d->row.old_at - m->old_at;
+    if (shared >= m->length / 2)
+        return;
+    m->old_at += shared;
+    m->new_at += shared;
+    m->length -= shared;
+}
+
 /* Appends a match, extended backwards. */
 static int add_match(struct qr_diff *d, const struct qr_diff_range *range, struct qr_diff_match m)
 {
@@ -198,6 +251,11 @@ static int add_match(struct qr_diff *d, const struct qr_diff_range *range, struc
             break;
         d->match_count -= dropped;
     }
+    trim(d, range, &m);
+    if (m.length < LONG_MATCH)
+        d->row.length++;
+    else
+        begin_row(d, m.old_at + m.length, m.new_at + m.length);
     int result = qr_diff_reserve((void **)&d->matches, d->match_count, &d->match_capacity,
                                  sizeof *d->matches);
     if (result == 0)
@@ -210,6 +268,7 @@ static int add_match(struct qr_diff *d, const struct qr_diff_range *range, struc
 int qr_diff_search_everywhere(struct qr_diff *d, const struct qr_diff_range *range)
 {
     struct place at = {range->old_from, range->new_from};
+    begin_row(d, range->old_from, range->new_from);
     struct qr_diff_match m;
     int result = 0;
     d->old_end = d->old_length;
@@ -236,7 +295,12 @@ static int find_nearby(struct qr_diff *d, const struct qr_diff_range *range, str
                        struct window *w, struct qr_diff_match *found)
 {
     size_t length = WINDOW_MIN;
-    if (w->length && at.old_at >= w->from && at.old_at - w->from <= w->length / 2) {
+    if (is_lost(d)) {
+        length = WINDOW_MIN * d->row.length;
+        int result = move_window(d, range, before_the_row(d, range, at.new_at), length, w);
+        if (result)
+            return result;
+    } else if (w->length && at.old_at >= w->from && at.old_at - w->from <= w->length / 2) {
         length = w->length;
     } else {
         int result = move_window(d, range, at.old_at, length, w);
@@ -261,6 +325,7 @@ int qr_diff_search_nearby(struct qr_diff *d, const struct qr_diff_range *range)
     struct place at = {range->old_from, range->new_from};
     struct window window = {0, 0};
     struct qr_diff_match m;
+    begin_row(d, range->old_from, range->new_from);
     d->old_end = range->old_to;
     while (at.new_at < range->new_to && at.old_at < range->old_to) {
         int found = resume_aligned(d, range, at, &m);

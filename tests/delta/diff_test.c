@@ -325,6 +325,27 @@ static void repetitive_content(void **unused)
     }
 }
 
+/* Every part of these contents occurs thousands of times. Where a part was written anew in another
+ * order, all guesses are wrong and lead away from the alignment; there must be a way back. */
+static void the_way_back_among_repeated_blocks(void **unused)
+{
+    enum { PLACES = 5, BLOCK = 64, PART = 20 * BLOCK };
+    for (unsigned round = 0; round < 60; round++) {
+        struct bytes old = content_new(CONTENT_BLOCKS, MIB), new_ = bytes_copy(old.p, old.n);
+        for (size_t k = PLACES; k-- > 0;) {
+            struct bytes part = bytes_new(PART);
+            for (size_t at = 0; at < PART; at += BLOCK)
+                memcpy(part.p + at, old.p + random_below(MIB / BLOCK) * BLOCK, BLOCK);
+            bytes_splice(&new_, scattered_place(k, PLACES, MIB), random_below(200), part.p, PART);
+            bytes_free(&part);
+        }
+        struct tally t = check_pair(&old, &new_, plain, SIZE_MAX);
+        assert_true(t.literal + t.copied <= PLACES * (PART + 2000));
+        bytes_free(&old);
+        bytes_free(&new_);
+    }
+}
+
 static void zeros_are_not_written(void **unused)
 {
     struct bytes old = content_new(CONTENT_RANDOM, MIB), new_ = bytes_copy(old.p, old.n);
@@ -377,6 +398,7 @@ int main(void)
         cmocka_unit_test(another_file_is_one_literal),
         cmocka_unit_test(unrelated_text_has_few_copies),
         cmocka_unit_test(repetitive_content),
+        cmocka_unit_test(the_way_back_among_repeated_blocks),
         cmocka_unit_test(zeros_are_not_written),
         cmocka_unit_test(a_small_index_still_finds_long_parts),
     };
