@@ -223,7 +223,7 @@ void qr_block_index_near(const struct qr_block_index *index, const uint8_t *byte
 
 int qr_block_places_next(struct qr_block_places *places, size_t *position)
 {
-    int ahead = places->after < places->last, behind = places->before > places->first;
+    int ahead = places->after<places->last, behind = places->before> places->first;
     if (!ahead && !behind)
         return 0;
     if (ahead && behind) {

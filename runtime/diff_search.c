@@ -137,8 +137,7 @@ static int match_at(struct qr_diff *d, const struct qr_diff_range *range, struct
         return 1;
     try_places(d, range, at.old_at, NEAREST, new_at, found);
     if (is_lost(d) && found->length < LONG_MATCH) {
-        try_places(d, range, before_the_row(d, range, new_at), LOST * d->row.length, new_at,
-                   found);
+        try_places(d, range, before_the_row(d, range, new_at), LOST * d->row.length, new_at, found);
         d->row.next_look = 2 * d->row.length;
     }
     return found->length >= QR_KEY_LENGTH;
