@@ -36,6 +36,10 @@ static inline struct qb_u128 qb_u128_sub(struct qb_u128 a, struct qb_u128 b)
     r.hi -= a.lo < b.lo;
     return r;
 }
+static inline int qb_u128_equal(struct qb_u128 a, struct qb_u128 b)
+{
+    return a.lo == b.lo && a.hi == b.hi;
+}
 
 /* One run of differing bytes: [offset, offset + length). */
 struct qb_run {

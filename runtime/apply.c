@@ -250,8 +250,7 @@ static int builder_install(struct qr_applier *a, struct qr_builder *b, const str
                        (unsigned long long)b->new_size);
     struct qr_page *page = qr_state_find(a->state, b->page);
     qr_assert(page);
-    if (b->is_image && (r->content_sum.lo != page->content_sum.lo ||
-                        r->content_sum.hi != page->content_sum.hi))
+    if (b->is_image && !qb_u128_equal(r->content_sum, page->content_sum))
         return qr_fail(QALLOW_E_INVALID_DELTA, "page %llu: an image of other content",
                        (unsigned long long)b->page);
     qr_state_set_content(a->state, page, b->pieces, b->count, b->capacity, b->size,

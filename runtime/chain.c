@@ -48,8 +48,6 @@ int qr_commit_parse(const struct qr_frame *frame, struct qr_epoch *info, uint64_
     return 0;
 }
 
-static int same(struct qb_u128 a, struct qb_u128 b) { return a.lo == b.lo && a.hi == b.hi; }
-
 static int mismatch(const struct qr_chain *chain, const struct qr_frame *frame, const char *what)
 {
     return qr_fail(QALLOW_E_DAMAGED, "%s: epoch %llu at offset %llu: %s",
@@ -129,7 +127,7 @@ static int chain_commit(struct qr_chain *chain, const struct qr_frame *frame,
     if (state) {
         if (chain->applier.open)
             return mismatch(chain, frame, "a delta has no last part");
-        if (!same(state->digest, info->digest))
+        if (!qb_u128_equal(state->digest, info->digest))
             return mismatch(chain, frame, "the digest of the state is not the recorded one");
         if (next_id < state->next_id)
             return mismatch(chain, frame, "the next page id is in use");
@@ -165,7 +163,7 @@ int qr_chain_next(struct qr_chain *chain, struct qr_epoch *info)
         chain->last_type = frame.type;
         if (frame.type == QR_FRAME_COMMIT) {
             rc = chain_commit(chain, &frame, info);
-            if (rc == 1 && chain->state && !same(before, info->base_digest))
+            if (rc == 1 && chain->state && !qb_u128_equal(before, info->base_digest))
                 return mismatch(chain, &frame, "it was made on another state");
             return rc;
         }

@@ -71,8 +71,6 @@ static int export_pages(struct export *e)
     return rc ? rc : qr_txn_append(e->txn, e->batch);
 }
 
-static int same(struct qb_u128 a, struct qb_u128 b) { return a.lo == b.lo && a.hi == b.hi; }
-
 static int export_to(struct qr_store *store, const struct qr_state *state, const char *path)
 {
     struct export e = {.state = state};
@@ -94,7 +92,7 @@ static int export_to(struct qr_store *store, const struct qr_state *state, const
         rc = qr_reader_create(store, 8 << 20, &e.reader);
     if (!rc)
         rc = export_pages(&e);
-    if (!rc && !same(qr_state_digest(qr_store_state(e.to)), digest))
+    if (!rc && !qb_u128_equal(qr_state_digest(qr_store_state(e.to)), digest))
         rc = qr_fail(QALLOW_E_INTERNAL, "%s: the checkpoint does not give the digest of its epoch",
                      qr_quotez(path));
     if (!rc) {

@@ -79,7 +79,7 @@ int qr_content_copy(struct qr_txn *txn, struct qr_batch *batch, struct qr_reader
             at += length;
         }
         struct qb_u128 sum = qr_cells_finish(&c.hasher);
-        if (!rc && (sum.lo != expected.lo || sum.hi != expected.hi))
+        if (!rc && !qb_u128_equal(sum, expected))
             rc = qr_fail(QALLOW_E_DAMAGED,
                          "page %llu: its content does not give the recorded digest",
                          (unsigned long long)id);

@@ -88,7 +88,7 @@ static int read_spans(struct qr_store *store, const struct spans *spans)
 static int check_page(const struct qr_page *page, const uint8_t *bytes)
 {
     struct qb_u128 sum = qb_kernels()->hash_cells(bytes, page->size, qr_page_seed(page->id), 0);
-    if (sum.lo != page->content_sum.lo || sum.hi != page->content_sum.hi)
+    if (!qb_u128_equal(sum, page->content_sum))
         return qr_fail(QALLOW_E_DAMAGED, "page %llu: its content does not give the recorded digest",
                        (unsigned long long)page->id);
     return 0;

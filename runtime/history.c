@@ -351,8 +351,8 @@ static uint64_t first_difference(const struct qr_store *store, const struct qr_d
         e--;
     if (e < newest)
         return e + 1;
-    return store->state->epoch == newest && (store->state->digest.lo != old_state->digest.lo ||
-                                             store->state->digest.hi != old_state->digest.hi)
+    return store->state->epoch == newest &&
+                   !qb_u128_equal(store->state->digest, old_state->digest)
                ? newest : 0;
 }
 

@@ -279,7 +279,7 @@ static int read_all(struct qr_store *store, struct index_file *f)
                 break;
         }
         fits = qr_load64(sum) == XXH3_64bits_digest(f->hash) &&
-               store->state->digest.lo == digest.lo && store->state->digest.hi == digest.hi &&
+               qb_u128_equal(store->state->digest, digest) &&
                next_id >= store->state->next_id &&
                (!store->directory.commit_count ||
                 qr_directory_last_epoch(&store->directory) == store->state->epoch);

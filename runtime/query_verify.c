@@ -56,8 +56,6 @@ static void report(struct verify *v, uint64_t epoch, const struct qr_state *stat
     qr_free(name);
 }
 
-static int same_sum(struct qb_u128 a, struct qb_u128 b) { return a.lo == b.lo && a.hi == b.hi; }
-
 /* Damage is a finding; anything else ends the verification. */
 static int is_finding(int rc)
 {
@@ -201,7 +199,7 @@ static int check_page(struct verify *v, uint64_t epoch, const struct qr_state *s
     if (is_finding(rc)) {
         report(v, epoch, state, page, qallow_error_detail());
         rc = 0;
-    } else if (rc == 0 && !same_sum(*sum, page->content_sum)) {
+    } else if (rc == 0 && !qb_u128_equal(*sum, page->content_sum)) {
         report(v, epoch, state, page, "the content does not have the sum that was recorded");
     }
     *sum = page->content_sum;
@@ -229,7 +227,7 @@ static int check_full(struct verify *v, const struct qr_epoch *epoch, const stru
 
     v->since_full = 0;
     v->result->read_bytes += qr_state_bytes(state);
-    if (rc == 0 && same_sum(digest, epoch->digest)) {
+    if (rc == 0 && qb_u128_equal(digest, epoch->digest)) {
         v->result->full++;
         return 0;
     }
@@ -326,10 +324,10 @@ static int epoch_end(void *context, const struct qr_epoch *epoch, const struct q
     if (!v->started) {
         rc = check_full(v, epoch, state);
     } else {
-        if (!same_sum(v->digest, epoch->base_digest))
+        if (!qb_u128_equal(v->digest, epoch->base_digest))
             report(v, epoch->epoch, state, NULL, "the commit stands on another state");
         rc = check_touched(v, epoch, state);
-        if (rc == 0 && !same_sum(v->digest, epoch->digest))
+        if (rc == 0 && !qb_u128_equal(v->digest, epoch->digest))
             report(v, epoch->epoch, state, NULL,
                    "the state does not have the digest of the commit");
         if (rc == 0 && (epoch->epoch == v->last_epoch || v->since_full > qr_state_bytes(state)))
@@ -385,7 +383,7 @@ static int check_readable(struct verify *v, const struct qr_page *page)
 
     if (rc == QALLOW_E_SERIALIZATION)
         return QALLOW_E_DAMAGED;
-    if (rc == 0 && !same_sum(sum, page->content_sum))
+    if (rc == 0 && !qb_u128_equal(sum, page->content_sum))
         return qr_fail(QALLOW_E_DAMAGED, "the content does not have the sum that was recorded");
     return rc;
 }

@@ -289,7 +289,7 @@ static int check(struct apply *a, struct qr_store *store)
             a->total += item->wanted->size;
     }
     int rc = qr_state_digest_compute(store, a->plan.state, a->options->threads, &digest, &bad);
-    if (rc == 0 && (digest.lo != wanted.lo || digest.hi != wanted.hi))
+    if (rc == 0 && !qb_u128_equal(digest, wanted))
         rc = qr_fail(QALLOW_E_DAMAGED, "the state in the log does not have the recorded digest");
     return rc;
 }

@@ -111,8 +111,7 @@ static int same_on_disk(struct qs_in_place *plan, const struct qr_page *page, in
 /* Do two pages have the same content, as far as that can be told without reading it? */
 static int same_pages(const struct qr_page *a, const struct qr_page *b)
 {
-    return a->id == b->id && a->size == b->size && a->content_sum.lo == b->content_sum.lo &&
-           a->content_sum.hi == b->content_sum.hi;
+    return a->id == b->id && a->size == b->size && qb_u128_equal(a->content_sum, b->content_sum);
 }
 
 /* Has the entry got something that the newest epoch has not? 1, 0, or an error. */

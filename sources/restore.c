@@ -338,7 +338,7 @@ static int check_digest(struct restore *r)
         digest = qb_u128_add(digest, qb_u128_add(qr_page_term(page), page->content_sum));
     }
     qs_writer_finish(&writer);
-    if (rc == 0 && (digest.lo != wanted.lo || digest.hi != wanted.hi))
+    if (rc == 0 && !qb_u128_equal(digest, wanted))
         rc = qr_fail(QALLOW_E_DAMAGED, "what was restored does not have the digest of its epoch");
     return rc;
 }

@@ -215,8 +215,7 @@ static int still_the_same(struct stream *s, struct qb_u128 sum)
         qr_cells_update(&again, w->old, window);
         s->n += window;
     }
-    struct qb_u128 other = qr_cells_finish(&again);
-    return other.lo == sum.lo && other.hi == sum.hi;
+    return qb_u128_equal(qr_cells_finish(&again), sum);
 }
 
 static int stream_content(struct stream *s)

@@ -109,7 +109,7 @@ static int write_portion(void *context, const uint8_t *bytes, size_t length, uin
 
 static int check_sum(const struct qr_page *page, struct qb_u128 sum, const char *path)
 {
-    if (sum.lo == page->content_sum.lo && sum.hi == page->content_sum.hi)
+    if (qb_u128_equal(sum, page->content_sum))
         return 0;
     return qr_fail(QALLOW_E_DAMAGED, "%s (page %llu): its content does not have its digest",
                    qr_quotez(path), (unsigned long long)page->id);

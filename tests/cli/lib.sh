@@ -31,3 +31,13 @@ until_true() {
         sleep 0.02
     done
 }
+
+# A file that changed within two clock ticks before it is recorded is read again the next time.
+is_old() {
+    local file changed now
+    now=$(date +%s%3N)
+    for file; do
+        changed=$(stat -c %.3Z "$file")
+        ((now - ${changed/./} > 50)) || return 1
+    done
+}

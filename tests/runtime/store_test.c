@@ -198,7 +198,7 @@ static void check_epoch(struct world *w, struct qr_store *store, uint64_t epoch)
     }
     assert_int_equal(qr_state_page_count(state), pages);
     OK(qr_state_digest_compute(store, state, 2, &digest, NULL));
-    assert_true(digest.lo == w->digests[epoch].lo && digest.hi == w->digests[epoch].hi);
+    assert_true(qb_u128_equal(digest, w->digests[epoch]));
     check_load(w, store, state, epoch);
     qr_reader_destroy(reader);
     qr_state_destroy(state);
@@ -365,7 +365,7 @@ static void a_giant_hole_costs_nothing(void **unused)
     OK(qr_txn_commit(txn, &epoch));
     OK(qr_state_digest_compute(store, qr_store_state(store), 1, &digest, NULL));
     struct qb_u128 recorded = qr_state_digest(qr_store_state(store));
-    assert_true(digest.lo == recorded.lo && digest.hi == recorded.hi);
+    assert_true(qb_u128_equal(digest, recorded));
     char path[128];
     snprintf(path, sizeof path, "%s.qckpt", w.path);
     OK(qr_checkpoint_export(store, epoch, path, 0));

@@ -98,9 +98,7 @@ static void check_epoch(struct history *history, struct qr_store *store, struct 
     rc = qr_store_epoch(store, expected->epoch, &info);
     if (rc < 0)
         history_die(history, "epoch %llu: no information: %s", epoch, qallow_error_detail());
-    struct qb_u128 digest = model_digest(expected);
-    if (info.epoch != expected->epoch || info.digest.lo != digest.lo ||
-        info.digest.hi != digest.hi)
+    if (info.epoch != expected->epoch || !qb_u128_equal(info.digest, model_digest(expected)))
         history_die(history, "epoch %llu: its commit says something else", epoch);
 }
 
@@ -112,8 +110,7 @@ static const struct model_state *model_of_last(struct history *history, struct q
     if (last <= history->last)
         return history->epochs[last];
     for (size_t i = 0; i < history->candidate_count; i++) {
-        struct qb_u128 digest = model_digest(history->candidates[i]);
-        if (digest.lo == found.lo && digest.hi == found.hi)
+        if (qb_u128_equal(model_digest(history->candidates[i]), found))
             return history->candidates[i];
     }
     history_die(history, "epoch %llu was never begun", (unsigned long long)last);
@@ -306,7 +303,7 @@ static void check_unchanged(struct history *history)
     const struct qr_state *state = qr_store_state(history->store);
     struct qb_u128 digest = model_digest(history->epochs[history->last]);
     struct qb_u128 found = qr_state_digest(state);
-    if (qr_state_epoch(state) != history->last || digest.lo != found.lo || digest.hi != found.hi)
+    if (qr_state_epoch(state) != history->last || !qb_u128_equal(digest, found))
         history_die(history, "after a failure (%s) the state in memory is not that of epoch %llu",
                     qallow_strerror(history->error), (unsigned long long)history->last);
 }

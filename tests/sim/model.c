@@ -411,7 +411,7 @@ const char *model_compare(const struct model_state *expected, struct qr_store *s
             differs = compare_content(&expected->pages[i], page, reader);
         page = qr_state_next_page(state, page->id);
     }
-    if (!differs && (digest.lo != found.lo || digest.hi != found.hi))
+    if (!differs && !qb_u128_equal(digest, found))
         differs = "the digest";
     return differs;
 }

@@ -175,7 +175,7 @@ void recording_check_digest(struct recording *recording)
     struct qb_u128 kept = qr_state_digest(state), computed;
     uint64_t bad;
     test_ok(qr_state_digest_compute(recording->store, state, 1, &computed, &bad));
-    assert_true(kept.lo == computed.lo && kept.hi == computed.hi);
+    assert_true(qb_u128_equal(kept, computed));
     for (const struct qr_page *page = qr_state_next_page(state, 0); page;
          page = qr_state_next_page(state, page->id))
         assert_int_equal(page->mark, 0);

@@ -5,6 +5,7 @@ echo a >tree/a
 echo o >tree/build/x.o
 echo g >tree/.git/config
 stamp 1 tree/a tree/build/x.o tree/.git/config tree
+until_true is_old tree/a
 qallow checkpoint save work.tlog tree --exclude '*.o' --label first
 qallow checkpoint save work.tlog tree --exclude '*.o' --json
 qallow replay work.tlog --diff 0..1 --stat || true
