@@ -143,8 +143,8 @@ int qr_keyframe_read(const struct qr_log *log, uint64_t offset, struct qr_state 
         head->prev = qr_get_u64(c);
         head->epoch = state->epoch = reader.epoch;
         rc = qr_table_read(&source, state, 0);
-        if (!rc && (!qb_u128_equal(state->digest, digest) || next_id < state->next_id || head->resume % 8 ||
-                    head->epoch >= QR_EPOCH_MAX))
+        if (!rc && (!qb_u128_equal(state->digest, digest) || next_id < state->next_id ||
+                    head->resume % 8 || head->epoch >= QR_EPOCH_MAX))
             rc = qr_fail(QALLOW_E_DAMAGED,
                          "%s: the keyframe of epoch %llu at offset %llu does not give the digest "
                          "it names", qr_quotez(log->path), (unsigned long long)head->epoch,
