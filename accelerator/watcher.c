@@ -43,6 +43,7 @@
 #include "accelerator/dirs.h"
 #include "runtime/error.h"
 #include "runtime/os.h"
+#include "sources/path.h"
 #include "telemetry/telemetry.h"
 
 #define MS UINT64_C(1000000)
@@ -153,32 +154,9 @@ static void want_rescan(struct qa_watcher *w, uint64_t now)
 
 /* --- scanning --- */
 
-/* Opens a directory below the root, following no symlink anywhere on the way; paths of any length.
- * -errno on failure. */
-static int open_beneath(int root_fd, const char *path)
+static int open_directory(const struct qa_watcher *w, const char *path)
 {
-    int at = root_fd;
-    for (;;) {
-        const char *slash = strchr(path, '/');
-        size_t length = slash ? (size_t)(slash - path) : strlen(path);
-        char name[NAME_MAX + 1];
-        int fd = -1, err = ENAMETOOLONG;
-        if (length <= NAME_MAX) {
-            memcpy(name, path, length);
-            name[length] = '\0';
-            int mode = slash ? O_PATH : O_RDONLY | O_NONBLOCK;
-            fd = openat(at, name, mode | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-            err = errno;
-        }
-        if (at != root_fd)
-            close(at);
-        if (fd < 0)
-            return -err;
-        if (!slash)
-            return fd;
-        at = fd;
-        path = slash + 1;
-    }
+    return qs_open_beneath(w->options.root_fd, path, O_RDONLY | O_DIRECTORY, 0);
 }
 
 /* The same directory under another name: a bind mount inside the tree. */
@@ -186,7 +164,7 @@ static int is_same_directory(struct qa_watcher *w, const struct qa_dir *other, i
 {
     struct stat here, there;
     const char *path = path_of(w, other, NULL);
-    int other_fd = path ? open_beneath(w->options.root_fd, path) : -1;
+    int other_fd = path ? open_directory(w, path) : -1;
     int same = other_fd >= 0 && fstat(fd, &here) == 0 && fstat(other_fd, &there) == 0 &&
                here.st_dev == there.st_dev && here.st_ino == there.st_ino;
     if (other_fd >= 0)
@@ -374,11 +352,11 @@ static int scan(struct qa_watcher *w, struct qa_dir *dir)
     const char *path = path_of(w, dir, NULL);
     if (!path)
         return no_memory();
-    int fd = open_beneath(w->options.root_fd, path);
+    int fd = open_directory(w, path), err = errno;
     if (!w->starting && !(was_polled && fd >= 0))
         qa_dirty_mark(w->dirty, path, qa_now_ns(), 0, 0);
     if (fd < 0)
-        return scan_failed(w, dir, -fd);
+        return scan_failed(w, dir, err);
     if (fstat(fd, &st) < 0 || st.st_nlink == 0 || st.st_dev != w->device) {
         close(fd);
         if (dir->parent)
@@ -633,7 +611,7 @@ int qa_watcher_found(struct qa_watcher *w, const char *path)
     }
     if (dir->watch >= 0 || dir->polled)
         return 0;
-    int fd = open_beneath(w->options.root_fd, path);
+    int fd = open_directory(w, path);
     if (fd < 0) /* gone again, which is an event, or unreadable, which the caller finds out */
         return 0;
     int result = watch(w, dir, fd);
