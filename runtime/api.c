@@ -228,52 +228,42 @@ static void view_end(struct qallow_view *view)
         pthread_rwlock_unlock(&view->store->newest_lock);
 }
 
-static int make_view(struct qallow_store *store, struct qallow_view **view)
+/* Takes the state over. */
+static int make_view(struct qallow_store *store, struct qr_state *state, struct qallow_view **view)
 {
     *view = qr_calloc(1, sizeof **view);
-    if (!*view)
+    if (!*view) {
+        qr_state_destroy(state);
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a view");
+    }
     (*view)->store = store;
+    (*view)->state = state;
     return 0;
 }
 
 int qallow_snapshot(struct qallow_store *store, struct qallow_view **view)
 {
-    int rc;
+    struct qr_state *state = NULL;
 
     QR_CHECK_ARGUMENT(view != NULL);
     *view = NULL;
     QR_CHECK_ARGUMENT(store != NULL);
-    rc = make_view(store, view);
-    if (rc < 0)
-        return rc;
-    rc = qr_state_clone(view_begin(&store->newest), &(*view)->state);
+    int rc = qr_state_clone(view_begin(&store->newest), &state);
     view_end(&store->newest);
-    if (rc < 0) {
-        qr_free(*view);
-        *view = NULL;
-    }
-    return rc;
+    return rc < 0 ? rc : make_view(store, state, view);
 }
 
 int qallow_view_at(struct qallow_store *store, uint64_t epoch, struct qallow_view **view)
 {
-    int rc;
+    struct qr_state *state = NULL;
 
     QR_CHECK_ARGUMENT(view != NULL);
     *view = NULL;
     QR_CHECK_ARGUMENT(store != NULL);
-    rc = make_view(store, view);
-    if (rc < 0)
-        return rc;
     pthread_mutex_lock(&store->calls);
-    rc = qr_store_state_at(store->store, epoch, &(*view)->state);
+    int rc = qr_store_state_at(store->store, epoch, &state);
     pthread_mutex_unlock(&store->calls);
-    if (rc < 0) {
-        qr_free(*view);
-        *view = NULL;
-    }
-    return rc;
+    return rc < 0 ? rc : make_view(store, state, view);
 }
 
 void qallow_view_destroy(struct qallow_view *view)
