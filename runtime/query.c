@@ -166,9 +166,9 @@ static int content_differs(struct qr_reader *reader, const struct qr_page *a,
     return rc;
 }
 
-static int attribute_flags(const struct qr_page *a, const struct qr_page *b)
+unsigned qr_query_attributes(const struct qr_page *a, const struct qr_page *b)
 {
-    int flags = 0;
+    unsigned flags = 0;
     if (a->mode != b->mode)
         flags |= QR_DIFF_MODE;
     if (a->mtime_ns != b->mtime_ns)
@@ -182,11 +182,10 @@ static int attribute_flags(const struct qr_page *a, const struct qr_page *b)
 /* Flags of what differs between two pages of one kind, or an error. */
 static int compare_pages(struct differences *all, const struct qr_page *a, const struct qr_page *b)
 {
-    int flags = attribute_flags(a, b);
     int differs = content_differs(all->reader, a, b);
     if (differs < 0)
         return differs;
-    return differs ? flags | QR_DIFF_CONTENT : flags;
+    return (int)qr_query_attributes(a, b) | (differs ? QR_DIFF_CONTENT : 0);
 }
 
 static int add(struct differences *all, char status, unsigned flags, const struct qr_page *a,

@@ -81,6 +81,8 @@ struct qr_difference {
     size_t name_length, old_name_length;
     const struct qr_page *a, *b; /* NULL for A, D */
 };
+/* MODE, MTIME and EXTRA, as far as two pages of one kind differ in them. */
+unsigned qr_query_attributes(const struct qr_page *a, const struct qr_page *b);
 /* Everything in which states a and b of one store differ, ordered by name. A page that moved only
  * because a directory above it was renamed is not listed; nor is a directory of which nothing but
  * the mtime differs. Ranges: qr_content_diff of the pages a and b. Returns 0, visit's nonzero

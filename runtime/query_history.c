@@ -16,13 +16,8 @@
 /* What is remembered of a page between two epochs. */
 struct look {
     int exists;
-    enum qr_kind kind;
-    uint64_t size;
-    uint32_t mode;
-    int64_t mtime_ns;
+    struct qr_page page; /* its size, mode, mtime and extra bytes; the rest is 0 */
     char *name;
-    uint8_t *extra;
-    uint16_t extra_length;
 };
 
 struct history {
@@ -39,7 +34,7 @@ struct history {
 static void look_finish(struct look *look)
 {
     qr_free(look->name);
-    qr_free(look->extra);
+    qr_free(look->page.extra);
     *look = (struct look){0};
 }
 
@@ -51,13 +46,15 @@ static int look_at(const struct qr_state *state, uint64_t id, struct look *look)
     *look = (struct look){0};
     if (!page)
         return 0;
-    *look = (struct look){.exists = 1, .kind = page->kind, .size = page->size, .mode = page->mode,
-                          .mtime_ns = page->mtime_ns, .extra_length = page->extra_length};
+    *look = (struct look){.exists = 1,
+                          .page = {.size = page->size, .mode = page->mode,
+                                   .mtime_ns = page->mtime_ns,
+                                   .extra_length = page->extra_length}};
     rc = qr_query_name(state, page, &look->name, NULL);
     if (rc == 0 && page->extra_length > 0) {
-        look->extra = qr_malloc(page->extra_length);
-        if (look->extra)
-            memcpy(look->extra, page->extra, page->extra_length);
+        look->page.extra = qr_malloc(page->extra_length);
+        if (look->page.extra)
+            memcpy(look->page.extra, page->extra, page->extra_length);
         else
             rc = qr_fail(QALLOW_E_NO_MEMORY, "no memory for attributes");
     }
@@ -68,14 +65,9 @@ static int look_at(const struct qr_state *state, uint64_t id, struct look *look)
 
 static unsigned look_compare(const struct look *a, const struct look *b, int content)
 {
-    unsigned flags = content ? QR_DIFF_CONTENT : 0;
-    if (a->mode != b->mode)
-        flags |= QR_DIFF_MODE;
-    if (a->mtime_ns != b->mtime_ns)
-        flags |= QR_DIFF_MTIME;
-    if (a->extra_length != b->extra_length ||
-        (a->extra_length > 0 && memcmp(a->extra, b->extra, a->extra_length) != 0))
-        flags |= QR_DIFF_EXTRA;
+    unsigned flags = qr_query_attributes(&a->page, &b->page);
+    if (content)
+        flags |= QR_DIFF_CONTENT;
     if (strcmp(a->name, b->name) != 0)
         flags |= QR_DIFF_NAME;
     return flags;
@@ -114,7 +106,7 @@ static int history_epoch(void *context, const struct qr_epoch *epoch, const stru
         return rc;
     event = (struct qr_event){.epoch = epoch->epoch, .time_ns = epoch->time_ns,
                               .label = epoch->label, .name = now.name, .old_name = h->before.name,
-                              .old_size = h->before.size, .new_size = now.size};
+                              .old_size = h->before.page.size, .new_size = now.page.size};
     if (h->before.exists && now.exists) {
         event.flags = look_compare(&h->before, &now, content);
         event.status = event.flags & QR_DIFF_NAME ? 'R' : event.flags ? 'M' : 0;
