@@ -22,14 +22,8 @@ static int add_label(void *context, const char *name, uint64_t epoch)
 {
     struct labels *labels = context;
 
-    if (labels->count == labels->capacity) {
-        size_t capacity = labels->capacity ? labels->capacity * 2 : 16;
-        struct label *items = qr_realloc(labels->items, capacity * sizeof *items);
-        if (!items)
-            return qr_fail(QALLOW_E_NO_MEMORY, "no memory for %zu labels", capacity);
-        labels->items = items;
-        labels->capacity = capacity;
-    }
+    if (QR_GROW(labels->items, labels->count, labels->capacity) < 0)
+        return QALLOW_E_NO_MEMORY;
     size_t size = strlen(name) + 1;
     char *copy = qr_malloc(size);
     if (!copy)

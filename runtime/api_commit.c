@@ -72,14 +72,8 @@ static int add_cells(struct writing *w, uint64_t from, uint64_t to)
         last->to = to > last->to ? to : last->to;
         return 0;
     }
-    if (w->cells_count == w->cells_capacity) {
-        size_t capacity = w->cells_capacity ? w->cells_capacity * 2 : 16;
-        struct cells *cells = qr_realloc(w->cells, capacity * sizeof *cells);
-        if (!cells)
-            return qr_fail(QALLOW_E_NO_MEMORY, "no memory for %zu changed ranges", capacity);
-        w->cells = cells;
-        w->cells_capacity = capacity;
-    }
+    if (QR_GROW(w->cells, w->cells_count, w->cells_capacity) < 0)
+        return QALLOW_E_NO_MEMORY;
     w->cells[w->cells_count++] = (struct cells){from, to};
     return 0;
 }

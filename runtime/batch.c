@@ -98,14 +98,8 @@ static int reserve(struct qr_batch *batch, size_t need, struct qr_body **out)
     if (!body || batch->sealed || body->length + need > BODY_TARGET) {
         if ((rc = qr_batch_seal(batch)))
             return rc;
-        if (batch->count == batch->capacity) {
-            size_t capacity = batch->capacity ? batch->capacity * 2 : 4;
-            void *grown = qr_realloc(batch->bodies, capacity * sizeof *batch->bodies);
-            if (!grown)
-                return qr_fail(QALLOW_E_NO_MEMORY, "batch");
-            batch->bodies = grown;
-            batch->capacity = capacity;
-        }
+        if (QR_GROW(batch->bodies, batch->count, batch->capacity) < 0)
+            return QALLOW_E_NO_MEMORY;
         body = &batch->bodies[batch->count];
         *body = (struct qr_body){NULL, 0, NULL, 0};
         batch->count++;

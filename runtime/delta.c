@@ -23,19 +23,6 @@ static int continues(const struct qr_edit *last, const struct qr_edit *edit)
            last->bytes + last->new_length == edit->bytes;
 }
 
-static int grow(struct qr_edits *list)
-{
-    size_t capacity = list->capacity ? list->capacity * 2 : 16;
-    if (capacity > SIZE_MAX / sizeof *list->items)
-        return QALLOW_E_NO_MEMORY;
-    struct qr_edit *items = qr_realloc(list->items, capacity * sizeof *items);
-    if (!items)
-        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a list of %zu edits", capacity);
-    list->items = items;
-    list->capacity = capacity;
-    return 0;
-}
-
 int qr_edits_add(struct qr_edits *list, struct qr_edit edit)
 {
     qr_assert(edit.offset + edit.old_length >= edit.offset);
@@ -50,11 +37,8 @@ int qr_edits_add(struct qr_edits *list, struct qr_edit edit)
     }
     if (edit.old_length == 0 && edit.new_length == 0)
         return 0;
-    if (list->count == list->capacity) {
-        int result = grow(list);
-        if (result)
-            return result;
-    }
+    if (QR_GROW(list->items, list->count, list->capacity) < 0)
+        return QALLOW_E_NO_MEMORY;
     list->items[list->count++] = edit;
     return 0;
 }

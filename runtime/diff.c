@@ -34,23 +34,9 @@ size_t qr_diff_zeros_at(const struct qr_diff *d, size_t new_at, size_t end)
     return *p ? 0 : 1 + d->kernels->common_prefix(p, p + 1, end - new_at - 1);
 }
 
-int qr_diff_reserve(void **items, size_t count, size_t *capacity, size_t size)
-{
-    if (count < *capacity)
-        return 0;
-    size_t more = *capacity ? *capacity * 2 : 64;
-    void *grown = more > SIZE_MAX / size ? NULL : qr_realloc(*items, more * size);
-    if (!grown)
-        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a difference of %zu parts", count);
-    *items = grown;
-    *capacity = more;
-    return 0;
-}
-
 int qr_diff_add_range(struct qr_diff_ranges *ranges, struct qr_diff_range range)
 {
-    int result = qr_diff_reserve((void **)&ranges->items, ranges->count, &ranges->capacity,
-                                 sizeof *ranges->items);
+    int result = QR_GROW(ranges->items, ranges->count, ranges->capacity);
     if (result == 0)
         ranges->items[ranges->count++] = range;
     return result;

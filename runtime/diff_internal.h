@@ -56,8 +56,6 @@ static inline size_t qr_min(size_t a, size_t b) { return a < b ? a : b; }
 
 /* How many zeros begin at new_at, looking no further than `end`. */
 size_t qr_diff_zeros_at(const struct qr_diff *d, size_t new_at, size_t end);
-/* Makes room for one more item of an array. 0 or QALLOW_E_NO_MEMORY. */
-int qr_diff_reserve(void **items, size_t count, size_t *capacity, size_t size);
 int qr_diff_add_range(struct qr_diff_ranges *ranges, struct qr_diff_range range);
 
 /* diff_search.c: fill d->matches. Nearby looks only inside the range, with an index of its own that

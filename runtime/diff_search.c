@@ -255,8 +255,7 @@ static int add_match(struct qr_diff *d, const struct qr_diff_range *range, struc
         d->row.length++;
     else
         begin_row(d, m.old_at + m.length, m.new_at + m.length);
-    int result = qr_diff_reserve((void **)&d->matches, d->match_count, &d->match_capacity,
-                                 sizeof *d->matches);
+    int result = QR_GROW(d->matches, d->match_count, d->match_capacity);
     if (result == 0)
         d->matches[d->match_count++] = m;
     return result;

@@ -8,21 +8,6 @@
 
 #include <stdlib.h>
 
-int qr_reserve_item(void *array, size_t count, size_t *capacity, size_t size)
-{
-    if (count < *capacity)
-        return 0;
-    size_t bigger = *capacity ? *capacity * 2 : 16;
-    void *old, *grown;
-    memcpy(&old, array, sizeof old);
-    grown = qr_realloc(old, bigger * size);
-    if (!grown)
-        return qr_fail(QALLOW_E_NO_MEMORY, "a list of %zu entries", bigger);
-    memcpy(array, &grown, sizeof grown);
-    *capacity = bigger;
-    return 0;
-}
-
 char *qr_path_with(const char *path, const char *suffix)
 {
     size_t a = strlen(path), b = strlen(suffix) + 1;
@@ -58,8 +43,7 @@ int qr_directory_add_commit(struct qr_directory *d, uint64_t epoch, uint64_t off
     }
     qr_assert(epoch >= d->commit_base && epoch < QR_EPOCH_MAX);
     while (d->commit_base + d->commit_count <= epoch) {
-        int rc = qr_reserve_item(&d->commits, d->commit_count, &d->commit_capacity,
-                                 sizeof *d->commits);
+        int rc = QR_GROW(d->commits, d->commit_count, d->commit_capacity);
         if (rc)
             return rc;
         d->commits[d->commit_count++] = 0;
@@ -89,8 +73,7 @@ int qr_directory_add_keyframe(struct qr_directory *d, uint64_t epoch, uint64_t o
         d->keyframes[i].offset = offset;
         return 0;
     }
-    int rc = qr_reserve_item(&d->keyframes, d->keyframe_count, &d->keyframe_capacity,
-                             sizeof *d->keyframes);
+    int rc = QR_GROW(d->keyframes, d->keyframe_count, d->keyframe_capacity);
     if (rc)
         return rc;
     memmove(d->keyframes + i + 1, d->keyframes + i,
@@ -127,7 +110,7 @@ int qr_directory_set_label(struct qr_directory *d, const void *name, size_t leng
     }
     if (!epoch)
         return 0;
-    int rc = qr_reserve_item(&d->labels, d->label_count, &d->label_capacity, sizeof *d->labels);
+    int rc = QR_GROW(d->labels, d->label_count, d->label_capacity);
     char *copy = rc ? NULL : qr_malloc(length + 1);
     if (!copy)
         return rc ? rc : qr_fail(QALLOW_E_NO_MEMORY, "label");
@@ -150,8 +133,7 @@ void qr_directory_drop_labels(struct qr_directory *d, uint64_t first)
 
 int qr_directory_add_relocation_frame(struct qr_directory *d, uint64_t offset)
 {
-    int rc = qr_reserve_item(&d->relocation_frames, d->relocation_frame_count,
-                             &d->relocation_frame_capacity, sizeof *d->relocation_frames);
+    int rc = QR_GROW(d->relocation_frames, d->relocation_frame_count, d->relocation_frame_capacity);
     if (!rc)
         d->relocation_frames[d->relocation_frame_count++] = offset;
     return rc;
@@ -168,8 +150,7 @@ int qr_directory_add_relocations(struct qr_directory *d, uint64_t offset, const 
         const uint8_t *bytes = qr_get_bytes(&c, n);
         if (!bytes || !n)
             break;
-        int rc = qr_reserve_item(&d->relocations, d->relocation_count, &d->relocation_capacity,
-                                 sizeof *d->relocations);
+        int rc = QR_GROW(d->relocations, d->relocation_count, d->relocation_capacity);
         if (rc)
             return rc;
         d->relocations[d->relocation_count++] = (struct qr_relocation){

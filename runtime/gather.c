@@ -29,8 +29,7 @@ static int add_spans(struct qr_store *store, struct spans *spans, qr_ref ref, ui
     while (length) {
         uint64_t n = length;
         qr_ref now = qr_directory_resolve(&store->directory, store->log->header.start, ref, &n);
-        int rc = qr_reserve_item(&spans->items, spans->count, &spans->capacity,
-                                 sizeof *spans->items);
+        int rc = QR_GROW(spans->items, spans->count, spans->capacity);
         if (rc)
             return rc;
         spans->items[spans->count++] = (struct span){now, to, n};

@@ -50,6 +50,11 @@ void *qr_malloc(size_t size);
 void *qr_calloc(size_t count, size_t size);
 void *qr_realloc(void *old, size_t size);
 void qr_free(void *memory);
+/* Makes room for one more behind the first `count` items of an array, whose capacity doubles when
+ * it is full. 0, or QALLOW_E_NO_MEMORY with the array as it was. */
+#define QR_GROW(items, count, capacity)                                                            \
+    ((count) < (capacity) ? 0 : qr_grow(&(items), &(capacity), sizeof *(items)))
+int qr_grow(void *array, size_t *capacity, size_t size);
 /* `hook` is asked before each allocation; returning nonzero makes it fail. NULL removes the hook.
  * For tests; not thread-safe. */
 void qr_set_allocation_hook(int (*hook)(size_t size));

@@ -40,7 +40,7 @@ static int note_piece(struct prune *p, qr_ref ref, uint64_t length)
         uint64_t n = length;
         qr_ref now = qr_directory_resolve(&store->directory, store->log->header.start, ref, &n);
         if (qr_ref_frame(now) < p->cut) {
-            int rc = qr_reserve_item(&p->ranges, p->count, &p->capacity, sizeof *p->ranges);
+            int rc = QR_GROW(p->ranges, p->count, p->capacity);
             if (rc)
                 return rc;
             p->ranges[p->count++] = (struct range){ref, n};

@@ -194,14 +194,8 @@ static int add(struct differences *all, char status, unsigned flags, const struc
     struct entry *entry;
     int rc;
 
-    if (all->count == all->capacity) {
-        size_t capacity = all->capacity ? all->capacity * 2 : 64;
-        struct entry *items = qr_realloc(all->items, capacity * sizeof *items);
-        if (!items)
-            return qr_fail(QALLOW_E_NO_MEMORY, "no memory for %zu differences", capacity);
-        all->items = items;
-        all->capacity = capacity;
-    }
+    if (QR_GROW(all->items, all->count, all->capacity) < 0)
+        return QALLOW_E_NO_MEMORY;
     entry = &all->items[all->count];
     *entry = (struct entry){.d = {.status = status, .flags = flags, .a = a, .b = b}};
     rc = b ? qr_query_name(all->b, b, &entry->name, &entry->d.name_length)

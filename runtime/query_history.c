@@ -167,14 +167,8 @@ static int runs_add(struct runs *runs, uint64_t length, uint64_t epoch)
         runs->items[runs->count - 1].length += length;
         return 0;
     }
-    if (runs->count == runs->capacity) {
-        size_t capacity = runs->capacity ? runs->capacity * 2 : 16;
-        struct run *items = qr_realloc(runs->items, capacity * sizeof *items);
-        if (!items)
-            return qr_fail(QALLOW_E_NO_MEMORY, "no memory for %zu runs of blame", capacity);
-        runs->items = items;
-        runs->capacity = capacity;
-    }
+    if (QR_GROW(runs->items, runs->count, runs->capacity) < 0)
+        return QALLOW_E_NO_MEMORY;
     runs->items[runs->count++] = (struct run){length, epoch};
     return 0;
 }

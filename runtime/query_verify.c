@@ -251,14 +251,8 @@ static int touch(void *context, const struct qr_epoch *epoch, const struct qr_st
 
     if (v->touched_count > 0 && v->touched[v->touched_count - 1].id == record->page)
         return 0;
-    if (v->touched_count == v->touched_capacity) {
-        size_t capacity = v->touched_capacity ? v->touched_capacity * 2 : 64;
-        struct touched *items = qr_realloc(v->touched, capacity * sizeof *items);
-        if (!items)
-            return qr_fail(QALLOW_E_NO_MEMORY, "no memory for %zu changed pages", capacity);
-        v->touched = items;
-        v->touched_capacity = capacity;
-    }
+    if (QR_GROW(v->touched, v->touched_count, v->touched_capacity) < 0)
+        return QALLOW_E_NO_MEMORY;
     t = &v->touched[v->touched_count];
     *t = (struct touched){.id = record->page, .order = v->touched_count};
     page = qr_state_find(state, record->page);

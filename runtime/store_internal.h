@@ -155,7 +155,5 @@ int qr_store_no_epoch(struct qr_store *store, uint64_t epoch);
 
 /* Appends `suffix` to the store's path; qr_free the result. */
 char *qr_path_with(const char *path, const char *suffix);
-/* Grows an array of `size`-byte items so that one more fits. */
-int qr_reserve_item(void *array, size_t count, size_t *capacity, size_t size);
 
 #endif

@@ -63,8 +63,7 @@ static void note_fragmented(void *context, const struct qr_page *page)
         limit = PIECES_MIN / 2 + limit / 8;
     if (page->piece_count <= limit)
         return;
-    if (!qr_reserve_item(&txn->fragmented, txn->fragmented_count, &txn->fragmented_capacity,
-                         sizeof *txn->fragmented))
+    if (!QR_GROW(txn->fragmented, txn->fragmented_count, txn->fragmented_capacity))
         txn->fragmented[txn->fragmented_count++] = page->id;
 }
 

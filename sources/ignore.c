@@ -202,14 +202,8 @@ int qs_ignore_add(struct qs_ignore *ignore, const char *text)
     }
     if (length == 0)
         return 0;
-    if (ignore->count == ignore->capacity) {
-        size_t capacity = ignore->capacity ? 2 * ignore->capacity : 8;
-        void *grown = qr_realloc(ignore->patterns, capacity * sizeof *ignore->patterns);
-        if (!grown)
-            return qr_fail(QALLOW_E_NO_MEMORY, "no memory for the rules");
-        ignore->patterns = grown;
-        ignore->capacity = capacity;
-    }
+    if (QR_GROW(ignore->patterns, ignore->count, ignore->capacity) < 0)
+        return QALLOW_E_NO_MEMORY;
     size_t brackets = 1;
     for (size_t i = 0; i < length; i++)
         brackets += text[i] == '[';

@@ -43,14 +43,8 @@ static uint8_t kind_of(const struct stat *st)
 static int add(struct qs_in_place *plan, enum qs_change_kind kind, const char *path,
                const struct qr_page *wanted, uint8_t present, int changed_since, int blocked)
 {
-    if (plan->count == plan->capacity) {
-        size_t capacity = plan->capacity ? 2 * plan->capacity : 64;
-        void *grown = qr_realloc(plan->items, capacity * sizeof *plan->items);
-        if (!grown)
-            return no_memory();
-        plan->items = grown;
-        plan->capacity = capacity;
-    }
+    if (QR_GROW(plan->items, plan->count, plan->capacity) < 0)
+        return QALLOW_E_NO_MEMORY;
     char *copy = qs_path_join("", path);
     if (!copy)
         return no_memory();
@@ -61,14 +55,8 @@ static int add(struct qs_in_place *plan, enum qs_change_kind kind, const char *p
 
 static int add_directory(struct qs_in_place *plan, const struct qr_page *page, const char *path)
 {
-    if (plan->directory_count == plan->directory_capacity) {
-        size_t capacity = plan->directory_capacity ? 2 * plan->directory_capacity : 64;
-        void *grown = qr_realloc(plan->directories, capacity * sizeof *plan->directories);
-        if (!grown)
-            return no_memory();
-        plan->directories = grown;
-        plan->directory_capacity = capacity;
-    }
+    if (QR_GROW(plan->directories, plan->directory_count, plan->directory_capacity) < 0)
+        return QALLOW_E_NO_MEMORY;
     char *copy = qs_path_join("", path);
     if (!copy)
         return no_memory();

@@ -60,22 +60,9 @@ struct restore {
 static int no_memory(void) { return qr_fail(QALLOW_E_NO_MEMORY, "no memory for the restore"); }
 
 #define APPEND(r, list, value)                                                                     \
-    (append_room((void **)&(r)->list##s, (r)->list##_count, &(r)->list##_capacity,                 \
-                 sizeof *(r)->list##s) < 0                                                         \
+    (QR_GROW((r)->list##s, (r)->list##_count, (r)->list##_capacity) < 0                            \
          ? QALLOW_E_NO_MEMORY                                                                      \
          : ((r)->list##s[(r)->list##_count++] = (value), 0))
-static int append_room(void **items, size_t count, size_t *capacity, size_t size)
-{
-    if (count < *capacity)
-        return 0;
-    size_t larger = *capacity ? 2 * *capacity : 64;
-    void *grown = qr_realloc(*items, larger * size);
-    if (!grown)
-        return no_memory();
-    *items = grown;
-    *capacity = larger;
-    return 0;
-}
 
 /* --- what is to be made --- */
 

@@ -357,7 +357,7 @@ static int scan_directory(struct qs_scan *scan, struct qs_frame *frame, int deep
             rc = rc < 0 ? rc : 0;
             continue;
         }
-        rc = QS_GROW(pending, count, capacity);
+        rc = QR_GROW(pending, count, capacity);
         if (rc == 0)
             pending[count++] = (struct pending){name, page};
     }
@@ -595,7 +595,7 @@ int qs_scan_run(struct qs_scan *scan)
     scan->only_paths = scan->scope && scan->scope->paths && !scan->tree->file_name &&
                        scan->tree->scanned && qs_root_page(scan->tree, scan->state);
     scan->path_capacity = 256;
-    int rc = QS_GROW(scan->places, scan->place_count, scan->place_capacity);
+    int rc = QR_GROW(scan->places, scan->place_count, scan->place_capacity);
     if (rc == 0 && !(scan->path = qr_calloc(1, scan->path_capacity)))
         rc = qs_scan_no_memory();
     if (rc == 0) {

@@ -16,10 +16,6 @@ struct qs_frame {
 
 /* --- scan_steps.c --- */
 int qs_scan_no_memory(void);
-/* Makes room for one more in a growing array. */
-#define QS_GROW(items, count, capacity) \
-    ((count) < (capacity) ? 0 : qs_scan_grow((void **)&(items), &(capacity), sizeof *(items)))
-int qs_scan_grow(void **items, size_t *capacity, size_t size);
 int qs_scan_mark(struct qs_scan *scan, struct qr_page *page, enum qs_mark bit);
 void qs_scan_clear_marks(struct qs_scan *scan, int everywhere);
 /* The place of a directory whose path is the first `length` bytes of `path`. */

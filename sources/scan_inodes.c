@@ -74,7 +74,7 @@ int qs_scan_origin(struct qs_scan *scan, const struct stat *st, struct qr_page *
 int qs_scan_claim(struct qs_scan *scan, struct qr_page *page)
 {
     size_t same = scan->claimed_capacity;
-    if (QS_GROW(scan->claimed, scan->claimed_count, scan->claimed_capacity) < 0)
+    if (QR_GROW(scan->claimed, scan->claimed_count, scan->claimed_capacity) < 0)
         return QALLOW_E_NO_MEMORY;
     if (same != scan->claimed_capacity) {
         char **grown = qr_realloc(scan->claimed_paths, scan->claimed_capacity * sizeof *grown);
@@ -145,7 +145,7 @@ int qs_scan_vanish(struct qs_scan *scan, struct qr_page *page)
 {
     if (page->mark & (QS_CLAIMED | QS_VANISHED | QS_FREED))
         return 0;
-    if (QS_GROW(scan->vanished, scan->vanished_count, scan->vanished_capacity) < 0)
+    if (QR_GROW(scan->vanished, scan->vanished_count, scan->vanished_capacity) < 0)
         return QALLOW_E_NO_MEMORY;
     scan->vanished[scan->vanished_count++] = page->id;
     return qs_scan_mark(scan, page, QS_VANISHED);

@@ -14,20 +14,9 @@
 
 int qs_scan_no_memory(void) { return qr_fail(QALLOW_E_NO_MEMORY, "no memory for the scan"); }
 
-int qs_scan_grow(void **items, size_t *capacity, size_t size)
-{
-    size_t larger = *capacity ? 2 * *capacity : 16;
-    void *grown = qr_realloc(*items, larger * size);
-    if (!grown)
-        return qs_scan_no_memory();
-    *items = grown;
-    *capacity = larger;
-    return 0;
-}
-
 int qs_scan_mark(struct qs_scan *scan, struct qr_page *page, enum qs_mark bit)
 {
-    if (QS_GROW(scan->touched, scan->touched_count, scan->touched_capacity) < 0)
+    if (QR_GROW(scan->touched, scan->touched_count, scan->touched_capacity) < 0)
         return QALLOW_E_NO_MEMORY;
     scan->touched[scan->touched_count++] = page->id;
     page->mark |= (uint8_t)bit;
@@ -47,7 +36,7 @@ void qs_scan_clear_marks(struct qs_scan *scan, int everywhere)
 int qs_scan_new_place(struct qs_scan *scan, uint64_t page, const char *path, size_t length,
                       uint32_t *place)
 {
-    if (QS_GROW(scan->places, scan->place_count, scan->place_capacity) < 0)
+    if (QR_GROW(scan->places, scan->place_count, scan->place_capacity) < 0)
         return QALLOW_E_NO_MEMORY;
     char *copy = qr_malloc(length + 1);
     if (!copy)
@@ -92,7 +81,7 @@ int qs_scan_add(struct qs_scan *scan, enum qs_pass pass, enum qs_action action,
     }
     if (frame && qs_scan_place(scan, frame, &change.place) < 0)
         return QALLOW_E_NO_MEMORY;
-    if (QS_GROW(changes->items, changes->count, changes->capacity) < 0)
+    if (QR_GROW(changes->items, changes->count, changes->capacity) < 0)
         return QALLOW_E_NO_MEMORY;
     if (name && !(change.name = qs_path_join("", name)))
         return qs_scan_no_memory();
