@@ -32,6 +32,9 @@ int replay_blame(struct qi_context *context, const struct replay *replay, struct
 /* Restores this epoch to replay->output. */
 int replay_restore(struct qi_context *context, const struct replay *replay, struct qr_store *store,
                    uint64_t epoch);
+/* Streams a page's content to a file (from its beginning), or to stdout (fd < 0). */
+int replay_copy_content(struct qr_reader *reader, const struct qr_page *page, int fd,
+                        const char *name);
 /* These open the log themselves. */
 int replay_in_place(struct qi_context *context, const struct replay *replay);
 int replay_verify(struct qi_context *context, const struct replay *replay);

@@ -11,7 +11,7 @@
 #include "interface/cmd_replay.h"
 #include "runtime/query.h"
 
-enum { GAP = 8, COPY_BUFFER = 1 << 20 };
+enum { GAP = 8 };
 
 extern char **environ;
 
@@ -39,7 +39,6 @@ static cJSON *json_flags(unsigned flags)
 struct diff {
     const struct qi_context *context;
     const struct replay *replay;
-    struct qr_store *store;
     struct qr_reader *reader;
     cJSON *ranges;                      /* --json: of the page at hand */
     uint64_t count, removed, added;     /* of the page at hand: ranges and bytes */
@@ -178,30 +177,13 @@ static int diff_json(struct diff *d, const struct qr_difference *x)
 /* The content in a file of its own; a page that is not there has none. */
 static int spill(struct diff *d, const struct qr_page *page, const char *path)
 {
-    struct qr_content content = {0};
-    uint8_t *buffer = qr_malloc(COPY_BUFFER);
-    int rc = buffer ? 0 : qr_fail(QALLOW_E_NO_MEMORY, "no memory for a patch");
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 
-    if (rc == 0 && fd < 0)
+    if (fd < 0)
+        return qr_fail_errno(errno, "%s", path);
+    int rc = page ? replay_copy_content(d->reader, page, fd, path) : 0;
+    if (close(fd) != 0 && rc == 0)
         rc = qr_fail_errno(errno, "%s", path);
-    if (rc == 0 && page)
-        rc = qr_content_init(&content, page);
-    for (uint64_t at = 0; rc == 0 && page && at < page->size;) {
-        size_t n = page->size - at < COPY_BUFFER ? (size_t)(page->size - at) : COPY_BUFFER;
-        rc = qr_content_read(d->reader, &content, at, buffer, n);
-        for (size_t done = 0; rc == 0 && done < n;) {
-            ssize_t wrote = write(fd, buffer + done, n - done);
-            if (wrote < 0 && errno != EINTR)
-                rc = qr_fail_errno(errno, "%s", path);
-            done += wrote > 0 ? (size_t)wrote : 0;
-        }
-        at += n;
-    }
-    qr_content_finish(&content);
-    if (fd >= 0 && close(fd) != 0 && rc == 0)
-        rc = qr_fail_errno(errno, "%s", path);
-    qr_free(buffer);
     return rc;
 }
 
@@ -303,7 +285,7 @@ static int make_directory(struct diff *d)
 
 int replay_diff(struct qi_context *context, const struct replay *replay, struct qr_store *store)
 {
-    struct diff d = {.context = context, .replay = replay, .store = store};
+    struct diff d = {.context = context, .replay = replay};
     struct qr_state *a = NULL, *b = NULL;
     const char *dots = strstr(replay->diff, "..");
     uint64_t from = 0, to = 0;

@@ -8,6 +8,7 @@
 
 #include "interface/cmd_replay.h"
 #include "runtime/query.h"
+#include "sources/path.h"
 #include "sources/tree.h"
 
 enum { COPY_BUFFER = 1 << 20 };
@@ -123,47 +124,30 @@ int replay_output(struct qi_context *context, const struct replay *replay, struc
 
 /* --- one page --- */
 
-static int write_all(int fd, const uint8_t *bytes, size_t length, const char *name)
-{
-    while (length > 0) {
-        ssize_t n = write(fd, bytes, length);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return qr_fail_errno(errno, "%s", name);
-        bytes += n;
-        length -= (size_t)n;
-    }
-    return 0;
-}
-
-/* Streams the content to a descriptor, or to stdout (fd < 0). */
-static int copy_content(struct qr_store *store, const struct qr_page *page, int fd,
+int replay_copy_content(struct qr_reader *reader, const struct qr_page *page, int fd,
                         const char *name)
 {
-    struct qr_reader *reader = NULL;
     struct qr_content content = {0};
     uint8_t *buffer = qr_malloc(COPY_BUFFER);
-    int rc = buffer ? qr_reader_create(store, 4 << 20, &reader)
+    int rc = buffer ? qr_content_init(&content, page)
                     : qr_fail(QALLOW_E_NO_MEMORY, "no memory to read a page");
 
-    if (rc == 0)
-        rc = qr_content_init(&content, page);
     for (uint64_t at = 0; rc == 0 && at < page->size;) {
         size_t n = page->size - at < COPY_BUFFER ? (size_t)(page->size - at) : COPY_BUFFER;
         rc = qr_content_read(reader, &content, at, buffer, n);
-        if (rc == 0)
-            rc = fd < 0 ? qi_stdout_write(buffer, n) : write_all(fd, buffer, n, name);
+        if (rc == 0 && fd < 0)
+            rc = qi_stdout_write(buffer, n);
+        else if (rc == 0 && qs_write_all(fd, buffer, n, at) < 0)
+            rc = qr_fail_errno(errno, "%s", name);
         at += n;
     }
     qr_content_finish(&content);
-    qr_reader_destroy(reader);
     qr_free(buffer);
     return rc;
 }
 
 /* Into a file beside PATH that gets its name only when it is whole. */
-static int write_file(struct qr_store *store, const struct qr_page *page, const char *path,
+static int write_file(struct qr_reader *reader, const struct qr_page *page, const char *path,
                       int force)
 {
     size_t size = strlen(path) + sizeof ".qallow-tmp";
@@ -185,7 +169,7 @@ static int write_file(struct qr_store *store, const struct qr_page *page, const 
                  : qr_fail_errno(errno, "%s", qr_quotez(temporary));
         goto out;
     }
-    rc = copy_content(store, page, fd, path);
+    rc = replay_copy_content(reader, page, fd, path);
     if (rc == 0 && fsync(fd) != 0)
         rc = qr_fail_errno(errno, "%s", qr_quotez(temporary));
     if (close(fd) != 0 && rc == 0)
@@ -216,6 +200,7 @@ static int check_has_bytes(const struct qr_page *page, const char *name, uint64_
 int replay_page(struct qi_context *context, const struct replay *replay, struct qr_store *store)
 {
     struct qr_state *state = NULL;
+    struct qr_reader *reader = NULL;
     uint64_t epoch;
     int to_stdout = !replay->output || strcmp(replay->output, "-") == 0;
     int rc = qi_choose_epoch(context, store, &replay->choice, &epoch);
@@ -229,8 +214,10 @@ int replay_page(struct qi_context *context, const struct replay *replay, struct 
     const struct qr_page *page = qr_query_lookup(state, replay->page);
     rc = check_has_bytes(page, replay->page, epoch);
     if (rc == 0)
-        rc = to_stdout ? copy_content(store, page, -1, "stdout")
-                       : write_file(store, page, replay->output, replay->force);
+        rc = qr_reader_create(store, 4 << 20, &reader);
+    if (rc == 0)
+        rc = to_stdout ? replay_copy_content(reader, page, -1, "stdout")
+                       : write_file(reader, page, replay->output, replay->force);
     if (rc == 0 && context->json) {
         cJSON *object = qi_json_begin(context);
         qi_json_u64(object, "epoch", epoch);
@@ -239,6 +226,7 @@ int replay_page(struct qi_context *context, const struct replay *replay, struct 
         qi_json_u64(object, "bytes", page->size);
         rc = qi_json_end(object);
     }
+    qr_reader_destroy(reader);
     qr_state_destroy(state);
     return rc;
 }
