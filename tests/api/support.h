@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "qallow/store.h"
+#include "tests/random.h"
 
 extern uint64_t seed; /* QALLOW_SEED */
 
@@ -21,7 +22,6 @@ extern uint64_t seed; /* QALLOW_SEED */
 int support_begin(void);
 /* Removes the folder. */
 int support_end(void);
-uint64_t next_random(uint64_t *state);
 /* A name in the folder; one of four buffers in turn. */
 const char *path(const char *name);
 

@@ -2,6 +2,8 @@
 /* What the delta tests share; see support.h. The reference here shares no code with the decoder. */
 #include "tests/delta/support.h"
 
+#include "tests/random.h"
+
 uint64_t test_seed;
 static uint64_t state;
 
@@ -19,13 +21,7 @@ void seed_from_environment(void)
     printf("QALLOW_SEED=%llu\n", (unsigned long long)test_seed);
 }
 
-uint64_t random_u64(void)
-{
-    uint64_t z = state += UINT64_C(0x9E3779B97F4A7C15);
-    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
-    return z ^ z >> 31;
-}
+uint64_t random_u64(void) { return next_random(&state); }
 
 uint64_t random_below(uint64_t limit) { return random_u64() % limit; }
 

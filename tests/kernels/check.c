@@ -13,6 +13,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "tests/random.h"
+
 #define GUARD_PAGE  4096u
 #define GUARD_BYTES 128u
 #define BUFFERS     6
@@ -20,19 +22,13 @@
 struct ck_version ck_reference, ck_versions[CK_MAX_VERSIONS];
 size_t ck_version_count;
 
-/* --- random numbers: splitmix64 --- */
+/* --- random numbers --- */
 
 static uint64_t random_state;
 
 void ck_random_start(uint64_t seed) { random_state = seed; }
 
-uint64_t ck_random(void)
-{
-    uint64_t z = random_state += UINT64_C(0x9E3779B97F4A7C15);
-    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
-    return z ^ z >> 31;
-}
+uint64_t ck_random(void) { return next_random(&random_state); }
 
 uint64_t ck_random_below(uint64_t limit) { return ck_random() % limit; }
 

@@ -13,18 +13,7 @@
  */
 #include "runtime/query.h"
 
-#include <inttypes.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
-#include <unistd.h>
-
-#include <cmocka.h>
-
-#include "qallow/store.h"
+#include "tests/api/support.h"
 
 enum { PAGES = 6, SIZE = 3000 };
 
@@ -38,23 +27,7 @@ struct model {
     struct model_page pages[PAGES];
 };
 
-static uint64_t seed;
-static char log_path[256];
-
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = *state += UINT64_C(0x9E3779B97F4A7C15);
-    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
-    return z ^ z >> 31;
-}
-
-#define assert_ok(call)                                                                            \
-    do {                                                                                           \
-        int result_ = (call);                                                                      \
-        if (result_ != 0)                                                                          \
-            fail_msg("%s: %s: %s", #call, qallow_strerror(result_), qallow_error_detail());        \
-    } while (0)
+static const char log_name[] = "history.tlog";
 
 /* --- a history --- */
 
@@ -112,7 +85,7 @@ static struct model *make_history(size_t epochs, uint64_t *newest)
 
     options.writable = options.create = options.logical_clock = 1;
     options.sync = QALLOW_SYNC_NONE;
-    assert_ok(qallow_open(log_path, &options, &store));
+    assert_ok(qallow_open(path(log_name), &options, &store));
     *newest = 0;
     for (size_t i = 0; i < epochs; i++) {
         struct model now = models[*newest];
@@ -246,7 +219,7 @@ static void test_differences(void **state)
     struct model *models = *state;
     uint64_t newest = models[0].pages[0].size, random = seed ^ 1; /* see set_up */
 
-    assert_ok(qr_store_open(log_path, &options, &store));
+    assert_ok(qr_store_open(path(log_name), &options, &store));
     assert_ok(qr_reader_create(store, 2 << 20, &reader));
     for (int i = 0; i < 150; i++) {
         uint64_t from = 1 + next_random(&random) % newest, to = 1 + next_random(&random) % newest;
@@ -331,7 +304,7 @@ static void test_blame(void **state)
     uint64_t newest = models[0].pages[0].size;
     struct qr_store *store;
 
-    assert_ok(qr_store_open(log_path, &options, &store));
+    assert_ok(qr_store_open(path(log_name), &options, &store));
     for (uint64_t epoch = 1; epoch <= newest && epoch <= 60; epoch++) {
         const struct model_page *new = &models[epoch].pages[0], *old;
         if (!new->id)
@@ -385,7 +358,7 @@ static void test_history(void **state)
     uint64_t newest = models[0].pages[0].size;
     struct qr_store *store;
 
-    assert_ok(qr_store_open(log_path, &options, &store));
+    assert_ok(qr_store_open(path(log_name), &options, &store));
     for (uint64_t id = 1; id <= 12; id++) {
         struct events events = {.models = models, .id = id};
         size_t expected = 0;
@@ -430,14 +403,14 @@ static void test_verify(void **state)
     uint64_t newest = models[0].pages[0].size;
     struct qr_store *store;
 
-    assert_ok(qr_store_open(log_path, &options, &store));
+    assert_ok(qr_store_open(path(log_name), &options, &store));
     assert_ok(qr_verify_history(store, 2, note_problem, &problems, &result));
     assert_int_equal(result.epochs, newest);
     assert_true(result.full >= 2);
     assert_int_equal(problems.count, 0);
 
     /* A flipped bit in the first frame, under the open store: page1's or whoever's it is. */
-    FILE *file = fopen(log_path, "r+b");
+    FILE *file = fopen(path(log_name), "r+b");
     assert_int_equal(fseek(file, 8192 + 40 + 20, SEEK_SET), 0);
     int byte = fgetc(file);
     assert_int_equal(fseek(file, 8192 + 40 + 20, SEEK_SET), 0);
@@ -477,18 +450,10 @@ int main(void)
         cmocka_unit_test(test_history),
         cmocka_unit_test(test_verify),
     };
-    const char *given = getenv("QALLOW_SEED"), *temporary = getenv("TMPDIR");
-    char directory[200], command[300];
-
-    seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL);
-    print_message("QALLOW_SEED=%" PRIu64 "\n", seed);
-    snprintf(directory, sizeof directory, "%s/qallow-query-XXXXXX", temporary ? temporary : "/tmp");
-    if (!mkdtemp(directory))
+    if (support_begin() != 0)
         return 1;
-    snprintf(log_path, sizeof log_path, "%s/history.tlog", directory);
     int failed = cmocka_run_group_tests(tests, set_up, tear_down);
-    snprintf(command, sizeof command, "rm -rf '%s'", directory);
-    if (failed == 0 && system(command) != 0)
+    if (failed == 0 && support_end() != 0)
         return 1;
     return failed;
 }

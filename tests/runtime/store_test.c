@@ -17,6 +17,7 @@
 #include "runtime/digest.h"
 #include "runtime/error.h"
 #include "runtime/store.h"
+#include "tests/random.h"
 
 enum { PAGES = 12, EPOCHS = 120, SIZE_MAX_PAGE = 300000 };
 
@@ -36,14 +37,7 @@ struct world {
     uint64_t random;
 };
 
-static uint64_t next_random(struct world *w)
-{
-    uint64_t z = (w->random += UINT64_C(0x9e3779b97f4a7c15));
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
-static size_t below(struct world *w, size_t n) { return (size_t)(next_random(w) % n); }
+static size_t below(struct world *w, size_t n) { return (size_t)(next_random(&w->random) % n); }
 
 #define OK(call)                                                                                   \
     do {                                                                                           \
@@ -69,7 +63,7 @@ static void mutate(struct world *w, struct model_page *page)
         n = 1 + below(w, size ? 3000 : 200000);
         page->bytes = realloc(page->bytes, size + n);
         for (size_t i = 0; i < n; i++)
-            page->bytes[size + i] = (uint8_t)next_random(w);
+            page->bytes[size + i] = (uint8_t)next_random(&w->random);
         page->size = size + n;
         break;
     case 1: /* insert */
@@ -86,7 +80,7 @@ static void mutate(struct world *w, struct model_page *page)
         break;
     default:
         for (size_t i = at; i < at + n && i < size; i++)
-            page->bytes[i] = (uint8_t)next_random(w);
+            page->bytes[i] = (uint8_t)next_random(&w->random);
     }
     if (page->size > SIZE_MAX_PAGE)
         page->size = SIZE_MAX_PAGE / 2;

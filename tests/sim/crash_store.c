@@ -52,7 +52,7 @@ static void crash_once(struct crasher *crasher)
                                     SIM_RANDOM_LOSS | SIM_FLIP_BITS, SIM_KEEP_ALL, SIM_DROP_ALL,
                                     SIM_KEEP_ALL | SIM_FLIP_BITS};
     struct history *history = crasher->history;
-    uint64_t seed = sim_random(&crasher->random), what = sim_random(&crasher->random);
+    uint64_t seed = next_random(&crasher->random), what = next_random(&crasher->random);
     unsigned way = ways[seed % (sizeof ways / sizeof ways[0])];
     struct sim *image = sim_crash(crasher->disk, seed, way);
     struct crasher nested = {.history = history, .disk = image, .random = seed, .depth = 1};
@@ -125,7 +125,7 @@ static void all_crashes(uint64_t seed, uint64_t limit)
 
 /* --- the n-th operation fails --- */
 
-/* Runs a history in which something fails, then takes the failure away and looks what is left. */
+/* Ends a history in which something failed: takes the failure away and looks what is left. */
 static void finish_failing(struct history *history)
 {
     sim_fail(history->sim, 0, 0, 0, 0);
@@ -140,6 +140,8 @@ static void finish_failing(struct history *history)
         sim_destroy(image);
     }
     history_check(history, history->sim, 1);
+    history_destroy(history);
+    history_where[0] = 0;
 }
 
 /* Goes on after errors, closing and opening the store, until `steps` are done or nothing works. */
@@ -169,8 +171,6 @@ static int run_failing_operation(uint64_t seed, unsigned kinds, uint64_t n, int 
     run_failing(history, 18);
     int delivered = sim_has_failed(history->sim);
     finish_failing(history);
-    history_destroy(history);
-    history_where[0] = 0;
     return delivered;
 }
 
@@ -184,8 +184,6 @@ static void run_full_disk(uint64_t seed, uint64_t capacity)
     sim_set_capacity(history->sim, capacity);
     run_failing(history, 25);
     finish_failing(history);
-    history_destroy(history);
-    history_where[0] = 0;
 }
 
 static void all_failures(uint64_t seed, uint64_t limit)
@@ -236,8 +234,6 @@ static int run_failing_allocation(uint64_t seed, uint64_t n, int sticky)
     qr_set_allocation_hook(count_allocation);
     run_failing(history, 18);
     finish_failing(history);
-    history_destroy(history);
-    history_where[0] = 0;
     return allocation_failed;
 }
 

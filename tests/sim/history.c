@@ -455,7 +455,7 @@ static void step_kill(struct history *history)
 /* The power fails, and the history goes on with what the disk has kept. */
 static void step_crash(struct history *history)
 {
-    struct sim *image = sim_crash(history->sim, sim_random(&history->random), SIM_RANDOM_LOSS);
+    struct sim *image = sim_crash(history->sim, next_random(&history->random), SIM_RANDOM_LOSS);
     step_kill(history);
     sim_destroy(history->sim);
     history->sim = image;

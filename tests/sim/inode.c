@@ -80,12 +80,12 @@ struct fate {
 static uint64_t draw(const struct fate *fate, uint64_t what)
 {
     uint64_t state = fate->seed ^ what * UINT64_C(0xD6E8FEB86659FD93);
-    return sim_random(&state);
+    return next_random(&state);
 }
 
 static struct fate choose_fate(const struct inode *inode, uint64_t *random, unsigned flags)
 {
-    struct fate fate = {.seed = sim_random(random), .count = inode->pending_count};
+    struct fate fate = {.seed = next_random(random), .count = inode->pending_count};
     fate.kind = flags & SIM_KEEP_ALL   ? FATE_ALL
                 : flags & SIM_DROP_ALL ? FATE_NONE
                                        : (int)sim_below(random, FATE_COUNT);

@@ -169,11 +169,11 @@ static uint64_t random_directory(const struct model_state *state, uint64_t *rand
 static struct qr_attributes random_attributes(struct model_page *page, uint64_t *random)
 {
     page->mode = (uint32_t)sim_below(random, 010000);
-    page->mtime_ns = (int64_t)sim_random(random);
+    page->mtime_ns = (int64_t)next_random(random);
     page->extra_length =
         page->kind == QR_KIND_TENSOR ? (uint16_t)sim_below(random, sizeof page->extra + 1) : 0;
     for (size_t i = 0; i < page->extra_length; i++)
-        page->extra[i] = (uint8_t)sim_random(random);
+        page->extra[i] = (uint8_t)next_random(random);
     return (struct qr_attributes){page->mode, page->mtime_ns, page->extra, page->extra_length};
 }
 
@@ -205,13 +205,13 @@ static void random_bytes(uint8_t *bytes, size_t length, uint64_t *random)
     size_t at = 0;
     int text = sim_below(random, 2) == 0; /* compresses */
     for (; at + 8 <= length; at += 8) {
-        uint64_t word = sim_random(random);
+        uint64_t word = next_random(random);
         if (text)
             word = (word & UINT64_C(0x0f0f0f0f0f0f0f0f)) | UINT64_C(0x6060606060606060);
         memcpy(bytes + at, &word, 8);
     }
     for (; at < length; at++)
-        bytes[at] = (uint8_t)sim_random(random);
+        bytes[at] = (uint8_t)next_random(random);
 }
 
 /* The old content with bytes [at, at + cut) replaced by `length` new ones. */

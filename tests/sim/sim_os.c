@@ -55,15 +55,7 @@ struct sim {
     void *hook_context;
 };
 
-uint64_t sim_random(uint64_t *state)
-{
-    uint64_t z = *state += UINT64_C(0x9E3779B97F4A7C15);
-    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
-    return z ^ z >> 31;
-}
-
-uint64_t sim_below(uint64_t *state, uint64_t n) { return n ? sim_random(state) % n : 0; }
+uint64_t sim_below(uint64_t *state, uint64_t n) { return n ? next_random(state) % n : 0; }
 
 static char *copy_text(const char *text)
 {
@@ -528,7 +520,7 @@ static int sim_random_bytes(void *context, void *buffer, size_t length)
     struct sim *sim = enter(context);
     int result = begin(sim, SIM_RANDOM);
     for (size_t i = 0; result == 0 && i < length; i++)
-        ((uint8_t *)buffer)[i] = (uint8_t)sim_random(&sim->random);
+        ((uint8_t *)buffer)[i] = (uint8_t)next_random(&sim->random);
     return leave(sim, result);
 }
 

@@ -24,6 +24,7 @@
 #include <stdint.h>
 
 #include "runtime/os.h"
+#include "tests/random.h"
 
 struct sim;
 
@@ -90,10 +91,7 @@ void sim_load(struct sim *sim, const char *path, const void *bytes, size_t lengt
 /* The name of the i-th file, NULL behind the last one. Valid until the next change. */
 const char *sim_file_name(const struct sim *sim, size_t i);
 
-/* --- random numbers for tests: SplitMix64 --- */
-
-uint64_t sim_random(uint64_t *state);
-/* Uniform in [0, n). */
+/* A random number in [0, n); see tests/random.h. */
 uint64_t sim_below(uint64_t *state, uint64_t n);
 
 #endif
