@@ -41,6 +41,11 @@ static inline int qb_u128_equal(struct qb_u128 a, struct qb_u128 b)
     return a.lo == b.lo && a.hi == b.hi;
 }
 
+/* XXH3-128 of bytes that come in parts. To be used by the functions of one table only. */
+struct qb_hash128 {
+    _Alignas(64) unsigned char state[576];
+};
+
 /* One run of differing bytes: [offset, offset + length). */
 struct qb_run {
     size_t offset, length;
@@ -83,6 +88,12 @@ struct qb_kernels {
     struct qb_u128 (*hash_cells)(const void *p, size_t n, uint64_t page_seed, uint64_t first_cell);
     /* XXH3-64 with a seed. */
     uint64_t (*hash64)(const void *p, size_t n, uint64_t seed);
+    /* XXH3-128 with seed 0, at once; and in parts: begin, update for each, end (which may be called
+     * again after further parts). */
+    struct qb_u128 (*hash128)(const void *p, size_t n);
+    void (*hash128_begin)(struct qb_hash128 *hash);
+    void (*hash128_update)(struct qb_hash128 *hash, const void *p, size_t n);
+    struct qb_u128 (*hash128_end)(const struct qb_hash128 *hash);
     const char *name; /* "scalar", "avx2", "avx512": the highest set in the table */
 };
 

@@ -65,5 +65,9 @@ void qb_init_avx512(struct qb_kernels *table)
     table->apply_runs = apply_runs;
     table->hash_cells = hash_cells;
     table->hash64 = hash64;
+    table->hash128 = hash128;
+    table->hash128_begin = hash128_begin;
+    table->hash128_update = hash128_update;
+    table->hash128_end = hash128_end;
     table->name = "avx512";
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * hash64 and hash_cells, compiled once per instruction set: the inlined xxhash picks its vectors
+ * hash64, hash128 and hash_cells, compiled once per instruction set: the inlined xxhash picks its vectors
  * from the compiler's flags, and with the length known at compile time one cell becomes
  * straight-line code whose iterations overlap. (The shared libxxhash of a distribution is built for
  * the baseline CPU.)
@@ -70,6 +70,32 @@ static inline struct qb_u128 hash_cells(const void *p, size_t n, uint64_t page_s
 static inline uint64_t hash64(const void *p, size_t n, uint64_t seed)
 {
     return XXH3_64bits_withSeed(p, n, seed);
+}
+
+static inline struct qb_u128 hash128(const void *p, size_t n)
+{
+    XXH128_hash_t hash = XXH3_128bits(p, n);
+    return (struct qb_u128){hash.low64, hash.high64};
+}
+
+_Static_assert(sizeof(struct qb_hash128) >= sizeof(XXH3_state_t), "the state fits");
+_Static_assert(_Alignof(struct qb_hash128) >= _Alignof(XXH3_state_t), "and stands right");
+
+static inline void hash128_begin(struct qb_hash128 *hash)
+{
+    (void)XXH3_128bits_reset((XXH3_state_t *)hash);
+}
+
+static inline void hash128_update(struct qb_hash128 *hash, const void *p, size_t n)
+{
+    if (n > 0)
+        (void)XXH3_128bits_update((XXH3_state_t *)hash, p, n);
+}
+
+static inline struct qb_u128 hash128_end(const struct qb_hash128 *hash)
+{
+    XXH128_hash_t result = XXH3_128bits_digest((const XXH3_state_t *)hash);
+    return (struct qb_u128){result.low64, result.high64};
 }
 
 #endif

@@ -142,6 +142,10 @@ void qb_init_scalar(struct qb_kernels *table)
         .apply_runs = apply_runs,
         .hash_cells = hash_cells,
         .hash64 = hash64,
+        .hash128 = hash128,
+        .hash128_begin = hash128_begin,
+        .hash128_update = hash128_update,
+        .hash128_end = hash128_end,
         .name = "scalar",
     };
 }

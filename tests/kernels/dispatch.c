@@ -98,6 +98,10 @@ static void expect_no_empty_slot(const struct qb_kernels *k)
     assert_non_null(k->apply_runs);
     assert_non_null(k->hash_cells);
     assert_non_null(k->hash64);
+    assert_non_null(k->hash128);
+    assert_non_null(k->hash128_begin);
+    assert_non_null(k->hash128_update);
+    assert_non_null(k->hash128_end);
     assert_non_null(k->name);
 }
 
@@ -132,6 +136,10 @@ static void test_null_is_legal_for_no_bytes(void **state)
         struct qb_u128 sum = k.hash_cells(NULL, 0, 1, 2);
         assert_true(sum.lo == 0 && sum.hi == 0);
         assert_true(k.hash64(NULL, 0, 3) == k.hash64("", 0, 3));
+        struct qb_hash128 hash;
+        k.hash128_begin(&hash);
+        k.hash128_update(&hash, NULL, 0);
+        assert_true(qb_u128_equal(k.hash128(NULL, 0), k.hash128_end(&hash)));
     }
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* hash64 and hash_cells, against the distribution's libxxhash. */
+/* hash64, hash128 and hash_cells, against the distribution's libxxhash. */
 #include "tests/kernels/check.h"
 
 #include <string.h>
@@ -78,6 +78,33 @@ static void check_hash64(const struct ck_case *c)
     }
 }
 
+/* At once, and in parts of which no two have the same length. */
+static void check_hash128(const struct ck_case *c)
+{
+    uint8_t *p = ck_bytes(0, c->n, c->placement), *other = ck_bytes(1, c->n, c->placement);
+    ck_fill_pair(other, p, c->n, c->fill, c->gap);
+    XXH128_hash_t expected = XXH3_128bits(p, c->n);
+    for (size_t i = 0; i <= ck_version_count; i++) {
+        const struct ck_version *v = i == 0 ? &ck_reference : &ck_versions[i - 1];
+        struct qb_hash128 hash;
+        ck_begin(v);
+        struct qb_u128 got = v->table.hash128(p, c->n);
+        ck_expect_number(got.lo, expected.low64, "the lower half");
+        ck_expect_number(got.hi, expected.high64, "the upper half");
+        v->table.hash128_begin(&hash);
+        size_t part = c->number % 300;
+        for (size_t at = 0; at < c->n; at += part, part = part * 2 + 1) {
+            if (part > c->n - at)
+                part = c->n - at;
+            v->table.hash128_update(&hash, p + at, part);
+        }
+        got = v->table.hash128_end(&hash);
+        ck_expect_number(got.lo, expected.low64, "the lower half, in parts");
+        ck_expect_number(got.hi, expected.high64, "the upper half, in parts");
+        ck_expect_guards();
+    }
+}
+
 static size_t bench_hash_cells(const struct qb_kernels *k, struct ck_bench_data *d)
 {
     return (size_t)k->hash_cells(d->a, d->n, 1, 0).lo;
@@ -88,15 +115,33 @@ static size_t bench_hash64(const struct qb_kernels *k, struct ck_bench_data *d)
     return (size_t)k->hash64(d->a, d->n, 1);
 }
 
+static size_t bench_hash128(const struct qb_kernels *k, struct ck_bench_data *d)
+{
+    return (size_t)k->hash128(d->a, d->n).lo;
+}
+
+static size_t bench_hash128_parts(const struct qb_kernels *k, struct ck_bench_data *d)
+{
+    enum { PART = 64 * 1024 };
+    struct qb_hash128 hash;
+    k->hash128_begin(&hash);
+    for (size_t at = 0; at < d->n; at += PART)
+        k->hash128_update(&hash, d->a + at, d->n - at < PART ? d->n - at : PART);
+    return (size_t)k->hash128_end(&hash).lo;
+}
+
 const struct ck_check ck_hash_checks[] = {
     {"hash_cells", check_hash_cells},
     {"hash_cells/parts", check_hash_cells_parts},
     {"hash64", check_hash64},
+    {"hash128", check_hash128},
     {0},
 };
 
 const struct ck_bench ck_hash_benches[] = {
     {"hash_cells", "all", CK_EQUAL_RANDOM, CK_MEMCMP, bench_hash_cells},
     {"hash64", "all", CK_EQUAL_RANDOM, CK_MEMCMP, bench_hash64},
+    {"hash128", "all", CK_EQUAL_RANDOM, CK_MEMCMP, bench_hash128},
+    {"hash128", "parts", CK_EQUAL_RANDOM, CK_MEMCMP, bench_hash128_parts},
     {0},
 };
