@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * hash64, hash128 and hash_cells, compiled once per instruction set: the inlined xxhash picks its vectors
- * from the compiler's flags, and with the length known at compile time one cell becomes
+ * hash64, hash128 and hash_cells, compiled once per instruction set: the inlined xxhash picks its
+ * vectors from the compiler's flags, and with the length known at compile time one cell becomes
  * straight-line code whose iterations overlap. (The shared libxxhash of a distribution is built for
  * the baseline CPU.)
  */
