@@ -31,8 +31,9 @@ static int may_speak(struct qt_throttle *site, uint64_t *suppressed)
     clock_gettime(CLOCK_MONOTONIC, &now);
     uint64_t now_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
     uint64_t last_ns = __atomic_load_n(&site->last_ns, __ATOMIC_RELAXED);
-    /* Of several threads that come at once, the one whose exchange succeeds speaks. */
-    if ((last_ns != 0 && now_ns - last_ns < interval_ns) ||
+    /* Of several threads that come at once, the one whose exchange succeeds speaks. One that came
+     * late with its time finds a newer last_ns and does not speak either. */
+    if ((last_ns != 0 && now_ns < last_ns + interval_ns) ||
         !__atomic_compare_exchange_n(&site->last_ns, &last_ns, now_ns, 0, __ATOMIC_RELAXED,
                                      __ATOMIC_RELAXED)) {
         __atomic_fetch_add(&site->suppressed, 1, __ATOMIC_RELAXED);
@@ -65,8 +66,10 @@ void qt_log_at(struct qt_throttle *site, enum qt_level level, const char *format
         line[start] = 0;
     if (length >= (int)room)
         memcpy(line + start + room - sizeof cut, cut, sizeof cut);
-    for (char *p = line; *p; p++) {
-        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+    for (unsigned char *p = (unsigned char *)line; *p; p++) {
+        if (p[0] == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0) /* C1 controls in UTF-8 */
+            p[0] = p[1] = '?';
+        if (*p < 0x20 || *p == 0x7f)
             *p = '?';
     }
     size_t end = strlen(line), tail_length = strlen(tail);
