@@ -7,7 +7,8 @@
  *     2026-01-31T23:59:59.123Z,log_sync_seconds,p99,0.004194303,seconds
  *
  * Times are RFC 3339 in UTC. A counter or a gauge is one row with an empty label; a histogram is
- * one row for each of count, sum, p50, p90, p99 and max. No field can contain a comma, a quote or
+ * one row for each of count, sum, p50, p90, p99 and max; a metric of workers is one row for each
+ * worker with its number as the label. No field can contain a comma, a quote or
  * a newline (a test holds that), so RFC 4180 never asks for quotes.
  */
 #include <stdio.h>
@@ -34,6 +35,16 @@ static void add_histogram(struct qt_text *text, const char *time,
     add_row(text, time, metric, "max", reading->max, metric->unit);
 }
 
+static void add_workers(struct qt_text *text, const char *time, const struct qt_description *metric,
+                        const struct qt_reading *reading)
+{
+    char worker[16];
+    for (unsigned w = 0; w < reading->count; w++) {
+        snprintf(worker, sizeof worker, "%u", w);
+        add_row(text, time, metric, worker, reading->workers[w], metric->unit);
+    }
+}
+
 static void encode(struct qt_text *text, int64_t time_ns)
 {
     char date[32], time[64];
@@ -49,6 +60,8 @@ static void encode(struct qt_text *text, int64_t time_ns)
         qt_read(m, &reading);
         if (metric->kind == QT_HISTOGRAM)
             add_histogram(text, time, metric, &reading);
+        else if (qt_is_of_workers(m))
+            add_workers(text, time, metric, &reading);
         else
             add_row(text, time, metric, "", reading.value, metric->unit);
     }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The seam between the metrics and the formats they are written in. An encoder turns one pass over
- * the table (qt_descriptions, qt_read) into text; where the text goes is not its business. CSV is
- * the first; another format is one more file with one more struct qt_encoder.
+ * the table (qt_descriptions, qt_read) into text; where the text goes is not its business. There
+ * are CSV and Prometheus; another format is one more file with one more struct qt_encoder.
  */
 #ifndef QT_ENCODER_H
 #define QT_ENCODER_H
@@ -26,11 +26,20 @@ uint64_t qt_bucket_upper(unsigned bucket); /* the largest value that falls into 
 /* One metric at one moment. Updates that happen during the reading may be in some of the numbers
  * and not in others. */
 struct qt_reading {
-    uint64_t value; /* counter or gauge; for a histogram the sum */
-    uint64_t count, max;
-    uint64_t buckets[QT_BUCKETS];
+    uint64_t value; /* counter or gauge; of a histogram or of workers the sum */
+    uint64_t count; /* of a histogram: what was observed; else the number of workers */
+    uint64_t max;
+    union {
+        uint64_t buckets[QT_BUCKETS];
+        uint64_t workers[QT_WORKERS];
+    };
 };
 void qt_read(enum qt_metric metric, struct qt_reading *reading);
+static inline int qt_is_of_workers(enum qt_metric metric)
+{
+    enum qt_kind kind = qt_descriptions[metric].kind;
+    return kind == QT_WORKER_COUNTER || kind == QT_WORKER_GAUGE;
+}
 /* An upper bound of the value below which `permille` of the observations lie; 0 if there are
  * none. */
 uint64_t qt_quantile(const struct qt_reading *reading, unsigned permille);
@@ -45,7 +54,8 @@ struct qt_text {
 void qt_text_add(struct qt_text *text, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void qt_text_finish(struct qt_text *text);
-/* A value as its unit wants it: seconds from nanoseconds with nine decimals, else the integer. */
+/* A value as its unit wants it: seconds from nanoseconds, and ratios, with nine decimals, else the
+ * integer. */
 void qt_text_add_value(struct qt_text *text, const char *unit, uint64_t value);
 
 struct qt_encoder {
@@ -53,6 +63,11 @@ struct qt_encoder {
     /* Appends the whole table as of `time_ns` (since 1970). */
     void (*encode)(struct qt_text *text, int64_t time_ns);
 };
-extern const struct qt_encoder qt_encoder_csv;
+extern const struct qt_encoder qt_encoder_csv, qt_encoder_prometheus;
+/* What qt_encoder_prometheus does, with a label `tree` on every sample unless it is NULL. */
+void qt_prometheus_encode(struct qt_text *text, const char *tree);
+
+/* All of it to an open file: 0 or -errno. */
+int qt_write_all(int file, const char *bytes, size_t length);
 
 #endif

@@ -28,7 +28,7 @@ struct qt_csv {
     char path[];
 };
 
-static int write_all(int file, const char *bytes, size_t length)
+int qt_write_all(int file, const char *bytes, size_t length)
 {
     while (length > 0) {
         ssize_t n = write(file, bytes, length);
@@ -48,7 +48,7 @@ static int append(const struct qt_csv *csv, const char *bytes, size_t length)
     struct stat before;
     if (fstat(csv->file, &before) < 0)
         return -errno;
-    int result = write_all(csv->file, bytes, length);
+    int result = qt_write_all(csv->file, bytes, length);
     if (result < 0 && csv->is_regular && ftruncate(csv->file, before.st_size) < 0)
         return result; /* the next open takes the incomplete line away */
     return result;
@@ -77,9 +77,9 @@ static int is_ours(const struct qt_csv *csv, off_t size)
 {
     char start[256];
     size_t length = strlen(csv->encoder->header);
-    return size == 0 || (length <= sizeof start &&
-                         pread(csv->file, start, length, 0) == (ssize_t)length &&
-                         memcmp(start, csv->encoder->header, length) == 0);
+    return size == 0 ||
+           (length <= sizeof start && pread(csv->file, start, length, 0) == (ssize_t)length &&
+            memcmp(start, csv->encoder->header, length) == 0);
 }
 
 /* Cuts an incomplete last line. There is a complete one: the header. */
@@ -117,16 +117,15 @@ static int open_and_look(struct qt_csv *csv)
         return -errno;
     csv->is_regular = S_ISREG(status.st_mode);
     if (!csv->is_regular)
-        return write_all(csv->file, csv->encoder->header, strlen(csv->encoder->header));
+        return qt_write_all(csv->file, csv->encoder->header, strlen(csv->encoder->header));
     if (flock(csv->file, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
         return -EBUSY; /* other errors: a file system without locks */
     if (fstat(csv->file, &status) < 0)
         return -errno;
     if (!is_ours(csv, status.st_size))
         return 1;
-    return status.st_size == 0
-               ? append(csv, csv->encoder->header, strlen(csv->encoder->header))
-               : cut_incomplete_line(csv->file, status.st_size);
+    return status.st_size == 0 ? append(csv, csv->encoder->header, strlen(csv->encoder->header))
+                               : cut_incomplete_line(csv->file, status.st_size);
 }
 
 static int open_file(struct qt_csv *csv)
@@ -167,9 +166,8 @@ static int is_gone(const struct qt_csv *csv)
 {
     struct stat opened, named;
     return csv->file < 0 ||
-           (csv->is_regular &&
-            (fstat(csv->file, &opened) < 0 || stat(csv->path, &named) < 0 ||
-             opened.st_dev != named.st_dev || opened.st_ino != named.st_ino));
+           (csv->is_regular && (fstat(csv->file, &opened) < 0 || stat(csv->path, &named) < 0 ||
+                                opened.st_dev != named.st_dev || opened.st_ino != named.st_ino));
 }
 
 int qt_csv_write(struct qt_csv *csv)

@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Telemetry: one table of metrics, updated from anywhere with relaxed atomics, written by encoders.
- * CSV is in long form: time,metric,label,value,unit (docs/telemetry.md).
+ * Telemetry: one table of metrics, updated from anywhere with relaxed atomics, written by encoders:
+ * as rows of a CSV file in long form, and as Prometheus text (docs/telemetry.md).
  */
 #ifndef QT_TELEMETRY_H
 #define QT_TELEMETRY_H
 
 #include <stdint.h>
 
-enum qt_kind { QT_COUNTER, QT_GAUGE, QT_HISTOGRAM };
+/* The last two have a value for each worker instead of one. */
+enum qt_kind { QT_COUNTER, QT_GAUGE, QT_HISTOGRAM, QT_WORKER_COUNTER, QT_WORKER_GAUGE };
+
+/* As many workers as have a value of their own; `--threads` has no more. */
+enum { QT_WORKERS = 1024 };
 
 /* X(identifier, name, unit, kind, help). The order is the order of the CSV rows: append only. */
 #define QT_METRICS(X)                                                                              \
@@ -20,7 +24,7 @@ enum qt_kind { QT_COUNTER, QT_GAUGE, QT_HISTOGRAM };
     X(LOG_COMMIT_SECONDS, "log_commit_seconds", "seconds", QT_HISTOGRAM, "duration of a commit")   \
     X(LOG_IMAGES, "log_images_total", "1", QT_COUNTER, "page images written")                      \
     X(LOG_KEYFRAMES, "log_keyframes_total", "1", QT_COUNTER, "keyframes written")                  \
-    X(RECOVERY_CUT_BYTES, "recovery_cut_bytes", "bytes", QT_GAUGE, "bytes cut from the tail") \
+    X(RECOVERY_CUT_BYTES, "recovery_cut_bytes", "bytes", QT_GAUGE, "bytes cut from the tail")      \
     X(RECOVERY_SCANNED_BYTES, "recovery_scanned_bytes", "bytes", QT_GAUGE, "bytes read at open")   \
     X(REPLAY_BYTES, "replay_bytes_total", "bytes", QT_COUNTER, "content bytes given back")         \
     X(REPLAY_PAGES, "replay_pages_total", "1", QT_COUNTER, "pages given back")                     \
@@ -35,7 +39,25 @@ enum qt_kind { QT_COUNTER, QT_GAUGE, QT_HISTOGRAM };
     X(FILES_READ_BYTES, "files_read_bytes_total", "bytes", QT_COUNTER, "content bytes read")       \
     X(FILES_SKIPPED, "files_skipped", "1", QT_GAUGE, "entries that could not be recorded")         \
     X(SETTLE_SECONDS, "settle_seconds", "seconds", QT_HISTOGRAM, "first event to commit")          \
-    X(WORKER_BUSY_SECONDS, "worker_busy_seconds_total", "seconds", QT_COUNTER, "of all workers")
+    X(WORKER_BUSY_SECONDS, "worker_busy_seconds_total", "seconds", QT_COUNTER, "of all workers")   \
+    X(CACHE_HITS, "cache_hits", "1", QT_GAUGE, "look-ups of readers that found the path")          \
+    X(CACHE_MISSES, "cache_misses", "1", QT_GAUGE, "look-ups of readers that found nothing")       \
+    X(CACHE_EVICTIONS, "cache_evictions_total", "1", QT_COUNTER,                                   \
+      "entries or contents dropped for want of room")                                              \
+    X(CACHE_FILES, "cache_files", "1", QT_GAUGE, "paths in the cache")                             \
+    X(CACHE_BYTES, "cache_bytes", "bytes", QT_GAUGE, "sum of the sizes of the cached files")       \
+    X(CACHE_MEMORY_BYTES, "cache_memory_bytes", "bytes", QT_GAUGE, "memory that the cache takes")  \
+    X(WATCH_COALESCED, "watch_coalesced_total", "1", QT_COUNTER, "events of paths already dirty")  \
+    X(QUEUE_DEPTH, "queue_depth", "1", QT_GAUGE, "dirty paths that wait")                          \
+    X(HASH_BYTES, "hash_bytes_total", "bytes", QT_COUNTER, "content bytes hashed for the cache")   \
+    X(EVENT_TO_CACHE_SECONDS, "event_to_cache_seconds", "seconds", QT_HISTOGRAM,                   \
+      "event read to its file current in the cache")                                               \
+    X(EVENT_TO_DURABLE_SECONDS, "event_to_durable_seconds", "seconds", QT_HISTOGRAM,               \
+      "event read to its change durable in the log")                                               \
+    X(PER_WORKER_BUSY_SECONDS, "per_worker_busy_seconds_total", "seconds", QT_WORKER_COUNTER,      \
+      "reading and hashing")                                                                       \
+    X(PER_WORKER_UTILIZATION, "per_worker_utilization_ratio", "ratio", QT_WORKER_GAUGE,            \
+      "busy part of the time since the last value")
 
 enum qt_metric {
 #define QT_ENUM(id, name, unit, kind, help) QT_##id,
@@ -44,12 +66,22 @@ enum qt_metric {
     QT_METRIC_COUNT
 };
 
-/* Counters and gauges of seconds are kept in nanoseconds. Thread-safety: safe, no locks. */
+/* Seconds are kept in nanoseconds, ratios in billionths. Thread-safety: safe, no locks. */
 void qt_add(enum qt_metric metric, uint64_t amount);
 void qt_set(enum qt_metric metric, uint64_t value);
 void qt_observe_ns(enum qt_metric histogram, uint64_t nanoseconds);
-uint64_t qt_get(enum qt_metric metric); /* of a histogram: how many were observed */
+/* Of a histogram: how many were observed; of workers: the sum. */
+uint64_t qt_get(enum qt_metric metric);
 void qt_reset(void);
+
+/* Sets the value of one worker (0, 1, ...; nothing from QT_WORKERS on). A metric has as many
+ * workers as the highest that was ever set says. Safe as above. */
+void qt_worker_set(enum qt_metric metric, unsigned worker, uint64_t value);
+/* How long each of `count` workers has been busy since it began, as of `now_ns` (monotonic): sets
+ * WORKER_BUSY_SECONDS to the sum, the others to each worker's share, and the utilization to what
+ * part of the time since the call before this was (0 at the first call). Workers beyond QT_WORKERS
+ * are only in the sum. One thread calls it, before it writes. */
+void qt_workers_busy(const uint64_t *busy_ns, unsigned count, uint64_t now_ns);
 
 /* The CSV writer: appends rows for every metric to `path`; the header goes in once; a file with
  * another header is renamed to PATH.1 (.2, ...) first. Writes are whole lines; a failed write is
@@ -59,6 +91,15 @@ struct qt_csv;
 int qt_csv_open(const char *path, struct qt_csv **csv);
 int qt_csv_write(struct qt_csv *csv);
 void qt_csv_close(struct qt_csv *csv);
+
+/* Replaces the file at `path` by the Prometheus text of now, by rename: whoever reads sees the old
+ * text or the new one, whole. `tree` becomes the label `tree` of every sample, so that the files of
+ * several processes can be collected together; UTF-8 (qr_quotez() makes it so), or NULL: no label.
+ * Not fatal, negative errno, the old file stays: -ENOTSUP for a path that is a device, pipe or
+ * socket, -EBUSY while another process or thread writes the same file. The text is prepared in
+ * PATH QT_TEMPORARY, a name that no tree is recorded with. */
+#define QT_TEMPORARY ".qallow-tmp"
+int qt_prometheus_write(const char *path, const char *tree);
 
 /* Log lines for people, on stderr: "qallow: text". Each call site may say at most one line per
  * second; what was suppressed is counted and said with its next line ("suppressed 41"). */

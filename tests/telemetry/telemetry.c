@@ -20,6 +20,7 @@
 
 #include <cmocka.h>
 
+#include "sources/tree_internal.h"
 #include "telemetry/encoder.h"
 
 static const char *document; /* path of docs/telemetry.md */
@@ -68,12 +69,21 @@ static size_t count_lines(const char *text)
     return lines;
 }
 
-/* Rows of one write. */
+/* Rows of one metric in one write. */
+static size_t rows_of(enum qt_metric metric)
+{
+    struct qt_reading reading;
+    qt_read(metric, &reading);
+    return qt_is_of_workers(metric)                       ? reading.count
+           : qt_descriptions[metric].kind == QT_HISTOGRAM ? 6
+                                                          : 1;
+}
+
 static size_t rows(void)
 {
     size_t count = 0;
     for (unsigned m = 0; m < QT_METRIC_COUNT; m++)
-        count += qt_descriptions[m].kind == QT_HISTOGRAM ? 6 : 1;
+        count += rows_of(m);
     return count;
 }
 
@@ -169,11 +179,77 @@ static void an_empty_histogram_has_zero_quantiles(void **state)
     assert_int_equal(qt_quantile(&reading, 990), 0);
 }
 
+/* --- workers --- */
+
+static uint64_t worker_value(enum qt_metric metric, unsigned worker)
+{
+    struct qt_reading reading;
+    qt_read(metric, &reading);
+    assert_true(worker < reading.count);
+    return reading.workers[worker];
+}
+
+static void utilization_is_of_the_time_between_calls(void **state)
+{
+    const uint64_t second = 1000000000, start = 77 * second;
+    qt_reset();
+    qt_workers_busy((uint64_t[]){5 * second, 0, second}, 3, start);
+    for (unsigned w = 0; w < 3; w++) /* since when is not known */
+        assert_int_equal(worker_value(QT_PER_WORKER_UTILIZATION, w), 0);
+    assert_int_equal(qt_get(QT_WORKER_BUSY_SECONDS), 6 * second);
+
+    qt_workers_busy((uint64_t[]){7 * second, second, second}, 3, start + 4 * second);
+    assert_int_equal(worker_value(QT_PER_WORKER_UTILIZATION, 0), 500000000);
+    assert_int_equal(worker_value(QT_PER_WORKER_UTILIZATION, 1), 250000000);
+    assert_int_equal(worker_value(QT_PER_WORKER_UTILIZATION, 2), 0);
+    assert_int_equal(worker_value(QT_PER_WORKER_BUSY_SECONDS, 0), 7 * second);
+    assert_int_equal(qt_get(QT_PER_WORKER_UTILIZATION), 750000000); /* the sum */
+    assert_int_equal(qt_get(QT_PER_WORKER_BUSY_SECONDS), qt_get(QT_WORKER_BUSY_SECONDS));
+
+    /* Worker 0 says late what it did, worker 1 was replaced by one that begins at 0, worker 2 has
+     * gone, and no time has passed on the clock: nothing is more than wholly busy. */
+    qt_workers_busy((uint64_t[]){20 * second, 0}, 2, start + 5 * second);
+    assert_int_equal(worker_value(QT_PER_WORKER_UTILIZATION, 0), second);
+    assert_int_equal(worker_value(QT_PER_WORKER_UTILIZATION, 1), 0);
+    assert_int_equal(worker_value(QT_PER_WORKER_UTILIZATION, 2), 0);
+    assert_int_equal(worker_value(QT_PER_WORKER_BUSY_SECONDS, 2), second);
+    qt_workers_busy((uint64_t[]){21 * second, 1}, 2, start + 5 * second);
+    assert_int_equal(worker_value(QT_PER_WORKER_UTILIZATION, 0), 0);
+}
+
+static void workers_beyond_the_last_are_in_the_sum(void **state)
+{
+    static uint64_t busy[QT_WORKERS + 2];
+    struct qt_reading reading;
+    qt_reset();
+    for (unsigned w = 0; w < QT_WORKERS + 2; w++)
+        busy[w] = w + 1;
+    qt_workers_busy(busy, QT_WORKERS + 2, 1);
+    qt_worker_set(QT_PER_WORKER_BUSY_SECONDS, QT_WORKERS, 1);
+    qt_read(QT_PER_WORKER_BUSY_SECONDS, &reading);
+    assert_int_equal(reading.count, QT_WORKERS);
+    assert_int_equal(reading.value, QT_WORKERS * (QT_WORKERS + 1) / 2);
+    assert_int_equal(qt_get(QT_WORKER_BUSY_SECONDS), (QT_WORKERS + 2) * (QT_WORKERS + 3) / 2);
+    assert_int_equal(worker_value(QT_PER_WORKER_BUSY_SECONDS, QT_WORKERS - 1), QT_WORKERS);
+    qt_reset();
+    qt_read(QT_PER_WORKER_BUSY_SECONDS, &reading);
+    assert_int_equal(reading.count, 0);
+    qt_worker_set(QT_PER_WORKER_BUSY_SECONDS, 9, 4); /* the others were forgotten */
+    assert_int_equal(qt_get(QT_PER_WORKER_BUSY_SECONDS), 4);
+    qt_reset();
+}
+
 /* --- the table --- */
 
 static int is_plain(const char *text, const char *allowed)
 {
     return *text && strspn(text, allowed) == strlen(text);
+}
+
+/* The recorder leaves out our temporary files by the end of their names. */
+static void temporary_files_are_never_recorded(void **state)
+{
+    assert_string_equal(QT_TEMPORARY, QS_TEMPORARY);
 }
 
 static void names_need_no_quotes(void **state)
@@ -183,8 +259,8 @@ static void names_need_no_quotes(void **state)
         const struct qt_description *d = &qt_descriptions[i];
         assert_true(is_plain(d->name, letters));
         assert_true(!strcmp(d->unit, "bytes") || !strcmp(d->unit, "seconds") ||
-                    !strcmp(d->unit, "1"));
-        assert_null(strpbrk(d->help, "|\n"));
+                    !strcmp(d->unit, "ratio") || !strcmp(d->unit, "1"));
+        assert_null(strpbrk(d->help, "|\n\\"));
         assert_true(d->kind != QT_HISTOGRAM || !strcmp(d->unit, "seconds"));
         for (unsigned j = 0; j < i; j++)
             assert_string_not_equal(d->name, qt_descriptions[j].name);
@@ -193,7 +269,8 @@ static void names_need_no_quotes(void **state)
 
 static void print_table(FILE *out)
 {
-    static const char *const kinds[] = {"counter", "gauge", "histogram"};
+    static const char *const kinds[] = {"counter", "gauge", "histogram", "counter per worker",
+                                        "gauge per worker"};
     fputs("| metric | unit | kind | meaning |\n|---|---|---|---|\n", out);
     for (unsigned i = 0; i < QT_METRIC_COUNT; i++) {
         const struct qt_description *d = &qt_descriptions[i];
@@ -234,6 +311,7 @@ static void csv_rows_have_the_values(void **state)
     qt_set(QT_WATCHES, 7);
     qt_add(QT_WORKER_BUSY_SECONDS, 1000000001);
     qt_observe_ns(QT_LOG_SYNC_SECONDS, 2500000000);
+    qt_worker_set(QT_PER_WORKER_UTILIZATION, 2, 1000000000);
     qt_encoder_csv.encode(&text, INT64_C(1769903999123456789));
     assert_int_equal(text.failed, 0);
     assert_int_equal(count_lines(text.bytes), rows());
@@ -241,9 +319,8 @@ static void csv_rows_have_the_values(void **state)
     at = text.bytes;
     for (unsigned m = 0; m < QT_METRIC_COUNT; m++) {
         char start[128];
-        unsigned lines = qt_descriptions[m].kind == QT_HISTOGRAM ? 6 : 1;
         snprintf(start, sizeof start, "2026-01-31T23:59:59.123Z,%s,", qt_descriptions[m].name);
-        for (unsigned i = 0; i < lines; i++) {
+        for (size_t i = 0, lines = rows_of(m); i < lines; i++) {
             assert_memory_equal(at, start, strlen(start));
             at = strchr(at, '\n') + 1;
         }
@@ -256,6 +333,9 @@ static void csv_rows_have_the_values(void **state)
     assert_non_null(strstr(text.bytes, ",log_sync_seconds,p50,2.500000000,seconds\n"));
     assert_non_null(strstr(text.bytes, ",log_sync_seconds,max,2.500000000,seconds\n"));
     assert_non_null(strstr(text.bytes, ",log_commit_seconds,p99,0.000000000,seconds\n"));
+    assert_non_null(strstr(text.bytes, ",per_worker_utilization_ratio,1,0.000000000,ratio\n"));
+    assert_non_null(strstr(text.bytes, ",per_worker_utilization_ratio,2,1.000000000,ratio\n"));
+    assert_null(strstr(text.bytes, "per_worker_busy"));
     qt_text_finish(&text);
 }
 
@@ -390,6 +470,8 @@ static void opening_nonsense_fails(void **state)
 
 /* --- lines --- */
 
+static const uint64_t hour_ns = UINT64_C(3600000000000);
+
 /* Runs qt_log_at with stderr in a file and returns what came out. */
 static char *said(struct qt_throttle *site, enum qt_level level, const char *text)
 {
@@ -417,13 +499,90 @@ static void lines_are_throttled_and_counted(void **state)
 {
     struct qt_throttle site = {0}, other = {0};
     expect_said(&site, QT_WARN, "first", "qallow: first\n");
+    site.last_ns += hour_ns; /* however slowly this runs, the second is not over */
     for (unsigned i = 0; i < 41; i++)
         expect_said(&site, QT_WARN, "again", "");
     expect_said(&other, QT_WARN, "another site", "qallow: another site\n");
-    site.last_ns -= 1000000000; /* as if a second had passed */
+    site.last_ns -= hour_ns + 1000000000; /* as if a second had passed */
     expect_said(&site, QT_WARN, "later", "qallow: later (suppressed 41)\n");
     site.last_ns -= 1000000000;
     expect_said(&site, QT_WARN, "last", "qallow: last\n");
+}
+
+/* A thread that read the clock before another one spoke. */
+static void a_late_thread_does_not_speak_either(void **state)
+{
+    struct qt_throttle site = {0};
+    expect_said(&site, QT_WARN, "first", "qallow: first\n");
+    site.last_ns += hour_ns;
+    expect_said(&site, QT_WARN, "late", "");
+    assert_int_equal(site.suppressed, 1);
+}
+
+enum { TALKERS = 4, CALLS = 100000 };
+
+static void *talk(void *site)
+{
+    for (unsigned i = 0; i < CALLS; i++)
+        qt_log_at(site, QT_WARN, "words");
+    return NULL;
+}
+
+/* Whatever the timing, a call is a line or is counted as suppressed, once. */
+static void no_call_of_any_thread_is_lost(void **state)
+{
+    struct qt_throttle site = {0};
+    const char *path = in_directory("stderr"), *at;
+    pthread_t threads[TALKERS];
+    uint64_t counted = 0, lines = 0;
+    char *out;
+    int saved = dup(STDERR_FILENO), file = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    assert_true(file >= 0 && saved >= 0);
+    dup2(file, STDERR_FILENO);
+    for (unsigned i = 0; i < TALKERS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, talk, &site), 0);
+    for (unsigned i = 0; i < TALKERS; i++)
+        pthread_join(threads[i], NULL);
+    site.last_ns = 0;
+    qt_log_at(&site, QT_WARN, "words");
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    close(file);
+
+    out = slurp(path);
+    for (at = out; *at; at = strchr(at, '\n') + 1, lines++) {
+        static const char start[] = "qallow: words", middle[] = " (suppressed ";
+        assert_memory_equal(at, start, sizeof start - 1);
+        at += sizeof start - 1;
+        if (*at != '\n') {
+            assert_memory_equal(at, middle, sizeof middle - 1);
+            counted += strtoull(at + sizeof middle - 1, NULL, 10);
+        }
+    }
+    free(out);
+    assert_true(lines >= 2 && counted > 0);
+    assert_int_equal(site.suppressed, 0);
+    assert_int_equal(lines + counted, TALKERS * CALLS + 1);
+}
+
+/* The macro gives each place in the source a throttle of its own. */
+static void every_call_site_has_its_own(void **state)
+{
+    const char *path = in_directory("stderr");
+    int saved = dup(STDERR_FILENO), file = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    assert_true(file >= 0 && saved >= 0);
+    dup2(file, STDERR_FILENO);
+    for (unsigned i = 0; i < 3; i++) {
+        qt_log(QT_INFO, "watching %u", i);
+        qt_log(QT_WARN, "overflow %u", i);
+    }
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    close(file);
+    char *out = slurp(path);
+    static const char both[] = "qallow: watching 0\nqallow: overflow 0\n";
+    assert_memory_equal(out, both, sizeof both - 1);
+    free(out);
 }
 
 static void levels_are_respected(void **state)
@@ -444,6 +603,8 @@ static void lines_are_safe_and_bounded(void **state)
     struct qt_throttle a = {0}, b = {0};
     char big[10000], *out;
     expect_said(&a, QT_WARN, "x\033[2J\ny\177", "qallow: x?[2J?y?\n");
+    a.last_ns = 0;
+    expect_said(&a, QT_WARN, "\302\233J \302\240 \303\233", "qallow: ??J \302\240 \303\233\n");
     memset(big, 'b', sizeof big - 1);
     big[sizeof big - 1] = 0;
     out = said(&b, QT_WARN, big);
@@ -469,7 +630,10 @@ int main(int argc, char **argv)
         cmocka_unit_test(quantiles_bound_the_true_ones),
         cmocka_unit_test(buckets_touch_without_gap),
         cmocka_unit_test(an_empty_histogram_has_zero_quantiles),
+        cmocka_unit_test(utilization_is_of_the_time_between_calls),
+        cmocka_unit_test(workers_beyond_the_last_are_in_the_sum),
         cmocka_unit_test(names_need_no_quotes),
+        cmocka_unit_test(temporary_files_are_never_recorded),
         cmocka_unit_test(the_document_shows_the_table),
         cmocka_unit_test(csv_rows_have_the_values),
         cmocka_unit_test(the_header_goes_in_once),
@@ -480,6 +644,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_full_disk_leaves_whole_lines),
         cmocka_unit_test(opening_nonsense_fails),
         cmocka_unit_test(lines_are_throttled_and_counted),
+        cmocka_unit_test(a_late_thread_does_not_speak_either),
+        cmocka_unit_test(no_call_of_any_thread_is_lost),
+        cmocka_unit_test(every_call_site_has_its_own),
         cmocka_unit_test(levels_are_respected),
         cmocka_unit_test(lines_are_safe_and_bounded),
     };
