@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "accelerator/watcher.h"
@@ -39,9 +40,19 @@ static int kernel_pending(void *context, int fd)
     return ioctl(fd, FIONREAD, &bytes) < 0 ? -errno : bytes;
 }
 
+static int kernel_file_system(void *context, int fd, unsigned long *type)
+{
+    struct statfs fs;
+    if (fstatfs(fd, &fs) < 0)
+        return -errno;
+    *type = (unsigned long)fs.f_type & 0xffffffff;
+    return 0;
+}
+
 const struct qa_inotify *qa_inotify_kernel(void)
 {
-    static const struct qa_inotify kernel = {NULL,          kernel_open, kernel_add,
-                                             kernel_remove, kernel_read, kernel_pending};
+    static const struct qa_inotify kernel = {NULL,           kernel_open,       kernel_add,
+                                             kernel_remove,  kernel_read,       kernel_pending,
+                                             kernel_file_system};
     return &kernel;
 }

@@ -29,17 +29,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "accelerator/capability.h"
 #include "accelerator/dirs.h"
 #include "runtime/error.h"
 #include "runtime/os.h"
@@ -72,7 +71,7 @@ struct qa_watcher {
     int starting; /* nothing is marked during the first scan */
     struct qa_watcher_status status;
     uint64_t poll_at, poll_period, poll_salt;
-    int limit_said;
+    int limit_met, limit_said; /* of watches */
     int rescan_wanted;
     uint64_t rescan_at, last_rescan, rescans_in_a_row;
     /* the newest IN_MOVED_FROM, so that the two halves of a rename stay together */
@@ -195,17 +194,21 @@ static void clear_polled(struct qa_watcher *w, struct qa_dir *dir)
     dir->polled = 0;
 }
 
+static void say_found(const struct qa_watcher *w, const struct qa_capability *found)
+{
+    char line[QA_CAPABILITY_LINE];
+    say(w, qa_capability_line(found, line));
+}
+
+/* After a scan that ran out of watches: only then are the numbers known. */
 static void say_watch_limit(struct qa_watcher *w)
 {
-    if (w->limit_said)
+    struct qa_capability found;
+    if (!w->limit_met || w->limit_said)
         return;
     w->limit_said = 1;
-    char line[256];
-    snprintf(line, sizeof line,
-             "the limit of inotify watches is reached after %zu directories; the others are "
-             "compared every second; raise it with: sysctl fs.inotify.max_user_watches=1048576",
-             qa_dirs_watches(w->dirs));
-    say(w, line);
+    qa_explain_watch_limit(qa_dirs_count(w->dirs), qa_dirs_watches(w->dirs), &found);
+    say_found(w, &found);
 }
 
 /* Sees to it that the open directory is watched as `dir`, or polled. */
@@ -215,8 +218,7 @@ static int watch(struct qa_watcher *w, struct qa_dir *dir, int fd)
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     int watch = w->fd < 0 ? -ENOSYS : w->inotify->add(w->inotify->context, w->fd, link, event_mask);
     if (watch < 0) {
-        if (watch == -ENOSPC)
-            say_watch_limit(w);
+        w->limit_met |= watch == -ENOSPC;
         set_polled(w, dir);
         return 0;
     }
@@ -393,6 +395,7 @@ static int run_queue(struct qa_watcher *w)
     if (result == 0)
         qa_dirs_free_detached(w->dirs, remove_watch, w);
     qt_set(QT_WATCHES, qa_dirs_watches(w->dirs));
+    say_watch_limit(w);
     return result;
 }
 
@@ -569,7 +572,7 @@ static int poll_directories(struct qa_watcher *w)
     int result = run_queue(w);
     if (w->status.polled == 0) {
         w->poll_at = UINT64_MAX;
-        w->limit_said = 0;
+        w->limit_met = w->limit_said = 0;
         return result;
     }
     uint64_t now = qa_now_ns(); /* a large tree is polled less often: at most a tenth of the time */
@@ -630,51 +633,19 @@ int qa_watcher_fd(const struct qa_watcher *w) { return w->fd; }
 
 /* --- life --- */
 
-/* File systems whose changes may come from elsewhere, without an event here. */
-static const char *remote_file_system(int fd)
-{
-    struct statfs fs;
-    if (fstatfs(fd, &fs) < 0)
-        return NULL;
-    switch ((unsigned long)fs.f_type) {
-    case NFS_SUPER_MAGIC:
-        return "NFS";
-    case SMB_SUPER_MAGIC:
-    case 0xff534d42: /* CIFS */
-    case 0xfe534d42: /* SMB2 */
-        return "SMB";
-    case V9FS_MAGIC:
-        return "9p";
-    case 0x65735546: /* FUSE */
-        return "FUSE";
-    default:
-        return NULL;
-    }
-}
-
 /* Opens the event queue, or says why everything will be polled. */
 static void open_events(struct qa_watcher *w)
 {
-    char line[256];
-    const char *remote = remote_file_system(w->options.root_fd);
+    struct qa_capability found = {.result = 0};
     w->fd = -1;
     if (w->options.poll)
         return;
-    if (remote) {
-        snprintf(line, sizeof line, "the directory is on %s, which does not report all changes; "
-                 "it is compared at intervals", remote);
-        say(w, line);
-        return;
-    }
-    w->fd = w->inotify->open(w->inotify->context);
-    if (w->fd >= 0)
-        return;
-    int instances = w->fd == -EMFILE;
-    snprintf(line, sizeof line, "cannot watch for changes: %s; the tree is compared at intervals%s",
-             instances ? "the limit of inotify instances is reached" : strerror(-w->fd),
-             instances ? "; raise it with: sysctl fs.inotify.max_user_instances=1024" : "");
-    w->fd = -1;
-    say(w, line);
+    if (!w->options.no_poll)
+        qa_probe_file_system(w->inotify, w->options.root_fd, "the directory", &found);
+    if (found.result == 0)
+        w->fd = qa_open_inotify(w->inotify, &found);
+    if (found.result < 0)
+        say_found(w, &found);
 }
 
 /* The root is held open, so its deletion is an event of the directory above only. */

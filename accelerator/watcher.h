@@ -23,6 +23,8 @@ struct qa_inotify {
     int (*remove)(void *context, int fd, int watch);
     ssize_t (*read)(void *context, int fd, void *buffer, size_t size);
     int (*pending)(void *context, int fd); /* bytes of events waiting */
+    /* The type of the file system of an open directory, as in struct statfs. */
+    int (*file_system)(void *context, int fd, unsigned long *type);
 };
 const struct qa_inotify *qa_inotify_kernel(void);
 
@@ -31,6 +33,7 @@ struct qa_watcher_options {
     int root_fd;                      /* the directory; stays the caller's */
     const char *only; /* one entry of it, nothing else and nothing below; NULL: the whole tree */
     int poll;         /* no events: compare directory entries at intervals */
+    int no_poll;      /* events also where they do not tell everything */
     /* Is this path recorded? NULL: all are. */
     int (*is_recorded)(void *context, const char *path, int is_directory);
     /* One line for the user: a limit that was reached and what to do about it. May be NULL. */

@@ -178,6 +178,7 @@ struct faults {
     int no_instance;
     int overflow;    /* the next read loses everything */
     int unknown;     /* the next read is of a watch nobody set */
+    unsigned long file_system; /* of every directory; 0: what it is */
 };
 
 static int faulty_open(void *context)
@@ -214,6 +215,13 @@ static ssize_t faulty_read(void *context, int fd, void *buffer, size_t size)
 }
 
 static int faulty_pending(void *context, int fd) { return qa_inotify_kernel()->pending(NULL, fd); }
+
+static int faulty_file_system(void *context, int fd, unsigned long *type)
+{
+    const struct faults *f = context;
+    *type = f->file_system;
+    return f->file_system ? 0 : qa_inotify_kernel()->file_system(NULL, fd, type);
+}
 
 /* --- a watched temporary directory --- */
 
@@ -263,21 +271,25 @@ static int setup(void **state)
     w->root = open(w->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     w->faults.adds_left = -1;
     w->inotify = (struct qa_inotify){&w->faults,    faulty_open, faulty_add,
-                                     faulty_remove, faulty_read, faulty_pending};
+                                     faulty_remove, faulty_read, faulty_pending,
+                                     faulty_file_system};
     assert_int_equal(qa_dirty_create(65536, &w->dirty), 0);
     *state = w;
     return 0;
 }
 
-static void start(struct world *w, int poll)
+static void start_with(struct world *w, int poll, int no_poll)
 {
     const struct qa_watcher_options options = {.inotify = &w->inotify, .root_fd = w->root,
-                                               .poll = poll, .is_recorded = not_ignored,
+                                               .poll = poll, .no_poll = no_poll,
+                                               .is_recorded = not_ignored,
                                                .notice = on_notice, .context = w};
     assert_int_equal(qa_watcher_create(&options, w->dirty, &w->watcher), 0);
     assert_true(qa_dirty_is_empty(w->dirty));
     look(&w->mirror, w->root, ".", 1);
 }
+
+static void start(struct world *w, int poll) { start_with(w, poll, 0); }
 
 static int teardown(void **state)
 {
@@ -475,6 +487,7 @@ static void beyond_the_limit_directories_are_polled(void **state)
     start(w, 0);
     assert_int_equal(status_of(w).watches, 3);
     assert_int_equal(status_of(w).polled, 4);
+    assert_non_null(strstr(w->notices, "3 of 7 directories"));
     assert_non_null(strstr(w->notices, "sysctl fs.inotify.max_user_watches"));
     assert_true(qa_watcher_deadline(w->watcher) != UINT64_MAX);
     build(w, "for d in a a/b c c/d e e/f; do echo 1 > $d/file; done; mkdir -p e/f/g/h; "
@@ -504,6 +517,32 @@ static void without_an_instance_everything_is_polled(void **state)
     build(w, "echo 2 > a/b/f; mkdir -p x/y/z; touch x/y/z/f; mv a q");
     assert_follows(w);
     build(w, "rm -r x/y; echo 22 > q/b/f");
+    assert_follows(w);
+}
+
+static void a_remote_file_system_is_polled(void **state)
+{
+    struct world *w = *state;
+    build(w, "mkdir -p a/b && echo 1 > a/b/f");
+    w->faults.file_system = 0x6969;
+    start(w, 0);
+    assert_non_null(strstr(w->notices, "is on NFS"));
+    assert_non_null(strstr(w->notices, "--no-poll"));
+    assert_int_equal(qa_watcher_fd(w->watcher), -1);
+    build(w, "echo 2 > a/b/f; mkdir -p x/y/z; touch x/y/z/f");
+    assert_follows(w);
+}
+
+static void a_remote_file_system_can_be_watched_all_the_same(void **state)
+{
+    struct world *w = *state;
+    build(w, "mkdir -p a/b && echo 1 > a/b/f");
+    w->faults.file_system = 0x6969;
+    start_with(w, 0, 1);
+    assert_string_equal(w->notices, "");
+    assert_true(qa_watcher_fd(w->watcher) >= 0);
+    assert_int_equal(status_of(w).polled, 0);
+    build(w, "echo 2 > a/b/f; mkdir -p x/y/z; touch x/y/z/f");
     assert_follows(w);
 }
 
@@ -695,6 +734,8 @@ int main(void)
         TEST(rescans_in_a_row_are_held_back),
         TEST(beyond_the_limit_directories_are_polled),
         TEST(without_an_instance_everything_is_polled),
+        TEST(a_remote_file_system_is_polled),
+        TEST(a_remote_file_system_can_be_watched_all_the_same),
         TEST(polling_sees_no_change_where_there_is_none),
         TEST(the_end_of_the_root_is_seen),
         TEST(an_unreadable_directory_is_found_when_it_opens),
