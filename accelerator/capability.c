@@ -88,16 +88,16 @@ static void inotify_queue(const struct place *place, struct qa_capability *found
     qa_probe_inotify_queue(found);
 }
 
-/* At most 200 bytes a file beyond its path, and the tables of an empty cache. */
+/* At most 200 bytes a file beyond its path, and what a small cache takes. */
 static void cache(const struct place *place, struct qa_capability *found)
 {
     int elsewhere;
-    qa_probe_cache((1 << 20) + place->size.files * 200 + place->size.path_bytes, found, &elsewhere);
+    qa_probe_cache((1 << 18) + place->size.files * 200 + place->size.path_bytes, found, &elsewhere);
 }
 
 static void log_file_system(const struct place *place, struct qa_capability *found)
 {
-    qa_probe_log_file_system(place->log_directory, found);
+    qa_probe_log_file_system(qa_inotify_kernel(), place->log_directory, found);
 }
 
 static void log_space(const struct place *place, struct qa_capability *found)
@@ -263,7 +263,7 @@ static void check_log(const struct check *check)
         return;
     if (slash)
         directory[slash == check->request->log ? 1 : slash - check->request->log] = '\0';
-    qa_probe_log_file_system(slash ? directory : ".", &found);
+    qa_probe_log_file_system(check->inotify, slash ? directory : ".", &found);
     if (found.result < 0 && found.verdict == QA_WARN)
         say(check, &found);
     qr_free(directory);

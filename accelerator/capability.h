@@ -82,7 +82,8 @@ void qa_explain_watch_limit(uint64_t need, uint64_t have, struct qa_capability *
 void qa_probe_shared_memory(const char *directory, uint64_t needed, struct qa_capability *found);
 
 /* The directory of a log, which need not exist yet. */
-void qa_probe_log_file_system(const char *directory, struct qa_capability *found);
+void qa_probe_log_file_system(const struct qa_inotify *inotify, const char *directory,
+                              struct qa_capability *found);
 void qa_probe_log_space(const char *directory, struct qa_capability *found);
 void qa_probe_log_write(const char *directory, struct qa_capability *found);
 void qa_probe_log_sync(const char *directory, struct qa_capability *found);

@@ -8,12 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "accelerator/cache_segment.h"
 #include "accelerator/capability_internal.h"
 #include "runtime/error.h"
 #include "runtime/os.h"
@@ -42,6 +42,137 @@ static int temporary_file(const char *directory)
     return fd;
 }
 
+static const struct qa_file_system *file_system_at(const char *directory)
+{
+    struct statfs fs;
+    return statfs(directory, &fs) < 0 ? NULL : qa_file_system_of((unsigned long)fs.f_type);
+}
+
+/* --- the cache's memory --- */
+
+/* What to do about a directory that cannot be used. */
+static const char *cache_remedy(const char *directory, int full)
+{
+    if (strcmp(directory, "/dev/shm") != 0)
+        return full ? "make room there, or set QALLOW_CACHE_DIR to a directory with more"
+                    : "set QALLOW_CACHE_DIR to a directory where you may write";
+    return full ? "mount -o remount,size=1G /dev/shm (containers: --shm-size 1g), or set "
+                  "QALLOW_CACHE_DIR"
+                : "mount -t tmpfs -o mode=1777 tmpfs /dev/shm, or set QALLOW_CACHE_DIR to a "
+                  "directory where you may write";
+}
+
+static void memory_failed(struct qa_capability *found, int result, const char *directory)
+{
+    int full = result == QALLOW_E_NO_SPACE || result == QALLOW_E_NO_MEMORY;
+    qa_found(found, QA_FAIL, full ? QALLOW_E_LIMIT : QALLOW_E_UNAVAILABLE,
+             result == QALLOW_E_NO_MEMORY ? "raise it with: ulimit -v unlimited"
+                                          : cache_remedy(directory, full),
+             "no memory for a cache in %s: %s", qr_quotez(directory), qallow_error_detail());
+}
+
+/* As the cache does it: bytes are reserved, and mapped with room to grow; what is written to the
+ * map, readers find in the file. */
+static int try_memory(int fd)
+{
+    char seen[sizeof "qallow"] = "";
+    int result = qa_segment_reserve(fd, 0, sizeof block);
+    void *memory = result == 0 ? qa_segment_map(fd, 1) : NULL;
+    if (!memory)
+        return result < 0 ? result : QALLOW_E_NO_MEMORY;
+    memcpy(memory, block, sizeof block);
+    ssize_t n = pread(fd, seen, sizeof seen, 0);
+    qa_segment_unmap(memory);
+    if (n != sizeof seen || memcmp(seen, block, sizeof seen) != 0)
+        return qr_fail(QALLOW_E_IO, "what is written to memory is not in the file");
+    return 0;
+}
+
+/* It works; how well? */
+static void judge_memory(const char *directory, int fd, uint64_t needed,
+                         struct qa_capability *found)
+{
+    char has[QA_SIZE_TEXT], wants[QA_SIZE_TEXT];
+    const struct qa_file_system *fs = file_system_at(directory);
+    uint64_t room = qa_segment_room(fd);
+    struct stat st = {.st_mode = 0};
+    if (room < needed)
+        qa_found(found, QA_WARN, QALLOW_E_LIMIT, cache_remedy(directory, 1),
+                 "a cache may take %s in %s (half of what is free), and this tree's needs about "
+                 "%s: what does not fit will be missing from it",
+                 qa_size_text(room, has), qr_quotez(directory), qa_size_text(needed, wants));
+    else if (stat(directory, &st) == 0 && st.st_mode & S_IWOTH && !(st.st_mode & S_ISVTX))
+        qa_found(found, QA_WARN, 0, "chmod +t the directory",
+                 "everybody may remove files of others in %s, the cache too", qr_quotez(directory));
+    else if (fs && fs->traits & QA_FS_REMOTE)
+        qa_found(found, QA_WARN, 0, "set QALLOW_CACHE_DIR to a local directory",
+                 "%s is on %s, where readers may see old memory", qr_quotez(directory), fs->name);
+    else if (!fs || !(fs->traits & QA_FS_VOLATILE))
+        qa_found(found, QA_WARN, 0, "mount a tmpfs there, or set QALLOW_CACHE_DIR to one",
+                 "%s is on %s, not in memory: the cache works, and is written to the disk now and "
+                 "then",
+                 qr_quotez(directory), fs ? fs->name : "an unknown file system");
+    else
+        qa_found(found, QA_PASS, 0, NULL, "a cache may take %s in %s", qa_size_text(room, has),
+                 qr_quotez(directory));
+}
+
+void qa_probe_shared_memory(const char *directory, uint64_t needed, struct qa_capability *found)
+{
+    int fd = temporary_file(directory);
+    int result = fd < 0 ? qr_fail_errno(errno, "no file can be made") : try_memory(fd);
+    if (result < 0)
+        memory_failed(found, result, directory);
+    else
+        judge_memory(directory, fd, needed, found);
+    if (fd >= 0)
+        close(fd);
+}
+
+/* The directories in which the cache is looked for, the best first. */
+struct places {
+    char paths[QA_SEGMENT_DIRECTORIES][QA_SEGMENT_PATH];
+    size_t count;
+};
+
+static void find_places(struct places *places)
+{
+    places->count = 0;
+    for (unsigned i = 0; i < QA_SEGMENT_DIRECTORIES; i++) {
+        char *path = places->paths[places->count];
+        char *name = qa_segment_name(i, "/", path) ? strrchr(path, '/') : NULL;
+        if (!name)
+            continue;
+        *name = '\0';
+        places->count++;
+    }
+}
+
+void qa_probe_cache(uint64_t needed, struct qa_capability *found, int *elsewhere)
+{
+    const char *chosen = getenv("QALLOW_CACHE_DIR");
+    struct qa_capability next;
+    struct places places;
+    find_places(&places);
+    *elsewhere = 0;
+    qa_probe_shared_memory(places.paths[0], needed, found);
+    const struct qa_capability first = *found;
+    for (size_t i = 1; i < places.count && found->verdict == QA_FAIL; i++) {
+        qa_probe_shared_memory(places.paths[i], needed, &next);
+        if (next.verdict == QA_FAIL)
+            continue;
+        *elsewhere = 1;
+        qa_found(found, QA_WARN, first.result, first.remedy, "%s; it is kept in %s", first.text,
+                 qr_quotez(places.paths[i]));
+    }
+    if (found->verdict == QA_PASS && chosen && *chosen && *chosen != '/')
+        qa_found(found, QA_WARN, QALLOW_E_UNAVAILABLE, "set it to an absolute path",
+                 "QALLOW_CACHE_DIR=%s is not used; the cache is kept in %s", qr_quotez(chosen),
+                 qr_quotez(places.paths[0]));
+}
+
+/* --- the log's directory --- */
+
 /* Bytes that this user can still write there. 0, or -1 with errno. */
 static int free_space(const char *directory, uint64_t *bytes)
 {
@@ -51,126 +182,6 @@ static int free_space(const char *directory, uint64_t *bytes)
     *bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
     return 0;
 }
-
-static const struct qa_file_system *file_system_at(const char *directory)
-{
-    struct statfs fs;
-    return statfs(directory, &fs) < 0 ? NULL : qa_file_system_of((unsigned long)fs.f_type);
-}
-
-/* --- the cache's memory --- */
-
-static const char shm_directory[] = "/dev/shm";
-
-/* What to do about a directory that cannot be used. */
-static const char *cache_remedy(const char *directory, int full)
-{
-    if (strcmp(directory, shm_directory) != 0)
-        return full ? "make room there, or set QALLOW_CACHE_DIR to a directory with more"
-                    : "set QALLOW_CACHE_DIR to a directory where you may write";
-    return full ? "mount -o remount,size=1G /dev/shm (containers: --shm-size 1g), or set "
-                  "QALLOW_CACHE_DIR"
-                : "mount -t tmpfs -o mode=1777 tmpfs /dev/shm, or set QALLOW_CACHE_DIR to a "
-                  "directory where you may write";
-}
-
-/* Memory that readers and the keeper share: what one writes into the map the other finds in the
- * file. 0 or an errno. */
-static int try_mapping(int fd)
-{
-    char seen[sizeof "qallow"] = "";
-    int err = posix_fallocate(fd, 0, sizeof block);
-    if (err)
-        return err;
-    void *memory = mmap(NULL, sizeof block, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (memory == MAP_FAILED)
-        return errno;
-    memcpy(memory, block, sizeof block);
-    ssize_t n = pread(fd, seen, sizeof seen, 0);
-    munmap(memory, sizeof block);
-    return n == sizeof seen && memcmp(seen, block, sizeof seen) == 0 ? 0 : EIO;
-}
-
-static void judge_memory(const char *directory, uint64_t needed, struct qa_capability *found)
-{
-    char has[QA_SIZE_TEXT], wants[QA_SIZE_TEXT];
-    const struct qa_file_system *fs = file_system_at(directory);
-    uint64_t available = 0;
-    int is_memory = fs && fs->traits & QA_FS_VOLATILE;
-    struct stat st;
-    if (stat(directory, &st) < 0 || free_space(directory, &available) < 0)
-        qa_found(found, QA_WARN, 0, NULL, "%s: %s", qr_quotez(directory), strerror(errno));
-    else if (available / 2 < needed) /* as qa_segment_room() has it */
-        qa_found(found, QA_WARN, QALLOW_E_LIMIT, cache_remedy(directory, 1),
-                 "%s free in %s, of which a cache takes half, and this tree's needs about %s: what "
-                 "does not fit will be missing from it",
-                 qa_size_text(available, has), qr_quotez(directory), qa_size_text(needed, wants));
-    else if (st.st_mode & S_IWOTH && !(st.st_mode & S_ISVTX))
-        qa_found(found, QA_WARN, 0, "chmod +t the directory",
-                 "everybody may remove files of others in %s, the cache too", qr_quotez(directory));
-    else if (fs && fs->traits & QA_FS_REMOTE)
-        qa_found(found, QA_WARN, 0, "set QALLOW_CACHE_DIR to a local directory",
-                 "%s is on %s, where readers may see old memory", qr_quotez(directory), fs->name);
-    else if (!is_memory)
-        qa_found(found, QA_WARN, 0, "mount a tmpfs there, or set QALLOW_CACHE_DIR to one",
-                 "%s is on %s, not in memory: the cache works, and is written to the disk now and "
-                 "then",
-                 qr_quotez(directory), fs ? fs->name : "an unknown file system");
-    else
-        qa_found(found, QA_PASS, 0, NULL, "%s free in %s", qa_size_text(available, has),
-                 qr_quotez(directory));
-}
-
-void qa_probe_shared_memory(const char *directory, uint64_t needed, struct qa_capability *found)
-{
-    int fd = temporary_file(directory);
-    int err = fd < 0 ? errno : try_mapping(fd);
-    if (fd >= 0)
-        close(fd);
-    int full = err == ENOSPC || err == EDQUOT || err == ENOMEM || err == EMFILE || err == ENFILE;
-    if (err)
-        qa_found(found, QA_FAIL, full ? QALLOW_E_LIMIT : QALLOW_E_UNAVAILABLE,
-                 cache_remedy(directory, full), "no memory for the cache in %s: %s",
-                 qr_quotez(directory), strerror(err));
-    else
-        judge_memory(directory, needed, found);
-}
-
-/* The directories in which the cache is looked for, the best first. */
-static size_t cache_places(const char *places[3])
-{
-    const char *const asked[] = {getenv("QALLOW_CACHE_DIR"), shm_directory,
-                                 getenv("XDG_RUNTIME_DIR")};
-    size_t count = 0;
-    for (size_t i = 0; i < 3; i++)
-        if (asked[i] && asked[i][0] == '/')
-            places[count++] = asked[i];
-    return count;
-}
-
-void qa_probe_cache(uint64_t needed, struct qa_capability *found, int *elsewhere)
-{
-    const char *places[3], *chosen = getenv("QALLOW_CACHE_DIR");
-    struct qa_capability next;
-    size_t count = cache_places(places);
-    qa_probe_shared_memory(places[0], needed, found);
-    const struct qa_capability first = *found;
-    *elsewhere = 0;
-    for (size_t i = 1; i < count && found->verdict == QA_FAIL; i++) {
-        qa_probe_shared_memory(places[i], needed, &next);
-        if (next.verdict == QA_FAIL)
-            continue;
-        *elsewhere = 1;
-        qa_found(found, QA_WARN, first.result, first.remedy, "%s; it is kept in %s", first.text,
-                 qr_quotez(places[i]));
-    }
-    if (found->verdict == QA_PASS && chosen && *chosen && *chosen != '/')
-        qa_found(found, QA_WARN, QALLOW_E_UNAVAILABLE, "set it to an absolute path",
-                 "QALLOW_CACHE_DIR=%s is not used; the cache is kept in %s", qr_quotez(chosen),
-                 qr_quotez(places[0]));
-}
-
-/* --- the log's directory --- */
 
 /* FAIL, with what the log's own writing would return. */
 static void log_failed(struct qa_capability *found, int err, const char *directory)
@@ -200,23 +211,27 @@ static void not_tried(struct qa_capability *found)
     qa_found(found, QA_WARN, 0, NULL, "not tried: no file can be written");
 }
 
-void qa_probe_log_file_system(const char *directory, struct qa_capability *found)
+void qa_probe_log_file_system(const struct qa_inotify *inotify, const char *directory,
+                              struct qa_capability *found)
 {
-    struct statfs fs;
-    if (statfs(directory, &fs) < 0) {
-        int result = qr_fail_errno(errno, "%s", qr_quotez(directory));
+    unsigned long type = 0;
+    int fd = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int err = fd < 0 ? -errno : inotify->file_system(inotify->context, fd, &type);
+    if (fd >= 0)
+        close(fd);
+    if (err < 0) {
+        int result = qr_fail_errno(-err, "%s", qr_quotez(directory));
         qa_found(found, QA_FAIL, result,
-                 "make the directory, or keep the log elsewhere: --log "
-                 "FILE",
-                 "%s: %s", qr_quotez(directory), strerror(errno));
+                 "make the directory, or keep the log elsewhere: --log FILE", "%s: %s",
+                 qr_quotez(directory), strerror(-err));
         return;
     }
-    const struct qa_file_system *known = qa_file_system_of((unsigned long)fs.f_type);
+    const struct qa_file_system *known = qa_file_system_of(type);
     unsigned traits = known ? known->traits : 0;
     if (!known)
         qa_found(found, QA_WARN, 0, "see that it honours fsync",
                  "%s is on a file system not known to qallow (type %#lx)", qr_quotez(directory),
-                 (unsigned long)fs.f_type);
+                 type);
     else if (traits & QA_FS_REMOTE)
         qa_found(found, QA_WARN, QALLOW_E_UNAVAILABLE, "keep the log on a local disk: --log FILE",
                  "%s is on %s: what is durable, and that nobody else writes the log, is up to the "

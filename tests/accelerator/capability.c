@@ -126,13 +126,14 @@ static int check(struct world *w, enum qa_need events, enum qa_need cache, uint6
 
 /* --- file systems --- */
 
+enum { TMPFS = 0x01021994 };
 static const struct {
     unsigned long type;
     const char *name;
     int polled;
 } known[] = {
     {0xef53, "ext4", 0},          {0x58465342, "xfs", 0},     {0x9123683e, "btrfs", 0},
-    {0x01021994, "tmpfs", 0},     {0x794c7630, "overlay", 0}, {0x6969, "NFS", 1},
+    {TMPFS, "tmpfs", 0},          {0x794c7630, "overlay", 0}, {0x6969, "NFS", 1},
     {0xff534d42, "CIFS", 1},      {0xfe534d42, "SMB", 1},     {0x517b, "SMB", 1},
     {0x65735546, "FUSE", 1},      {0x01021997, "9p", 1},      {0x00c36400, "Ceph", 1},
     {0x6a656a63, "fakeowner", 1}, {0x9fa0, "proc", 1},        {0x62656572, "sysfs", 1},
@@ -370,17 +371,48 @@ static void the_log_s_directory_is_tried(void **state)
     char missing[80];
     snprintf(missing, sizeof missing, "%s/missing", w->path);
     void (*const probes[])(const char *, struct qa_capability *) = {
-        qa_probe_log_file_system, qa_probe_log_space, qa_probe_log_write, qa_probe_log_sync,
-        qa_probe_log_punch};
+        qa_probe_log_space, qa_probe_log_write, qa_probe_log_sync, qa_probe_log_punch};
     for (size_t i = 0; i < LENGTH(probes); i++) {
         probes[i](w->path, &found);
-        assert_true(found.verdict == QA_PASS || (i < 2 && found.verdict == QA_WARN));
+        assert_true(found.verdict == QA_PASS || (i == 0 && found.verdict == QA_WARN));
         probes[i](missing, &found);
-        assert_int_equal(found.verdict, i < 3 ? QA_FAIL : QA_WARN);
-        assert_int_equal(found.result, i < 3 ? QALLOW_E_NO_INPUT : 0);
+        assert_int_equal(found.verdict, i < 2 ? QA_FAIL : QA_WARN);
+        assert_int_equal(found.result, i < 2 ? QALLOW_E_NO_INPUT : 0);
     }
     assert_int_equal(rmdir(w->path), 0); /* and nothing was left there */
     assert_int_equal(mkdir(w->path, 0700), 0);
+}
+
+static void a_log_elsewhere_is_said(void **state)
+{
+    struct world *w = *state;
+    struct qa_capability found = {0};
+    char log[2][80];
+    snprintf(log[0], sizeof log[0], "%s/log", w->path);
+    snprintf(log[1], sizeof log[1], "%s/missing/log", w->path);
+    for (size_t i = 0; i < LENGTH(known); i++) {
+        struct qa_capability_request request = {.log = log[0], .inotify = &w->inotify};
+        int is_remote = known[i].polled && known[i].type != 0x9fa0 && known[i].type != 0x62656572;
+        w->kernel.type = known[i].type;
+        w->notices = 0;
+        assert_int_equal(qa_capabilities_check(&request, on_notice, w), 0);
+        assert_int_equal(w->notices, is_remote);
+        if (is_remote)
+            assert_says(w->notice, "up to the server");
+        request.log = log[1]; /* whoever makes the log will say it */
+        assert_int_equal(qa_capabilities_check(&request, on_notice, w), 0);
+        assert_int_equal(w->notices, is_remote);
+        request.log = "log"; /* in the present directory */
+        assert_int_equal(qa_capabilities_check(&request, on_notice, w), 0);
+        assert_int_equal(w->notices, 2 * is_remote);
+    }
+    w->kernel.type = TMPFS;
+    qa_probe_log_file_system(&w->inotify, w->path, &found);
+    assert_int_equal(found.verdict, QA_WARN);
+    assert_says(found.text, "lost when the machine stops");
+    qa_probe_log_file_system(&w->inotify, "missing", &found);
+    assert_int_equal(found.verdict, QA_FAIL);
+    assert_int_equal(found.result, QALLOW_E_NO_INPUT);
 }
 
 /* --- the processor --- */
@@ -515,6 +547,7 @@ int main(void)
         TEST(without_memory_there_is_no_cache_or_no_start),
         TEST(without_any_place_for_a_cache),
         TEST(the_log_s_directory_is_tried),
+        TEST(a_log_elsewhere_is_said),
         TEST(broken_kernels_are_found),
         TEST(the_tree_is_counted),
         TEST(counting_without_memory_fails),
