@@ -20,6 +20,7 @@
 
 #include "runtime/error.h"
 #include "runtime/os.h"
+#include "telemetry/telemetry.h"
 
 enum { FIRST_CAPACITY = 64 };
 
@@ -37,6 +38,8 @@ struct qa_dirty {
     uint64_t newest; /* last mark */
     int everything;
     uint64_t everything_since;
+    void (*on_mark)(void *context, const char *path);
+    void *context;
 };
 
 int qa_dirty_create(size_t max_paths, struct qa_dirty **out)
@@ -147,6 +150,13 @@ static void collapse(struct qa_dirty *dirty)
         qa_dirty_mark_everything(dirty, dirty->newest);
 }
 
+void qa_dirty_on_mark(struct qa_dirty *dirty, void (*hook)(void *context, const char *path),
+                      void *context)
+{
+    dirty->on_mark = hook;
+    dirty->context = context;
+}
+
 uint64_t qa_dirty_mark(struct qa_dirty *dirty, const char *path, uint64_t now, uint64_t since,
                        int flags)
 {
@@ -154,7 +164,12 @@ uint64_t qa_dirty_mark(struct qa_dirty *dirty, const char *path, uint64_t now, u
     if (dirty->everything) /* it includes this path */
         return dirty->everything_since;
     uint64_t first = since && since < now ? since : now;
+    size_t known = dirty->count;
     struct entry *e = insert(dirty, path, strlen(path), first, now, flags);
+    if (dirty->count == known)
+        qt_add(QT_WATCH_COALESCED, 1);
+    else if (dirty->on_mark)
+        dirty->on_mark(dirty->context, path);
     if (!e) {
         qa_dirty_mark_everything(dirty, now);
         return dirty->everything_since;

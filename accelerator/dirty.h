@@ -26,6 +26,10 @@ uint64_t qa_dirty_mark(struct qa_dirty *dirty, const char *path, uint64_t now, u
                        int flags);
 void qa_dirty_mark_everything(struct qa_dirty *dirty, uint64_t now);
 
+/* Calls `hook` for each path that gets dirty and was not so before. NULL: no more. */
+void qa_dirty_on_mark(struct qa_dirty *dirty, void (*hook)(void *context, const char *path),
+                      void *context);
+
 int qa_dirty_is_empty(const struct qa_dirty *dirty);
 /* Paths in the set, not counting "everything". */
 size_t qa_dirty_count(const struct qa_dirty *dirty);

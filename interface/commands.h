@@ -16,4 +16,7 @@ extern const struct qi_command qi_command_help;
 extern const struct qi_command qi_command_version;
 extern const struct qi_command qi_command_completion;
 
+/* Parses, runs, reports: what main() returns. */
+int qi_main(const struct qi_command *root, int argc, char **argv);
+
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The `qallow` executable: the table of commands, and the way from argv to an exit status. What a
- * command is and how to add one stands in interface/options.h.
+ * The `qallow` executable: the table of commands. What a command is and how to add one stands in
+ * interface/options.h.
  */
 #include <stdio.h>
 
@@ -10,7 +10,9 @@
 #include "interface/report.h"
 
 static const struct qi_command *const commands[] = {
+#ifndef QALLOW_NO_ACCELERATOR
     &qi_command_accelerator,
+#endif
     &qi_command_replay,
     &qi_command_checkpoint,
     &qi_command_stats,
@@ -59,30 +61,4 @@ const struct qi_command qi_command_root = {
     .examples = (const struct qi_example[]){{"qallow help", "list the commands"}, {0}},
 };
 
-static int run(struct qi_context *context, int argc, const char *const *argv)
-{
-    int rc = qi_parse(context, &qi_command_root, argc, argv);
-
-    if (rc == QALLOW_E_ARGUMENT)
-        return qi_usage_error(context);
-    if (rc == 0 && context->help)
-        qi_print_help(stdout, context->path, context->command);
-    else if (rc == 0)
-        rc = context->command->run(context, context->values);
-    /* What was printed must have arrived for the command to have succeeded; but a failure that the
-     * command itself met comes first. */
-    int flushed = rc < 0 ? 0 : qi_stdout_flush();
-    if (rc < 0 || flushed < 0)
-        return qi_report(context, rc < 0 ? rc : flushed);
-    return rc;
-}
-
-int main(int argc, char **argv)
-{
-    struct qi_context context = {0};
-
-    qi_process_init();
-    int status = run(&context, argc, (const char *const *)argv);
-    qi_context_finish(&context);
-    return status;
-}
+int main(int argc, char **argv) { return qi_main(&qi_command_root, argc, argv); }

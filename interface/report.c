@@ -20,6 +20,7 @@
 #include "runtime/error.h"
 #include "runtime/os.h"
 
+static int reload_pipe[2] = {-1, -1};
 static atomic_int stop_signal;        /* the first signal that asked to stop */
 static int stop_pipe[2] = {-1, -1};   /* readable from then on */
 static int reader_gone;               /* stdout is a pipe that nobody reads */
@@ -205,7 +206,7 @@ cJSON *qi_json_begin(const struct qi_context *context)
         cJSON_InitHooks(&(cJSON_Hooks){.malloc_fn = json_malloc, .free_fn = qr_free});
     snprintf(schema, sizeof schema, "%s", context->path);
     for (char *p = schema; *p; p++)
-        if (*p == ' ')
+        if (*p == ' ' || *p == '-') /* qallow-accelerator prints what qallow accelerator does */
             *p = '.';
     cJSON *object = cJSON_CreateObject();
     cJSON_AddStringToObject(object, "schema", schema);
@@ -374,6 +375,32 @@ void qi_signals_catch(void)
         if (sigaction(numbers[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
             sigaction(numbers[i], &action, NULL);
     }
+}
+
+/* A terminal that hung up asks to stop; a user's `kill -HUP` to read the configuration again. */
+static void on_hangup(int number, siginfo_t *info, void *ucontext)
+{
+    if (info->si_code == SI_KERNEL) {
+        on_stop_signal(number);
+        return;
+    }
+    int saved = errno;
+    ssize_t ignored = write(reload_pipe[1], "", 1);
+    (void)ignored;
+    errno = saved;
+}
+
+int qi_signals_reload_fd(void)
+{
+    struct sigaction action = {.sa_sigaction = on_hangup, .sa_flags = SA_SIGINFO}, old;
+
+    if (reload_pipe[0] < 0 && pipe2(reload_pipe, O_CLOEXEC | O_NONBLOCK) != 0) {
+        reload_pipe[0] = reload_pipe[1] = -1;
+        return -1;
+    }
+    if (sigaction(SIGHUP, NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+        sigaction(SIGHUP, &action, NULL);
+    return reload_pipe[0];
 }
 
 int qi_signal_received(void) { return atomic_load(&stop_signal); }

@@ -108,6 +108,10 @@ int qi_signal_received(void);
 /* A file descriptor that becomes readable with the first signal, for poll; -1 before
  * qi_signals_catch. Do not read from it. */
 int qi_signal_fd(void);
+/* From here on SIGHUP, unless a terminal sends it that has hung up, asks to read the configuration
+ * again instead: the descriptor becomes readable, and the caller empties it. -1 if there is none.
+ * After qi_signals_catch(). */
+int qi_signals_reload_fd(void);
 /* QALLOW_E_INTERRUPTED with a detail if a signal asked to stop, else 0. */
 int qi_signal_check(void);
 

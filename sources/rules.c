@@ -95,7 +95,7 @@ int qs_own_files_set(struct qs_tree *tree, const char *const *paths, size_t coun
     if (!realpath(link, root) && !realpath(tree->path, root))
         return qr_fail_errno(errno, "%s", qr_quotez(tree->path));
     size_t prefix = strcmp(root, "/") == 0 ? 0 : strlen(root);
-    size_t total = count + SUFFIXES;
+    size_t total = count + (tree->store ? SUFFIXES : 0);
     tree->own_files = qr_calloc(total, sizeof *tree->own_files);
     if (!tree->own_files)
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory for the rules");

@@ -238,7 +238,7 @@ static int open_root(struct qs_tree *tree, int is_file)
 /* Each worker takes a fixed amount at most: less memory means fewer of them. */
 static int threads_that_fit(const struct qr_store *store, int wanted)
 {
-    uint64_t memory = qr_store_max_memory(store);
+    uint64_t memory = store ? qr_store_max_memory(store) : 0;
     uint64_t fit = memory ? memory / QS_WORKER_MEMORY : 256;
     fit = fit < 1 ? 1 : fit;
     return wanted < 1 ? 1 : (uint64_t)wanted > fit ? (int)fit : wanted;
@@ -254,7 +254,7 @@ int qs_tree_open(const char *path, struct qr_store *store, const struct qs_tree_
     tree->root_fd = -1;
     tree->store = store;
     tree->threads = threads_that_fit(store, options->threads);
-    tree->compress_level = qr_store_compress_level(store);
+    tree->compress_level = store ? qr_store_compress_level(store) : 0;
     tree->on_skipped = options->skipped;
     tree->context = options->context;
     if (!(tree->path = qs_path_join("", path)))

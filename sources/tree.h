@@ -46,7 +46,8 @@ struct qs_tree_options {
     void (*skipped)(void *context, const char *path, const char *why);
     void *context;
 };
-/* Opens the root. NO_INPUT, PERMISSION, ARGUMENT (not a directory / not a file). */
+/* Opens the root. Without a store (NULL) there is nothing to capture into or to restore from: only
+ * what is recorded can be asked. NO_INPUT, PERMISSION, ARGUMENT (not a directory / not a file). */
 int qs_tree_open(const char *path, struct qr_store *store, const struct qs_tree_options *options,
                  struct qs_tree **tree);
 void qs_tree_close(struct qs_tree *tree);

@@ -57,7 +57,8 @@ enum { QT_WORKERS = 1024 };
     X(PER_WORKER_BUSY_SECONDS, "per_worker_busy_seconds_total", "seconds", QT_WORKER_COUNTER,      \
       "reading and hashing")                                                                       \
     X(PER_WORKER_UTILIZATION, "per_worker_utilization_ratio", "ratio", QT_WORKER_GAUGE,            \
-      "busy part of the time since the last value")
+      "busy part of the time since the last value")                                                \
+    X(WATCHES_LIMIT, "watches_limit", "1", QT_GAUGE, "directories that may be watched")
 
 enum qt_metric {
 #define QT_ENUM(id, name, unit, kind, help) QT_##id,

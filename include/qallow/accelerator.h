@@ -138,6 +138,99 @@ struct qallow_cache_info {
 /* IO if it cannot be found out whether the keeper lives; STATE. */
 QALLOW_API int qallow_cache_info(struct qallow_cache *cache, struct qallow_cache_info *info);
 
+/* --- keeping --- */
+
+enum qallow_watch {
+    QALLOW_WATCH_AUTO = 0,    /* events of the kernel; what gives none is compared at intervals */
+    QALLOW_WATCH_POLL = 1,    /* everything is compared at intervals */
+    QALLOW_WATCH_NO_POLL = 2, /* events only, whatever they miss */
+    QALLOW_WATCH_NONE = 3,    /* at the start, at each sweep, and when somebody asks */
+};
+
+/* Something the keeper has done: an epoch, or the end of the first look at the tree. */
+struct qallow_accelerator_event {
+    uint64_t epoch;        /* the newest */
+    uint32_t committed;    /* this is a new epoch */
+    uint32_t ready;        /* the first look is over: from now on changes are watched for */
+    int64_t time_ns;       /* of the epoch, since 1970 */
+    uint64_t waited_ns;    /* from the first change in it until it was there; 0 when ready */
+    uint64_t entries;      /* paths looked at */
+    uint64_t read_files, read_bytes;
+    uint64_t skipped;      /* paths that cannot be kept */
+    uint64_t created, changed, renamed, removed, attributes; /* pages of the log; 0 without one */
+    uint64_t cached;       /* paths that changed in the cache */
+};
+
+struct qallow_accelerator_options {
+    uint32_t size;               /* of this struct, for qallow_accelerator_defaults() */
+    uint32_t is_file;            /* `path` is one file, not a directory */
+    const char *path;            /* what is kept */
+    const char *log;             /* FILE.tlog to record into; NULL: none, the cache alone */
+    uint32_t no_cache;           /* only the log */
+    uint32_t once;               /* look once, then end */
+    int32_t threads;             /* that read files; 0: one for each processor, at most 8 */
+    uint32_t watch;              /* enum qallow_watch */
+    uint64_t settle_ns;          /* an epoch is made when nothing has changed for this long */
+    uint64_t max_settle_ns;      /* in a tree that never rests a change waits at most this long */
+    uint64_t sweep_ns;           /* look at every file this often; 0: never */
+    /* what is kept: docs/trees.md */
+    const char *const *excludes; /* patterns as in .gitignore */
+    uint32_t exclude_count;
+    uint32_t include_git;        /* .git directories too */
+    uint32_t no_ignore_files;    /* do not read .qallowignore */
+    uint32_t hash;               /* enum qallow_hash */
+    uint64_t max_file_size;      /* larger files are left out; 0: none */
+    /* the cache */
+    uint64_t content_max;        /* it has the bytes of files up to this size; 0: of none */
+    uint64_t cache_bytes;        /* most memory for it; 0: what the file system has */
+    /* the log: as in struct qallow_options */
+    uint32_t sync, sync_interval_ms;
+    int32_t compress_level;
+    uint32_t logical_clock;
+    const uint8_t *uuid;
+    uint64_t max_memory;
+    int64_t keep_time_ns;        /* drop older epochs now and then; 0: never */
+    uint64_t keep_bytes;         /* drop the oldest when the log is larger; 0: never */
+    const char *label;           /* for the first epoch, or NULL */
+    /* what else it does */
+    const char *command;         /* for `sh -c` after each epoch, or NULL */
+    const char *telemetry;       /* CSV file to append metrics to, or NULL */
+    const char *prometheus;      /* file to be replaced by the present metrics, or NULL */
+    uint64_t telemetry_interval_ns;
+    /* Called on the keeper's thread; they must not wait. Any may be NULL. */
+    void (*event)(void *context, const struct qallow_accelerator_event *event);
+    void (*notice)(void *context, const char *line); /* about something done or impossible */
+    void (*skipped)(void *context, const char *path, const char *why); /* why NULL: no longer */
+    void *context;
+    uint64_t reserved[8];
+};
+
+/* Fills in the defaults: watching, settle 100 ms, max settle 2 s, XXH3-128, no log, compression 1.
+ * `size` is sizeof *options. */
+QALLOW_API void qallow_accelerator_defaults(struct qallow_accelerator_options *options,
+                                            uint32_t size);
+
+struct qallow_accelerator;
+
+/* Starts a keeper on a thread of its own, which has all signals blocked, and returns. What fails
+ * afterwards (the directory is missing, the log is locked) ends the keeper: see
+ * qallow_accelerator_finish(). The options are copied, not what they point to, which must live
+ * until then. ARGUMENT, NO_MEMORY, IO (no thread). */
+QALLOW_API int qallow_accelerator_start(const struct qallow_accelerator_options *options,
+                                        struct qallow_accelerator **accelerator);
+/* Asks it to take in what has changed and end. Any thread, also from a signal handler. */
+QALLOW_API void qallow_accelerator_stop(struct qallow_accelerator *accelerator);
+/* Asks it to read the ignore files again and to look at the whole tree. As above. */
+QALLOW_API void qallow_accelerator_reload(struct qallow_accelerator *accelerator);
+/* A file descriptor that becomes readable when the keeper has ended. Do not read from it. */
+QALLOW_API int qallow_accelerator_fd(const struct qallow_accelerator *accelerator);
+/* Waits until it has ended and frees it. The result is that of the keeping: 0 if it was asked to
+ * end or `once` is done. NO_INPUT: the directory is not there, was deleted, moved away or
+ * unmounted. BUSY: another process keeps this directory or writes this log; or files change faster
+ * than they can be read. UNAVAILABLE, LIMIT: the machine lacks something, as the detail says.
+ * NO_SPACE, IO, PERMISSION, DAMAGED, VERSION, ... as qallow_open(). NULL is legal. */
+QALLOW_API int qallow_accelerator_finish(struct qallow_accelerator *accelerator);
+
 #ifdef __cplusplus
 }
 #endif

@@ -16,13 +16,13 @@
 #include <cmocka.h>
 
 #include "accelerator/control_client.h"
-#include "accelerator/recorder.h"
+#include "accelerator/keeper.h"
 #include "runtime/error.h"
 
 enum { ROUNDS = 60, SIZE = 20000 };
 
 struct run {
-    struct qa_recorder_options options;
+    struct qa_keeper_options options;
     int ready[2]; /* a pipe: written when the recorder watches */
     int dropped, not_given_back; /* notices */
     int result;
@@ -51,7 +51,7 @@ static void on_notice(void *context, const char *line)
 static void *record(void *context)
 {
     struct run *run = context;
-    run->result = qa_record(&run->options);
+    run->result = qa_keep(&run->options);
     snprintf(run->detail, sizeof run->detail, "%s", qallow_error_detail());
     on_report(run, &(const struct qa_report){.first = 1}); /* whoever waits sees the end */
     return NULL;
@@ -94,7 +94,9 @@ static void space_that_is_not_given_back_ends_nothing(void **unused)
                                   .threads = 1,
                                   .settle = {.quiet_ns = 1000000, .max_ns = 1000000},
                                   .retention = {.keep_bytes = 200000},
+                                  .no_cache = 1,
                                   .stop_fd = -1,
+                                  .reload_fd = -1,
                                   .report = on_report,
                                   .notice = on_notice}};
     run.options.context = &run;

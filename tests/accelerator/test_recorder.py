@@ -139,6 +139,7 @@ class Case(unittest.TestCase):
 
     def setUp(self):
         self.directory = tempfile.mkdtemp(prefix="qallow-recorder-", dir=WHERE)
+        os.environ["QALLOW_CACHE_DIR"] = self.directory
         self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
         self.tree = os.path.join(self.directory, "tree")
         self.log = os.path.join(self.directory, "log.tlog")

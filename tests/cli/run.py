@@ -70,7 +70,8 @@ def run_script(script, qallow, scratch):
     env = {name: value for name, value in os.environ.items()
            if not name.startswith(('QALLOW', 'LC_')) and name not in ('NO_COLOR', 'LANG')}
     env.update(PATH=f'{bin_dir}:{env["PATH"]}', QALLOW=str(qallow), HOME=str(work), TERM='dumb',
-               LC_ALL='C.UTF-8', TZ='UTC', TMPDIR=str(scratch), CASES=str(script.parent))
+               LC_ALL='C.UTF-8', TZ='UTC', TMPDIR=str(scratch),
+               QALLOW_CACHE_DIR=str(scratch), CASES=str(script.parent))
     with open(scratch / 'out', 'w+b') as out, open(scratch / 'err', 'w+b') as err:
         process = subprocess.Popen(
             ['bash', '-euc', '. "$0"; . "$1"', str(HERE / 'lib.sh'), str(script)], cwd=work,

@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The keeper's cache. It is brought up to date after the log, from the disk and not from the log:
+ * what a reader finds is at least as new as the epoch it is said to belong to, and reading a file
+ * twice while it is in the page cache costs little beside writing it to a log. With a log the
+ * epochs are the log's, without one the cache counts.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "accelerator/capability.h"
+#include "accelerator/keeper_internal.h"
+#include "runtime/error.h"
+#include "telemetry/telemetry.h"
+
+static void on_notice(void *context, const char *line)
+{
+    const struct qa_keeper *k = context;
+    qa_keeper_say(k, "%s", line);
+}
+
+static int admits(void *context, const char *path, int is_directory, const struct stat *st)
+{
+    const struct qa_keeper *k = context;
+    uint64_t most = k->options->rules.max_file_size;
+    if (most && st && S_ISREG(st->st_mode) && (uint64_t)st->st_size > most)
+        return 0;
+    return qs_is_recorded(k->tree, path, is_directory);
+}
+
+static int on_directory(void *context, const char *path)
+{
+    struct qa_keeper *k = context;
+    return k->watcher ? qa_watcher_found(k->watcher, path) : 0;
+}
+
+/* With a log the capture has said it already. */
+static void on_unreadable(void *context, const char *path, const char *why)
+{
+    const struct qa_keeper *k = context;
+    if (!k->store && k->options->skipped)
+        k->options->skipped(k->options->context, path, why);
+}
+
+static void on_mark(void *context, const char *path)
+{
+    struct qa_keeper *k = context;
+    qa_cache_pending(k->cache, path);
+}
+
+static int open_cache(struct qa_keeper *k, const char *root)
+{
+    struct qr_store_info info;
+    if (k->store)
+        qr_store_info(k->store, &info);
+    const struct qa_cache_options options = {
+        .root = root,
+        .root_device = k->device,
+        .root_inode = k->inode,
+        .hash = k->options->hash ? k->options->hash : QALLOW_HASH_XXH3_128,
+        .max_bytes = k->options->cache_bytes,
+        .history = k->store ? info.uuid : NULL,
+        .notice = on_notice,
+        .context = k,
+    };
+    return qa_cache_open(&options, &k->cache);
+}
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static int open_indexer(struct qa_keeper *k)
+{
+    const struct qa_indexer_options options = {
+        .cache = k->cache,
+        .root_fd = qs_tree_root_fd(k->tree),
+        .only = k->options->is_file ? base_name(k->options->path) : NULL,
+        .threads = k->options->threads,
+        .hash = k->options->hash ? k->options->hash : QALLOW_HASH_XXH3_128,
+        .content_max = k->options->content_max,
+        .admits = admits,
+        .directory = on_directory,
+        .unstable = qa_keeper_unstable,
+        .unreadable = on_unreadable,
+        .context = k,
+    };
+    return qa_indexer_create(&options, &k->indexer);
+}
+
+int qa_index_open(struct qa_keeper *k)
+{
+    char *root = realpath(k->options->path, NULL);
+    int result =
+        root ? open_cache(k, root) : qr_fail_errno(errno, "%s", qr_quotez(k->options->path));
+    free(root);
+    if (result == 0)
+        result = open_indexer(k);
+    if (result < 0)
+        return result;
+    if (qallow_cache_open(k->options->path, &k->reader) < 0)
+        k->reader = NULL; /* the readers' numbers are missing then */
+    const char *sysctl;
+    if (!qa_inotify_limit(QA_INOTIFY_WATCHES, &k->watch_limit, &sysctl))
+        k->watch_limit = 0;
+    qa_cache_set_state(k->cache, QALLOW_KEEPER_STARTING);
+    qa_dirty_on_mark(k->dirty, on_mark, k);
+    return 0;
+}
+
+void qa_index_close(struct qa_keeper *k)
+{
+    if (!k->cache)
+        return;
+    qa_dirty_on_mark(k->dirty, NULL, NULL);
+    qa_indexer_destroy(k->indexer);
+    qallow_cache_close(k->reader);
+    qa_cache_close(k->cache);
+    k->indexer = NULL;
+    k->reader = NULL;
+    k->cache = NULL;
+}
+
+static void say_full(struct qa_keeper *k, uint64_t refused)
+{
+    if (refused && !k->cache_is_full)
+        qa_keeper_say(k,
+                      "the cache is full: %llu files are not in it; give it more with "
+                      "--shm-size",
+                      (unsigned long long)refused);
+    k->cache_is_full = refused > 0;
+}
+
+/* With a log there is an epoch when the log has one. */
+static void publish(struct qa_keeper *k)
+{
+    if (!k->store)
+        qa_cache_publish(k->cache, 0);
+    else if (qa_keeper_epoch(k) > qa_cache_epoch(k->cache))
+        qa_cache_publish(k->cache, qa_keeper_epoch(k));
+}
+
+int qa_index_take(struct qa_keeper *k, const struct qa_taken *taken, struct qa_indexed *indexed)
+{
+    int result;
+    if (taken->everything && qa_cache_epoch(k->cache) > 0)
+        qa_cache_set_state(k->cache, QALLOW_KEEPER_RESCANNING);
+    if (taken->everything)
+        result = qa_indexer_update_all(k->indexer, NULL, indexed);
+    else
+        result =
+            qa_indexer_update(k->indexer, (const char *const *)taken->paths, taken->count, indexed);
+    if (result < 0)
+        return result;
+    say_full(k, indexed->refused);
+    publish(k);
+    if (qa_dirty_is_empty(k->dirty) || !taken->everything)
+        qa_cache_set_state(k->cache, QALLOW_KEEPER_WATCHING);
+    return 0;
+}
+
+int qa_index_work(struct qa_keeper *k)
+{
+    struct qa_indexed indexed = {0};
+    int result = qa_indexer_work(k->indexer, &indexed);
+    publish(k);
+    return result;
+}
+
+/* --- numbers --- */
+
+static void count_cache(struct qa_keeper *k)
+{
+    struct qallow_cache_info info = QALLOW_CACHE_INFO_INIT;
+    if (!k->reader || qallow_cache_info(k->reader, &info) < 0)
+        return;
+    qt_set(QT_CACHE_FILES, info.files);
+    qt_set(QT_CACHE_BYTES, info.bytes);
+    qt_set(QT_CACHE_MEMORY_BYTES, info.memory);
+    qt_set(QT_CACHE_HITS, info.hits);
+    qt_set(QT_CACHE_MISSES, info.misses);
+}
+
+/* What the workers have spent; their share of each interval is the encoders' business. */
+static uint64_t busy_ns(const struct qa_keeper *k)
+{
+    uint64_t busy[QT_WORKERS], sum = 0;
+    size_t count = qa_indexer_busy_ns(k->indexer, busy, QT_WORKERS);
+    for (size_t i = 0; i < count && i < QT_WORKERS; i++)
+        sum += busy[i];
+    return sum;
+}
+
+void qa_index_count_workers(const struct qa_keeper *k)
+{
+    uint64_t busy[QT_WORKERS];
+    size_t count = qa_indexer_busy_ns(k->indexer, busy, QT_WORKERS);
+    qt_workers_busy(busy, (unsigned)(count < QT_WORKERS ? count : QT_WORKERS), qa_now_ns());
+}
+
+/* In the place of a histogram stands what was last observed. */
+void qa_index_count(struct qa_keeper *k)
+{
+    uint64_t numbers[QT_METRIC_COUNT];
+    struct qa_watcher_status watcher = {0};
+    qt_set(QT_QUEUE_DEPTH, qa_dirty_count(k->dirty));
+    count_cache(k);
+    for (unsigned metric = 0; metric < QT_METRIC_COUNT; metric++)
+        numbers[metric] = qt_get((enum qt_metric)metric);
+    if (k->watcher) /* a process may have several keepers, each with a watcher of its own */
+        qa_watcher_status(k->watcher, &watcher);
+    numbers[QT_WATCH_EVENTS] = watcher.events;
+    numbers[QT_WATCH_OVERFLOWS] = watcher.overflows;
+    numbers[QT_WATCH_RESCANS] = watcher.rescans;
+    numbers[QT_WATCHES] = watcher.watches;
+    numbers[QT_WATCHES_LIMIT] = k->watch_limit;
+    numbers[QT_WORKER_BUSY_SECONDS] = busy_ns(k);
+    numbers[QT_EVENT_TO_CACHE_SECONDS] = k->last_wait_ns;
+    qa_cache_set_numbers(k->cache, numbers, QT_METRIC_COUNT);
+}

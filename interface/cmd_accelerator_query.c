@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * `qallow accelerator --get`, `--since`, `--wait`, `--export`, `--status`: asks the cache that a
+ * keeper has in shared memory, whether the keeper lives or not.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "accelerator/cache_reader.h"
+#include "interface/cmd_accelerator.h"
+#include "interface/report.h"
+#include "qallow/accelerator.h"
+#include "runtime/error.h"
+#include "runtime/os.h"
+#include "telemetry/encoder.h"
+
+enum { SPIN_NS = 50000 };
+
+struct query {
+    struct qi_context *context;
+    const struct accelerator *a;
+    struct qallow_cache *cache;
+    struct qallow_cache_info info;
+    FILE *out; /* --export */
+    uint64_t count;
+    int missing, unsettled;
+};
+
+static const char *const state_names[] = {[QALLOW_FILE_CURRENT] = "current",
+                                          [QALLOW_FILE_PENDING] = "pending",
+                                          [QALLOW_FILE_UNREADABLE] = "unreadable"};
+static const char *const hash_names[] = {
+    [QALLOW_HASH_XXH3_128] = "xxh3-128", [QALLOW_HASH_SHA256] = "sha256"};
+
+static void json_file(const struct query *q, cJSON *object, const char *path,
+                      const struct qallow_file *file)
+{
+    qi_json_path(object, "path", path, strlen(path));
+    cJSON_AddStringToObject(object, "kind", file->kind == QALLOW_FILE_SYMLINK ? "symlink" : "file");
+    cJSON_AddStringToObject(object, "state", state_names[file->state]);
+    if (file->state != QALLOW_FILE_UNREADABLE)
+        qi_json_hex(object, "hash", file->hash, q->info.hash_bytes);
+    qi_json_u64(object, "size", file->size);
+    qi_json_time(object, "mtime", file->mtime_ns);
+    qi_json_u64(object, "mode", file->mode);
+    qi_json_u64(object, "inode", file->inode);
+    qi_json_u64(object, "epoch", file->epoch);
+}
+
+/* "HASH  PATH", as the checksum tools print it: a name with a line break or a backslash is escaped,
+ * and the line begins with a backslash then. */
+static void print_sum(const struct query *q, const char *path, const struct qallow_file *file)
+{
+    int escape = strpbrk(path, "\\\n\r") != NULL;
+    if (escape)
+        putchar('\\');
+    for (uint32_t i = 0; i < q->info.hash_bytes; i++)
+        printf("%02x", file->hash[i]);
+    fputs("  ", stdout);
+    for (const char *c = path; *c; c++) {
+        if (*c == '\\')
+            fputs("\\\\", stdout);
+        else if (*c == '\n')
+            fputs("\\n", stdout);
+        else if (*c == '\r')
+            fputs("\\r", stdout);
+        else
+            putchar(*c);
+    }
+    putchar('\n');
+}
+
+/* --- --get --- */
+
+/* "a/./b//../c" becomes "a/c"; whether links lie on the way does not matter, as none is followed
+ * below a cached directory. In place. */
+static void tidy_path(char *path)
+{
+    char *out = path;
+    for (const char *in = path; *in;) {
+        size_t n = strcspn(in, "/");
+        const char *next = in + n + (in[n] == '/');
+        if (n == 2 && in[0] == '.' && in[1] == '.') {
+            while (out > path && *--out != '/')
+                ;
+        } else if (n > 0 && !(n == 1 && in[0] == '.')) {
+            if (out > path)
+                *out++ = '/';
+            memmove(out, in, n);
+            out += n;
+        }
+        in = next;
+    }
+    *out = '\0';
+}
+
+/* The path relative to the cached directory: with --watch it is so already, else it is relative to
+ * the present directory. NULL, with a detail, if it is outside or there is no memory. */
+static char *path_in_cache(const struct query *q, const char *path)
+{
+    const char *root = qallow_cache_root(q->cache);
+    size_t prefix = strcmp(root, "/") == 0 ? 0 : strlen(root);
+    char *here = path[0] == '/' || q->a->watch.count ? NULL : realpath(".", NULL);
+    size_t size = strlen(path) + (here ? strlen(here) : 0) + 2;
+    char *full = qr_malloc(size);
+    if (!full) {
+        free(here);
+        qr_fail(QALLOW_E_NO_MEMORY, "no memory for a path");
+        return NULL;
+    }
+    snprintf(full, size, "%s%s%s", here ? here : "", here ? "/" : "", path);
+    int absolute = full[0] == '/';
+    free(here);
+    tidy_path(full);
+    if (!absolute)
+        return full;
+    if (strncmp(full, root + 1, prefix ? prefix - 1 : 0) != 0 ||
+        (prefix && full[prefix - 1] != '/')) {
+        qr_fail(QALLOW_E_PAGE_NOT_FOUND, "%s is not below %s", qr_quotez(path), qr_quotez(root));
+        qr_free(full);
+        return NULL;
+    }
+    memmove(full, full + prefix, strlen(full + prefix) + 1);
+    return full;
+}
+
+static int get_one(struct query *q, const char *given)
+{
+    struct qallow_file file;
+    char *path = path_in_cache(q, given);
+    int result = path ? qallow_cache_get(q->cache, path, &file) : QALLOW_E_PAGE_NOT_FOUND;
+    qr_free(path);
+    if (result == QALLOW_E_PAGE_NOT_FOUND || result == QALLOW_E_LIMIT) {
+        qi_error(q->context, "%s: not in the cache%s", qr_quotez(given),
+                 result == QALLOW_E_LIMIT ? ", which is full" : "");
+        q->missing = 1;
+        return 0;
+    }
+    if (result < 0)
+        return result;
+    q->unsettled |= file.state != QALLOW_FILE_CURRENT;
+    if (q->context->json) {
+        cJSON *line = qi_json_begin(q->context);
+        json_file(q, line, given, &file);
+        return qi_json_end(line);
+    }
+    if (file.state == QALLOW_FILE_UNREADABLE)
+        qi_error(q->context, "%s: its content cannot be read", qr_quotez(given));
+    else
+        print_sum(q, given, &file);
+    if (file.state == QALLOW_FILE_PENDING)
+        qi_error(q->context, "%s: it has changed since; --sync waits until that is known",
+                 qr_quotez(given));
+    return 0;
+}
+
+static int get(struct query *q)
+{
+    int result = 0;
+    for (size_t i = 0; i < q->a->paths.count && result == 0; i++)
+        result = get_one(q, q->a->paths.items[i]);
+    if (result < 0)
+        return result;
+    return q->missing ? QI_NO_INPUT : q->unsettled ? QI_TRY_AGAIN : 0;
+}
+
+/* --- --since --- */
+
+static int print_change(void *context, const char *path, const struct qallow_file *file)
+{
+    const struct query *q = context;
+    if (!q->context->json) {
+        printf("%s %s\n", file->removed ? "removed" : "changed", qr_quotez(path));
+        return qi_stdout_check();
+    }
+    cJSON *line = qi_json_begin(q->context);
+    cJSON_AddStringToObject(line, "event", file->removed ? "removed" : "changed");
+    if (file->removed) {
+        qi_json_path(line, "path", path, strlen(path));
+        qi_json_u64(line, "epoch", file->epoch);
+    } else {
+        json_file(q, line, path, file);
+    }
+    return qi_json_end(line);
+}
+
+static int since(struct query *q)
+{
+    uint64_t now = 0;
+    int result = qallow_cache_since(q->cache, q->a->since, print_change, q, &now);
+    if (result < 0)
+        return result;
+    if (q->context->json) {
+        cJSON *line = qi_json_begin(q->context);
+        cJSON_AddStringToObject(line, "event", "end");
+        qi_json_u64(line, "epoch", now);
+        return qi_json_end(line);
+    }
+    printf("epoch %llu\n", (unsigned long long)now);
+    return 0;
+}
+
+/* --- --wait --- */
+
+static int wait_for_epoch(struct query *q)
+{
+    uint64_t now = 0;
+    int64_t timeout = qi_given(q->context, "timeout") ? q->a->timeout : -1;
+    int result = qallow_cache_wait(q->cache, q->a->wait, timeout, SPIN_NS, &now);
+    if (result < 0)
+        return result;
+    if (q->context->json) {
+        cJSON *line = qi_json_begin(q->context);
+        qi_json_u64(line, "epoch", now);
+        return qi_json_end(line);
+    }
+    printf("%llu\n", (unsigned long long)now);
+    return 0;
+}
+
+/* --- --export --- */
+
+static int export_file(void *context, const char *path, const struct qallow_file *file)
+{
+    struct query *q = context;
+    cJSON *object = cJSON_CreateObject();
+    json_file(q, object, path, file);
+    char *text = cJSON_PrintUnformatted(object);
+    cJSON_Delete(object);
+    if (!text)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for the export");
+    int failed = fprintf(q->out, "%s\n%s", q->count++ ? "," : "", text) < 0;
+    cJSON_free(text);
+    return failed ? qr_fail_errno(errno, "%s", qr_quotez(q->a->export_to)) : 0;
+}
+
+/* One object whose last member is the list of files, one a line. */
+static int export_all(struct query *q)
+{
+    uint64_t now = 0;
+    cJSON *head = qi_json_begin(q->context);
+    const char *root = qallow_cache_root(q->cache);
+    qi_json_path(head, "root", root, strlen(root));
+    cJSON_AddStringToObject(head, "hash", hash_names[q->info.hash]);
+    char *text = cJSON_PrintUnformatted(head);
+    cJSON_Delete(head);
+    if (!text)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for the export");
+    fprintf(q->out, "%.*s,\"files\":[", (int)strlen(text) - 1, text);
+    cJSON_free(text);
+    int result = qallow_cache_each(q->cache, export_file, q, &now);
+    if (result < 0)
+        return result;
+    fprintf(q->out, "],\n\"epoch\":%llu}\n", (unsigned long long)now);
+    if (fflush(q->out) != 0 || ferror(q->out))
+        return qr_fail_errno(errno, "%s", qr_quotez(q->a->export_to));
+    return 0;
+}
+
+/* To a temporary name beside it, then in its place: it is there whole or not at all. */
+static int export(struct query *q)
+{
+    const char *to = q->a->export_to;
+    size_t size = strlen(to) + sizeof QT_TEMPORARY;
+    if (strcmp(to, "-") == 0) {
+        q->out = stdout;
+        return export_all(q);
+    }
+    char *temporary = qr_malloc(size);
+    if (!temporary)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a path");
+    snprintf(temporary, size, "%s" QT_TEMPORARY, to);
+    q->out = fopen(temporary, "we");
+    int result = q->out ? export_all(q) : qr_fail_errno(errno, "%s", qr_quotez(temporary));
+    if (result == 0 && fsync(fileno(q->out)) < 0)
+        result = qr_fail_errno(errno, "%s", qr_quotez(temporary));
+    if (q->out && fclose(q->out) != 0 && result == 0)
+        result = qr_fail_errno(errno, "%s", qr_quotez(temporary));
+    if (result == 0 && rename(temporary, to) < 0)
+        result = qr_fail_errno(errno, "%s", qr_quotez(to));
+    if (result < 0)
+        unlink(temporary);
+    qr_free(temporary);
+    return result;
+}
+
+/* --- --status --- */
+
+static void status_number(const struct query *q, cJSON *object, const char *name, uint64_t value)
+{
+    if (object)
+        qi_json_u64(object, name, value);
+    else
+        printf("%s: %llu\n", name, (unsigned long long)value);
+}
+
+static void status_text(cJSON *object, const char *name, const char *value)
+{
+    if (object)
+        cJSON_AddStringToObject(object, name, value);
+    else
+        printf("%s: %s\n", name, value);
+}
+
+/* The keeper's own numbers, as it last left them. */
+static void status_numbers(const struct query *q, cJSON *object)
+{
+    static const enum qt_metric shown[] = {
+        QT_WATCH_EVENTS,    QT_WATCH_COALESCED,  QT_WATCH_OVERFLOWS, QT_WATCH_RESCANS,
+        QT_WATCH_SYNTHETIC, QT_WATCHES,          QT_WATCHES_LIMIT,   QT_QUEUE_DEPTH,
+        QT_FILES_READ,      QT_FILES_READ_BYTES, QT_FILES_SKIPPED,   QT_LOG_BYTES,
+        QT_CACHE_EVICTIONS,
+    };
+    uint64_t numbers[QT_METRIC_COUNT] = {0};
+    if (qa_cache_numbers(q->cache, numbers, QT_METRIC_COUNT) < 0)
+        return;
+    for (size_t i = 0; i < sizeof shown / sizeof *shown; i++)
+        status_number(q, object, qt_descriptions[shown[i]].name, numbers[shown[i]]);
+    status_number(q, object, "worker_busy_ms", numbers[QT_WORKER_BUSY_SECONDS] / 1000000);
+    status_number(q, object, "lag_us", numbers[QT_EVENT_TO_CACHE_SECONDS] / 1000);
+}
+
+static int status(struct query *q)
+{
+    static const char *const states[] = {[QALLOW_KEEPER_STARTING] = "starting",
+                                         [QALLOW_KEEPER_WATCHING] = "watching",
+                                         [QALLOW_KEEPER_RESCANNING] = "looking at everything again",
+                                         [QALLOW_KEEPER_GONE] =
+                                             "gone: nobody keeps the cache up to date"};
+    const struct qallow_cache_info *info = &q->info;
+    const char *root = qallow_cache_root(q->cache);
+    char time[QI_TEXT_MAX];
+    cJSON *object = q->context->json ? qi_json_begin(q->context) : NULL;
+    if (object)
+        qi_json_path(object, "path", root, strlen(root));
+    else
+        printf("path: %s\n", qr_quotez(root));
+    status_text(object, "state", states[info->state]);
+    status_number(q, object, "pid", (uint64_t)info->keeper);
+    status_number(q, object, "epoch", info->epoch);
+    status_number(q, object, "oldest_epoch", info->oldest_epoch);
+    status_text(object, "updated", qi_format_time(info->updated_ns, time));
+    status_text(object, "hash", hash_names[info->hash]);
+    status_number(q, object, "files", info->files);
+    status_number(q, object, "bytes", info->bytes);
+    status_number(q, object, "refused", info->refused);
+    status_number(q, object, "memory", info->memory);
+    status_number(q, object, "memory_limit", info->memory_limit);
+    status_number(q, object, "hits", info->hits);
+    status_number(q, object, "misses", info->misses);
+    status_numbers(q, object);
+    return object ? qi_json_end(object) : 0;
+}
+
+/* --- all --- */
+
+int accelerator_query(struct qi_context *context, const struct accelerator *a)
+{
+    struct query q = {.context = context, .a = a, .info = QALLOW_CACHE_INFO_INIT};
+    const char *source = a->file ? a->file : a->watch.count ? a->watch.items[0] : NULL;
+    int result = source ? qallow_cache_open(source, &q.cache)
+                        : qallow_cache_open_above(a->get ? a->paths.items[0] : ".", &q.cache);
+    if (result == 0)
+        result = qallow_cache_info(q.cache, &q.info);
+    if (result < 0)
+        return result;
+    if (a->get)
+        result = get(&q);
+    else if (a->status)
+        result = status(&q);
+    else if (a->export_to)
+        result = export(&q);
+    else if (qi_given(context, "wait"))
+        result = wait_for_epoch(&q);
+    else
+        result = since(&q);
+    char detail[1024];
+    snprintf(detail, sizeof detail, "%s", qallow_error_detail());
+    qallow_cache_close(q.cache);
+    return result < 0 ? qr_fail(result, "%s", detail) : result;
+}
