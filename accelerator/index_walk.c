@@ -360,11 +360,16 @@ static int run_listing(struct qa_worker *worker, struct qa_listing *listing)
 
 static int run_directory(struct qa_worker *worker, const char *path)
 {
+    const struct qa_indexer_options *o = &worker->indexer->options;
     struct qa_listing *listing;
     int rc = 0, fd = open_directory(worker, path, &rc);
     if (fd < 0)
         return rc;
     worker->result.entries++;
+    if (o->entering && (rc = o->entering(o->context, path, fd)) < 0) {
+        close(fd);
+        return rc;
+    }
     rc = make_listing(worker, path, fd, &listing);
     if (rc < 0 || !listing)
         return rc;

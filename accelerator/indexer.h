@@ -25,6 +25,9 @@ struct qa_indexer_options {
     /* A directory is about to be listed: it must be watched by then. Not during
      * qa_indexer_update_all(). Called on the caller's thread. May be NULL. */
     int (*directory)(void *context, const char *path); /* "" is the root */
+    /* A directory is about to be listed, as `fd`: its ignore file can be read. From several threads
+     * at once. May be NULL. */
+    int (*entering)(void *context, const char *path, int fd);
     /* A file changed while it was read: to be tried again. On the caller's thread. */
     void (*unstable)(void *context, const char *path);
     /* A path that cannot be read, and again with why == NULL when it can be or is gone. Said once

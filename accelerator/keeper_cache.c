@@ -24,11 +24,29 @@ static void on_notice(void *context, const char *line)
 
 static int admits(void *context, const char *path, int is_directory, const struct stat *st)
 {
-    const struct qa_keeper *k = context;
+    struct qa_keeper *k = context;
     uint64_t most = k->options->rules.max_file_size;
     if (most && st && S_ISREG(st->st_mode) && (uint64_t)st->st_size > most)
         return 0;
-    return qs_is_recorded(k->tree, path, is_directory);
+    pthread_rwlock_rdlock(&k->rules_lock);
+    int recorded = qs_is_recorded(k->tree, path, is_directory);
+    pthread_rwlock_unlock(&k->rules_lock);
+    return recorded;
+}
+
+/* Without a log nobody else reads the ignore files. */
+static int on_entering(void *context, const char *path, int fd)
+{
+    struct qa_keeper *k = context;
+    pthread_rwlock_rdlock(&k->rules_lock);
+    int known = qs_rules_are_known(k->tree, fd);
+    pthread_rwlock_unlock(&k->rules_lock);
+    if (known)
+        return 0;
+    pthread_rwlock_wrlock(&k->rules_lock);
+    int result = qs_rules_enter(k->tree, path, fd);
+    pthread_rwlock_unlock(&k->rules_lock);
+    return result;
 }
 
 static int on_directory(void *context, const char *path)
@@ -86,6 +104,7 @@ static int open_indexer(struct qa_keeper *k)
         .content_max = k->options->content_max,
         .admits = admits,
         .directory = on_directory,
+        .entering = k->store || k->options->is_file ? NULL : on_entering,
         .unstable = qa_keeper_unstable,
         .unreadable = on_unreadable,
         .context = k,
@@ -95,6 +114,8 @@ static int open_indexer(struct qa_keeper *k)
 
 int qa_index_open(struct qa_keeper *k)
 {
+    if (pthread_rwlock_init(&k->rules_lock, NULL))
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a lock");
     char *root = realpath(k->options->path, NULL);
     int result =
         root ? open_cache(k, root) : qr_fail_errno(errno, "%s", qr_quotez(k->options->path));
@@ -121,6 +142,7 @@ void qa_index_close(struct qa_keeper *k)
     qa_indexer_destroy(k->indexer);
     qallow_cache_close(k->reader);
     qa_cache_close(k->cache);
+    pthread_rwlock_destroy(&k->rules_lock);
     k->indexer = NULL;
     k->reader = NULL;
     k->cache = NULL;

@@ -8,6 +8,7 @@
 #define QA_KEEPER_INTERNAL_H
 
 #include <cjson/cJSON.h>
+#include <pthread.h>
 
 #include "accelerator/cache.h"
 #include "accelerator/control.h"
@@ -63,6 +64,7 @@ struct qa_keeper {
     /* the cache; NULL without one */
     struct qa_cache *cache;
     struct qa_indexer *indexer;
+    pthread_rwlock_t rules_lock; /* of the tree's rules, while the indexer works */
     struct qallow_cache *reader; /* of our own cache, for the numbers that readers leave; or NULL */
     uint64_t watch_limit, last_wait_ns;
     int cache_is_full; /* said already */

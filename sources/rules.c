@@ -294,6 +294,17 @@ int qs_rules_read_directory(struct qs_tree *tree, const char *path, int fd)
     return rc;
 }
 
+int qs_rules_enter(struct qs_tree *tree, const char *path, int fd)
+{
+    return qs_rules_read_directory(tree, path, fd);
+}
+
+int qs_rules_are_known(const struct qs_tree *tree, int fd)
+{
+    return tree->rules.no_ignore_file ||
+           (tree->directory_rules_count == 0 && faccessat(fd, QS_IGNORE_FILE, F_OK, 0) < 0);
+}
+
 int qs_rules_reload(struct qs_tree *tree)
 {
     int rc = 0;

@@ -91,6 +91,11 @@ int qs_capture_is_torn(int rc);
 
 /* --- the decision whether a path is recorded; the watcher asks the same question --- */
 int qs_is_recorded(struct qs_tree *tree, const char *path, int is_directory);
+/* For who lists directories without capturing them: the rules of the directory `path` ("" is the
+ * root), open as `fd`, from its .qallowignore. Not beside other calls with this tree, unless
+ * qs_rules_are_known() says that there is nothing to do, which may run beside qs_is_recorded(). */
+int qs_rules_enter(struct qs_tree *tree, const char *path, int fd);
+int qs_rules_are_known(const struct qs_tree *tree, int fd);
 /* Reads the .qallowignore files again. */
 int qs_rules_reload(struct qs_tree *tree);
 
