@@ -209,6 +209,8 @@ static int settle(struct qa_indexer *ix, const char *path, struct qa_indexed *re
     int rc = 0, change = ix->whole;
     switch ((enum qa_below)qa_paths_what(path)) {
     case QA_BELOW_GONE:
+        if (!ix->alone && qa_cache_get(cache, path, &file))
+            rc = qa_follow_links(ix, file.device, file.inode, path);
         change = -qa_cache_remove(cache, path);
         result->changed += change != 0;
         break;
@@ -243,6 +245,8 @@ int qa_below_settle(struct qa_indexer *ix, struct qa_indexed *result)
     qr_free(pass.path);
     qa_map_finish(&pass.index);
     qa_paths_finish(&pass.found);
+    qa_paths_clear(&ix->below);
+    qa_listings_finish(ix);
     return rc;
 }
 

@@ -118,23 +118,27 @@ static int add_locked(struct qa_indexer *ix, struct qa_paths *paths, uint8_t wha
 /* --- directories --- */
 
 /* A directory stands where a file was. */
-static void replace_file(struct qa_worker *worker, const char *path)
+static int replace_file(struct qa_worker *worker, const char *path)
 {
     struct qa_indexer *ix = worker->indexer;
     struct qa_file file;
+    int rc = 0;
     pthread_rwlock_rdlock(&ix->cache_lock);
     int was = qa_cache_get(ix->options.cache, path, &file);
     pthread_rwlock_unlock(&ix->cache_lock);
     if (!was)
-        return;
+        return 0;
     pthread_rwlock_wrlock(&ix->cache_lock);
     was = qa_cache_remove(ix->options.cache, path);
     pthread_mutex_lock(&ix->tables_lock);
     if (was)
         qa_children_add(&ix->tables, path, qa_directory_length(path, strlen(path)), -1);
+    if (was && !ix->alone)
+        rc = qa_follow_links(ix, file.device, file.inode, path);
     pthread_mutex_unlock(&ix->tables_lock);
     pthread_rwlock_unlock(&ix->cache_lock);
     worker->result.changed += (uint64_t)was;
+    return rc;
 }
 
 int qa_found_directory(struct qa_worker *worker, const struct qa_listing *listing, const char *path)
@@ -144,8 +148,9 @@ int qa_found_directory(struct qa_worker *worker, const struct qa_listing *listin
     int is_admitted = !o->only && (!o->admits || o->admits(o->context, path, 1, NULL));
     if (ix->whole)
         return is_admitted ? qa_walk_directory(ix, path) : 0;
-    if (listing)
-        replace_file(worker, path);
+    int rc = listing ? replace_file(worker, path) : 0;
+    if (rc < 0)
+        return rc;
     pthread_mutex_lock(&ix->tables_lock);
     uint32_t children = qa_children(&ix->tables, path, strlen(path));
     pthread_mutex_unlock(&ix->tables_lock);
@@ -229,17 +234,30 @@ static int apply(struct qa_worker *worker, struct qa_look *look, struct change *
     return 0;
 }
 
-/* A file with several names was written, or has got a new one: the others are looked at, too. */
-static int follow_links(struct qa_indexer *ix, const struct qa_look *look, int had)
+int qa_follow_links(struct qa_indexer *ix, uint64_t device, uint64_t inode, const char *path)
 {
-    uint64_t device = look->file.device, inode = look->file.inode;
-    int is_new = !look->is_known || look->known.inode != inode || look->known.device != device;
-    uint32_t names = qa_link_prune(&ix->tables, device, inode, ix->options.cache);
     int rc = 0;
     for (const struct qa_link *link = NULL;
          rc == 0 && (link = qa_link_next(&ix->tables, device, inode, link)) != NULL;)
-        if (strcmp(link->path, look->path) != 0)
+        if (strcmp(link->path, path) != 0)
             rc = qa_paths_add(&ix->again, 0, link->path);
+    return rc;
+}
+
+static int is_other_file(const struct qa_look *look)
+{
+    return look->is_known &&
+           (look->known.inode != look->file.inode || look->known.device != look->file.device ||
+            look->found == QA_FOUND_NOTHING || look->found == QA_FOUND_DIRECTORY);
+}
+
+/* A file with several names was written, or has got a new one: the others are looked at, too. */
+static int follow_written(struct qa_indexer *ix, const struct qa_look *look, int had)
+{
+    uint64_t device = look->file.device, inode = look->file.inode;
+    int is_new = !look->is_known || is_other_file(look);
+    uint32_t names = qa_link_prune(&ix->tables, device, inode, ix->options.cache);
+    int rc = qa_follow_links(ix, device, inode, look->path);
     /* One that was its only name when it was seen is in no list. */
     if (rc == 0 && is_new && had && names < look->links)
         rc = qa_map_add(&ix->wanted, inode, 1) ? 0 : QALLOW_E_NO_MEMORY;
@@ -266,7 +284,10 @@ static int note(struct qa_indexer *ix, const struct qa_look *look, const struct 
     if (ix->whole)
         return 0;
     if (several && look->found == QA_FOUND_FILE && !ix->alone)
-        rc = follow_links(ix, look, had);
+        rc = follow_written(ix, look, had);
+    /* It may have been written through this name before it went. */
+    if (rc == 0 && !ix->alone && is_other_file(look) && look->found != QA_FOUND_YOUNG)
+        rc = qa_follow_links(ix, look->known.device, look->known.inode, look->path);
     /* Where there is no directory any more nothing can be below. */
     if (rc == 0 && !change->was && look->found != QA_FOUND_DIRECTORY &&
         qa_children(tables, look->path, strlen(look->path)))

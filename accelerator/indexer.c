@@ -9,8 +9,8 @@
  * to be directories and come first; whatever is a directory is announced to the caller, so that it
  * is watched, and then listed; what is found below is announced and listed in the next round. Then
  * come the named paths that no listing has covered. The order matters: a file in a directory that
- * is only watched since this update must be looked at after that. At the end come other names of
- * files that were written, and what is gone.
+ * is only watched since this update must be looked at after that. At the end come what is gone, and
+ * the other names of files that were written, or may have been before they went.
  *
  * Small updates run on the caller's thread from beginning to end, without an allocation for a file
  * that is there: between a write and its hash in the cache there are five system calls.
@@ -306,8 +306,8 @@ static int look_at_requests(struct qa_indexer *ix)
     return rc;
 }
 
-/* Other names of the files that have changed; those are all named by whoever found the first. */
-static int look_at_links(struct qa_indexer *ix)
+/* Other names of the files that have changed. */
+static int look_at_links(struct qa_indexer *ix, struct qa_indexed *result)
 {
     int rc = qa_find_wanted(ix);
     size_t count = ix->again.count, n = 0;
@@ -323,10 +323,10 @@ static int look_at_links(struct qa_indexer *ix)
     for (size_t i = 0; i < n; i++)
         if (i == 0 || strcmp(paths[i], paths[kept - 1]) != 0)
             paths[kept++] = paths[i];
-    ix->alone = 1;
+    ix->alone = 1; /* whoever found the first of them has named them all */
     rc = look_at(ix, paths, kept);
     qr_free(paths);
-    return rc;
+    return rc < 0 ? rc : qa_below_settle(ix, result);
 }
 
 int qa_indexer_update(struct qa_indexer *ix, const char *const *paths, size_t count,
@@ -338,9 +338,9 @@ int qa_indexer_update(struct qa_indexer *ix, const char *const *paths, size_t co
     if (rc == 0)
         rc = ix->options.only ? look_at(ix, ix->requests, ix->request_count) : look_at_requests(ix);
     if (rc == 0)
-        rc = look_at_links(ix);
-    if (rc == 0)
         rc = qa_below_settle(ix, result);
+    if (rc == 0)
+        rc = look_at_links(ix, result);
     qa_map_finish(&ix->listed);
     end(ix, result);
     return rc;

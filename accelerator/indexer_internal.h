@@ -135,6 +135,9 @@ int qa_found_directory(struct qa_worker *worker, const struct qa_listing *listin
 int qa_say(struct qa_worker *worker, uint8_t what, const char *path);
 int qa_is_requested(const struct qa_indexer *indexer, const char *path);
 int qa_compare_paths(const char *a, const char *b);
+/* The other names that are known of a file are looked at before the update ends. Under
+ * tables_lock. */
+int qa_follow_links(struct qa_indexer *indexer, uint64_t device, uint64_t inode, const char *path);
 /* The path is dealt with when its file is old enough. */
 void qa_young_add(struct qa_indexer *indexer, const char *path);
 
