@@ -535,6 +535,10 @@ static void test_a_file_that_changes_while_it_is_read(void **state)
     test_update_all(&t);
     for (int i = 0; i < 4; i++) {
         disturbed = i % 2 ? "large" : "log";
+        if (i % 2)
+            put_large("large", (char)('2' + i)); /* so that it is read at all */
+        else
+            test_put("log", i ? "a line" : "another line");
         if (i < 2)
             test_look(&t, disturbed);
         else
@@ -544,7 +548,7 @@ static void test_a_file_that_changes_while_it_is_read(void **state)
         assert_true(qa_cache_get(t.cache, disturbed, &file));
         assert_int_equal(file.state, QALLOW_FILE_PENDING);
         if (i == 0)
-            assert_int_equal(file.size, 4); /* what it held before */
+            assert_int_equal(file.size, 4); /* what it held before: "line" */
     }
     disturbed = "new";
     test_put("new", "text");

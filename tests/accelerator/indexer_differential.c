@@ -107,8 +107,9 @@ static int by_path(const void *a, const void *b)
  * last look: should the name go again in the same batch, nothing would be left to tell. */
 static int may_write(struct world *w, const char *path, const struct stat *st)
 {
-    const struct test_entry key = {.path = (char *)(uintptr_t)path}, *before;
-    before = bsearch(&key, w->scan.entries, w->scan.count, sizeof key, by_path);
+    const struct test_entry key = {.path = (char *)(uintptr_t)path}, *before = NULL;
+    if (w->scan.count)
+        before = bsearch(&key, w->scan.entries, w->scan.count, sizeof key, by_path);
     return st->st_nlink < 2 || (before && before->st.st_ino == st->st_ino);
 }
 

@@ -360,7 +360,8 @@ static int expect_in_scan(void *context, const char *path)
 {
     const struct test_scan *scan = context;
     const struct test_entry key = {.path = (char *)(uintptr_t)path};
-    const struct test_entry *entry = bsearch(&key, scan->entries, scan->count, sizeof key, by_path);
+    const struct test_entry *entry =
+        scan->count ? bsearch(&key, scan->entries, scan->count, sizeof key, by_path) : NULL;
     if (!entry || entry->kind == 0 || entry->kind == 255)
         fail_msg("cached, but there is no such file: %s", shown(path));
     return 0;
