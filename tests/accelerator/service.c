@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A keeper inside another program: qallow_accelerator_* and qallow_cache_* as a stranger uses them.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "qallow/accelerator.h"
+
+#define SECOND INT64_C(1000000000)
+
+/* A directory, and what its keeper says. */
+struct place {
+    char base[64], tree[80], log[80];
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    struct qallow_accelerator_event last;
+    int events, is_ready, skipped;
+    struct qallow_accelerator_options options;
+};
+
+static void on_event(void *context, const struct qallow_accelerator_event *event)
+{
+    struct place *place = context;
+    pthread_mutex_lock(&place->lock);
+    place->last = *event;
+    place->events++;
+    place->is_ready |= event->ready != 0;
+    pthread_cond_broadcast(&place->changed);
+    pthread_mutex_unlock(&place->lock);
+}
+
+static void on_skipped(void *context, const char *path, const char *why)
+{
+    struct place *place = context;
+    pthread_mutex_lock(&place->lock);
+    place->skipped += why != NULL;
+    pthread_mutex_unlock(&place->lock);
+}
+
+static void place_init(struct place *place)
+{
+    memset(place, 0, sizeof *place);
+    snprintf(place->base, sizeof place->base, "/tmp/qallow-service-XXXXXX");
+    assert_non_null(mkdtemp(place->base));
+    snprintf(place->tree, sizeof place->tree, "%s/tree", place->base);
+    snprintf(place->log, sizeof place->log, "%s/log.tlog", place->base);
+    assert_int_equal(mkdir(place->tree, 0700), 0);
+    assert_int_equal(setenv("QALLOW_CACHE_DIR", place->base, 1), 0);
+    pthread_mutex_init(&place->lock, NULL);
+    pthread_cond_init(&place->changed, NULL);
+    qallow_accelerator_defaults(&place->options, sizeof place->options);
+    place->options.path = place->tree;
+    place->options.settle_ns = 0;
+    place->options.threads = 2;
+    place->options.event = on_event;
+    place->options.skipped = on_skipped;
+    place->options.context = place;
+}
+
+static void empty(const char *path)
+{
+    DIR *directory = opendir(path);
+    const struct dirent *entry;
+    char name[400];
+    assert_non_null(directory);
+    while ((entry = readdir(directory))) {
+        snprintf(name, sizeof name, "%s/%s", path, entry->d_name);
+        if (entry->d_name[0] != '.')
+            unlink(name);
+    }
+    closedir(directory);
+}
+
+static void place_finish(struct place *place)
+{
+    empty(place->tree);
+    rmdir(place->tree);
+    empty(place->base);
+    assert_int_equal(rmdir(place->base), 0);
+}
+
+static void write_file(const struct place *place, const char *name, const char *text)
+{
+    char path[400];
+    snprintf(path, sizeof path, "%s/%s", place->tree, name);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void start(struct place *place, struct qallow_accelerator **accelerator)
+{
+    if (qallow_accelerator_start(&place->options, accelerator) < 0)
+        fail_msg("%s", qallow_error_detail());
+    pthread_mutex_lock(&place->lock);
+    while (!place->is_ready)
+        pthread_cond_wait(&place->changed, &place->lock);
+    pthread_mutex_unlock(&place->lock);
+}
+
+static void stop(struct qallow_accelerator *accelerator)
+{
+    qallow_accelerator_stop(accelerator);
+    if (qallow_accelerator_finish(accelerator) < 0)
+        fail_msg("%s", qallow_error_detail());
+}
+
+/* The number of paths, and whether `wanted` is among them. */
+struct seen {
+    const char *wanted;
+    int paths, found, removed;
+};
+
+static int on_path(void *context, const char *path, const struct qallow_file *file)
+{
+    struct seen *seen = context;
+    seen->paths++;
+    seen->found += strcmp(path, seen->wanted) == 0;
+    seen->removed += file->removed;
+    return 0;
+}
+
+static void a_change_reaches_readers(void **unused)
+{
+    struct place place;
+    struct qallow_accelerator *accelerator;
+    struct qallow_cache *cache;
+    struct qallow_file before, after;
+    uint64_t epoch, now;
+    char bytes[16] = "";
+    place_init(&place);
+    place.options.content_max = 1000;
+    write_file(&place, "a", "one");
+    start(&place, &accelerator);
+    assert_int_equal(qallow_cache_open(place.tree, &cache), 0);
+    assert_string_equal(qallow_cache_root(cache), place.tree);
+    assert_int_equal(qallow_cache_get(cache, "a", &before), 0);
+    assert_int_equal(before.size, 3);
+    assert_int_equal(before.state, QALLOW_FILE_CURRENT);
+    epoch = qallow_cache_epoch(cache);
+
+    write_file(&place, "a", "another");
+    do {
+        assert_int_equal(qallow_cache_wait(cache, epoch, 30 * SECOND, 0, &now), 0);
+        assert_true(now > epoch);
+        assert_int_equal(qallow_cache_content(cache, "a", bytes, sizeof bytes - 1, &after), 0);
+        epoch = now;
+    } while (after.size != 7 || after.state != QALLOW_FILE_CURRENT);
+    assert_string_equal(bytes, "another");
+    assert_memory_not_equal(before.hash, after.hash, 16);
+
+    struct seen seen = {.wanted = "a"};
+    assert_int_equal(qallow_cache_since(cache, before.epoch, on_path, &seen, &now), 0);
+    assert_int_equal(seen.paths, 1);
+    assert_int_equal(seen.found, 1);
+    stop(accelerator);
+    struct qallow_cache_info info = QALLOW_CACHE_INFO_INIT;
+    assert_int_equal(qallow_cache_info(cache, &info), 0);
+    assert_int_equal(info.state, QALLOW_KEEPER_GONE);
+    assert_int_equal(info.keeper, getpid());
+    assert_int_equal(qallow_cache_wait(cache, now, 30 * SECOND, 0, NULL), QALLOW_E_UNAVAILABLE);
+    assert_int_equal(qallow_cache_get(cache, "a", &after), 0); /* a dead one's cache answers */
+    qallow_cache_close(cache);
+    place_finish(&place);
+}
+
+/* With a log the epochs are the log's, and go on when the keeper is started again. */
+static void log_and_cache_count_alike(void **unused)
+{
+    struct place place;
+    struct qallow_accelerator *accelerator;
+    struct qallow_cache *cache;
+    struct qallow_file file;
+    place_init(&place);
+    place.options.log = place.log;
+    write_file(&place, "a", "one");
+    for (uint64_t run = 1; run <= 3; run++) {
+        place.is_ready = 0;
+        start(&place, &accelerator);
+        assert_int_equal(qallow_cache_open(place.tree, &cache), 0);
+        assert_int_equal(qallow_cache_epoch(cache), run);
+        assert_int_equal(place.last.epoch, run);
+        assert_int_equal(qallow_cache_get(cache, "a", &file), 0);
+        assert_int_equal(file.epoch, run);
+        qallow_cache_close(cache);
+        stop(accelerator);
+        write_file(&place, "a", run % 2 ? "two" : "three");
+    }
+    place_finish(&place);
+}
+
+static void stopping_takes_in_what_has_changed(void **unused)
+{
+    struct place place;
+    struct qallow_accelerator *accelerator;
+    struct qallow_cache *cache;
+    struct qallow_file file;
+    place_init(&place);
+    place.options.settle_ns = place.options.max_settle_ns = 3600 * (uint64_t)SECOND;
+    start(&place, &accelerator);
+    write_file(&place, "late", "x");
+    stop(accelerator);
+    assert_int_equal(qallow_cache_open(place.tree, &cache), 0);
+    assert_int_equal(qallow_cache_get(cache, "late", &file), 0);
+    assert_int_equal(qallow_cache_get(cache, "never", &file), QALLOW_E_PAGE_NOT_FOUND);
+    qallow_cache_close(cache);
+    place_finish(&place);
+}
+
+static void reloading_looks_at_everything(void **unused)
+{
+    struct place place;
+    struct qallow_accelerator *accelerator;
+    place_init(&place);
+    place.options.watch = QALLOW_WATCH_NONE; /* so that nothing else finds it */
+    start(&place, &accelerator);
+    write_file(&place, "new", "x");
+    qallow_accelerator_reload(accelerator);
+    pthread_mutex_lock(&place.lock);
+    while (place.last.cached != 1)
+        pthread_cond_wait(&place.changed, &place.lock);
+    pthread_mutex_unlock(&place.lock);
+    stop(accelerator);
+    place_finish(&place);
+}
+
+static void expect_end(struct place *place, int result)
+{
+    struct qallow_accelerator *accelerator;
+    assert_int_equal(qallow_accelerator_start(&place->options, &accelerator), 0);
+    struct pollfd ended = {qallow_accelerator_fd(accelerator), POLLIN, 0};
+    assert_int_equal(poll(&ended, 1, 60000), 1);
+    assert_int_equal(qallow_accelerator_finish(accelerator), result);
+    if (result < 0)
+        assert_string_not_equal(qallow_error_detail(), "");
+}
+
+static void ends_by_itself(void **unused)
+{
+    struct place place;
+    struct qallow_accelerator *accelerator;
+    place_init(&place);
+    place.options.once = 1;
+    expect_end(&place, 0);
+    place.options.once = 0;
+    place.is_ready = 0;
+    start(&place, &accelerator);
+    expect_end(&place, QALLOW_E_BUSY); /* a second one */
+    stop(accelerator);
+    place.options.path = "/nonexistent";
+    expect_end(&place, QALLOW_E_NO_INPUT);
+    place.options.path = place.tree;
+    place.options.is_file = 1;
+    expect_end(&place, QALLOW_E_ARGUMENT);
+    place.options.is_file = 0;
+    place_finish(&place);
+}
+
+static void options_that_make_no_sense(void **unused)
+{
+    struct place place;
+    struct qallow_accelerator *accelerator;
+    place_init(&place);
+    const struct qallow_accelerator_options good = place.options;
+    assert_int_equal(qallow_accelerator_start(NULL, &accelerator), QALLOW_E_ARGUMENT);
+    place.options.size--;
+    assert_int_equal(qallow_accelerator_start(&place.options, &accelerator), QALLOW_E_ARGUMENT);
+    place.options = good;
+    place.options.path = NULL;
+    assert_int_equal(qallow_accelerator_start(&place.options, &accelerator), QALLOW_E_ARGUMENT);
+    place.options = good;
+    place.options.no_cache = 1;
+    assert_int_equal(qallow_accelerator_start(&place.options, &accelerator), QALLOW_E_ARGUMENT);
+    place.options = good;
+    place.options.hash = 77;
+    assert_int_equal(qallow_accelerator_start(&place.options, &accelerator), QALLOW_E_ARGUMENT);
+    assert_int_equal(qallow_accelerator_finish(NULL), 0);
+    place_finish(&place);
+}
+
+static void a_file_alone(void **unused)
+{
+    struct place place;
+    char path[100];
+    struct qallow_accelerator *accelerator;
+    struct qallow_cache *cache;
+    struct qallow_file file;
+    place_init(&place);
+    write_file(&place, "one", "1");
+    write_file(&place, "other", "2");
+    snprintf(path, sizeof path, "%s/one", place.tree);
+    place.options.path = path;
+    place.options.is_file = 1;
+    start(&place, &accelerator);
+    assert_int_equal(qallow_cache_open(path, &cache), 0);
+    assert_int_equal(qallow_cache_get(cache, "one", &file), 0);
+    assert_int_equal(qallow_cache_get(cache, "other", &file), QALLOW_E_PAGE_NOT_FOUND);
+    qallow_cache_close(cache);
+    stop(accelerator);
+    place_finish(&place);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_change_reaches_readers),
+        cmocka_unit_test(log_and_cache_count_alike),
+        cmocka_unit_test(stopping_takes_in_what_has_changed),
+        cmocka_unit_test(reloading_looks_at_everything),
+        cmocka_unit_test(ends_by_itself),
+        cmocka_unit_test(options_that_make_no_sense),
+        cmocka_unit_test(a_file_alone),
+    };
+    return cmocka_run_group_tests_name("service", tests, NULL, NULL);
+}
