@@ -100,6 +100,12 @@ int qa_cache_get(const struct qa_cache *cache, const char *path, struct qa_file 
     return 1;
 }
 
+int qa_cache_has_content(const struct qa_cache *cache, const char *path)
+{
+    const struct qa_entry *entry = find_present(cache, path);
+    return entry && qa_load(&entry->content) != 0;
+}
+
 void qa_cache_pending(struct qa_cache *cache, const char *path)
 {
     struct qa_entry *entry = find_present(cache, path);

@@ -66,6 +66,8 @@ uint64_t qa_cache_count(const struct qa_cache *cache); /* paths */
 
 /* 1 and *file if the path is cached, else 0. */
 int qa_cache_get(const struct qa_cache *cache, const char *path, struct qa_file *file);
+/* 1 if the bytes of the path are kept. Beside others as qa_cache_get(). */
+int qa_cache_has_content(const struct qa_cache *cache, const char *path);
 /* Sets what is known of a path. With content != NULL its `file->size` bytes are kept as well, if
  * there is room. If readers can see a difference it belongs to the next epoch and goes into the
  * journal, and the result is 1; else 0. LIMIT: the cache is full; counted in `refused`, and an

@@ -366,6 +366,22 @@ static int take_in(struct qa_worker *worker, const struct qa_listing *listing,
     return rc;
 }
 
+/* What the cache knows of the paths. */
+static void recall(struct qa_indexer *ix, struct qa_look *looks, size_t count)
+{
+    const struct qa_cache *cache = ix->options.cache;
+    pthread_rwlock_rdlock(&ix->cache_lock);
+    for (size_t i = 0; i < count; i++) {
+        struct qa_look *look = &looks[i];
+        look->is_known = (uint8_t)qa_cache_get(cache, look->path, &look->known);
+        /* A former keeper had no need of its bytes. Only once: there may be no room for them. */
+        if (ix->wants_content && look->is_known && look->known.size <= ix->options.content_max &&
+            !qa_cache_has_content(cache, look->path))
+            look->known.ctime_ns = QA_RACY;
+    }
+    pthread_rwlock_unlock(&ix->cache_lock);
+}
+
 int qa_look_at(struct qa_worker *worker, int directory_fd, const struct qa_listing *listing,
                size_t count)
 {
@@ -375,11 +391,7 @@ int qa_look_at(struct qa_worker *worker, int directory_fd, const struct qa_listi
     size_t done = 0, at = 0;
     uint64_t held = 0;
     int rc = 0;
-    pthread_rwlock_rdlock(&ix->cache_lock);
-    for (size_t i = 0; i < count; i++)
-        looks[i].is_known =
-            (uint8_t)qa_cache_get(ix->options.cache, looks[i].path, &looks[i].known);
-    pthread_rwlock_unlock(&ix->cache_lock);
+    recall(ix, looks, count);
     for (; at < count && rc == 0 && !qa_is_stopped(ix->stop); at++) {
         rc = qa_hasher_look(&worker->hasher, directory_fd, &looks[at]);
         worker->result.entries++;

@@ -55,6 +55,7 @@ int qa_indexer_create(const struct qa_indexer_options *options, struct qa_indexe
         rc = qr_fail_errno(errno, "the directory");
     if (rc == 0) {
         ix->device = st.st_dev;
+        ix->wants_content = options->content_max > 0;
         rc = qa_walk_init(ix);
     }
     if (rc < 0)
@@ -191,6 +192,7 @@ int qa_indexer_update_all(struct qa_indexer *ix, const volatile int *stop,
     if (rc == 0) {
         result->changed += qa_cache_sweep(ix->options.cache);
         qa_tables_complete(&ix->tables);
+        ix->wants_content = 0;
     }
     end(ix, result);
     return rc;

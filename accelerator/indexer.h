@@ -67,8 +67,8 @@ void qa_indexer_destroy(struct qa_indexer *indexer); /* NULL is legal */
  * cached. A file is not read again if device, inode, size, mode, mtime and ctime are as they were
  * and the ctime was older than two clock ticks when it was read.
  * To be called after a qa_indexer_update_all() that went well; before that it is right but slow.
- * NO_MEMORY, IO (the root cannot be read), what `directory` returns. What was done before stays
- * done. */
+ * NO_MEMORY; NO_INPUT, PERMISSION, IO (the root cannot be read); what `directory` returns. What was
+ * done before stays done. */
 int qa_indexer_update(struct qa_indexer *indexer, const char *const *paths, size_t count,
                       struct qa_indexed *result);
 /* The same for the whole tree, on all threads. Stops between two files when `*stop` (may be NULL)

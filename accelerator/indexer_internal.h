@@ -103,6 +103,7 @@ struct qa_indexer {
     const char **requests; /* sorted, of an update */
     size_t request_count, request_capacity;
     const volatile int *stop;
+    int wants_content; /* until the first whole walk is over */
 
     /* Guarded by tables_lock: */
     struct qa_paths again; /* other names of files that have changed */

@@ -4,6 +4,7 @@
  * indexer is told what a watcher would tell it -- often less, never more than that: a directory for
  * what is in it, one name of a linked file, nothing of what vanished with a directory -- and the
  * cache must then be what the scan finds. In between whole walks, and keepers that end and begin.
+ * The second test changes the tree while it is being looked at.
  * QALLOW_SEED repeats a run, QALLOW_ROUNDS says how long it is.
  */
 #include "tests/accelerator/indexer_support.h"
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "tests/accelerator/seed.h"
@@ -361,10 +363,76 @@ static void test_random_trees(void **state)
     test_indexer_close(&w.t);
 }
 
+/* In a child: changes until the other end of the pipe is closed, or many have been made. */
+static void change_meanwhile(struct world *w, int pipe)
+{
+    char byte;
+    for (int rounds = 0; rounds < 40 && read(pipe, &byte, 1) < 0; rounds++) {
+        test_scan(&w->scan, 0);
+        keep_small(w);
+        for (int i = 0; i < 20; i++)
+            change(w);
+        while (w->mark_count)
+            free(w->marks[--w->mark_count]);
+        test_scan_finish(&w->scan);
+    }
+    _exit(0);
+}
+
+static void look_meanwhile(struct world *w, int is_whole)
+{
+    const struct test_entry *some[3] = {any(w, 0), any(w, 0), any(w, 1)};
+    const char *paths[3];
+    size_t count = 0;
+    for (int i = 0; i < 3; i++)
+        if (some[i])
+            paths[count++] = some[i]->path;
+    int rc = is_whole ? qa_indexer_update_all(w->t.indexer, NULL, &w->t.found)
+                      : qa_indexer_update(w->t.indexer, paths, count, &w->t.found);
+    assert_int_equal(rc, 0);
+}
+
+static void test_changes_meanwhile(void **state)
+{
+    static struct world w;
+    const char *given = getenv("QALLOW_ROUNDS");
+    unsigned long rounds = given ? strtoul(given, NULL, 10) / 50 : 8;
+    w.random = test_seed();
+    test_indexer_init(&w.t, 1 + (int)below(&w, 4));
+    w.t.options.unstable = NULL;
+    test_indexer_open(&w.t);
+    test_update_all(&w.t);
+    for (unsigned long i = 0; i < rounds; i++) {
+        int ends[2], status, looks = 0;
+        assert_int_equal(pipe2(ends, O_NONBLOCK | O_CLOEXEC), 0);
+        next_random(&w.random);
+        test_scan(&w.scan, 0);
+        fflush(NULL);
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            close(ends[1]);
+            test_scan_finish(&w.scan);
+            change_meanwhile(&w, ends[0]);
+        }
+        while (waitpid(child, &status, WNOHANG) == 0)
+            look_meanwhile(&w, looks++ % 4 == 0);
+        close(ends[0]);
+        close(ends[1]);
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+        test_scan_finish(&w.scan);
+        test_update_all(&w.t);
+        assert_int_equal(w.t.found.unstable, 0);
+        test_same(&w.t);
+    }
+    test_indexer_close(&w.t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_random_trees, test_make_place, test_remove_place),
+        cmocka_unit_test_setup_teardown(test_changes_meanwhile, test_make_place, test_remove_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

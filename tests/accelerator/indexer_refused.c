@@ -274,6 +274,32 @@ static void test_content_is_kept(void **state)
     test_indexer_close(&t);
 }
 
+static void test_content_of_what_was_cached_without(void **state)
+{
+    struct test_indexer t;
+    struct qallow_cache *reader;
+    test_put("a", "text");
+    test_put("long", "too long for that");
+    test_age("long");
+    test_indexer_init(&t, 1);
+    test_indexer_open(&t);
+    test_update_all(&t);
+    uint64_t epoch = qa_cache_epoch(t.cache);
+    test_indexer_close(&t);
+    t.options.content_max = 10;
+    for (int again = 0; again < 2; again++) {
+        test_indexer_open(&t);
+        test_update_all(&t);
+        assert_int_equal(t.found.read_files, !again);
+        assert_int_equal(qa_cache_epoch(t.cache), epoch);
+        assert_int_equal(qallow_cache_open(test_tree, &reader), 0);
+        expect_content(reader, "a", "text");
+        expect_content(reader, "long", NULL);
+        qallow_cache_close(reader);
+        test_indexer_close(&t);
+    }
+}
+
 static int fail_at, allocations;
 static int fail_one(size_t size) { return __atomic_add_fetch(&allocations, 1, 0) == fail_at; }
 
@@ -322,6 +348,7 @@ int main(void)
         IN_A_PLACE(test_what_has_no_content),
         IN_A_PLACE(test_another_file_system),
         IN_A_PLACE(test_content_is_kept),
+        IN_A_PLACE(test_content_of_what_was_cached_without),
         IN_A_PLACE(test_no_memory),
     };
     alarm(120); /* an open that waits is a failure, not a test without end */
