@@ -172,38 +172,82 @@ static int get(struct query *q)
 
 /* --- --since --- */
 
-static int print_change(void *context, const char *path, const struct qallow_file *file)
+struct change {
+    char *path;
+    struct qallow_file file;
+};
+
+struct changes {
+    struct change *items;
+    size_t count, capacity;
+};
+
+static int collect_change(void *context, const char *path, const struct qallow_file *file)
 {
-    const struct query *q = context;
+    struct changes *changes = context;
+    size_t size = strlen(path) + 1;
+    char *copy = qr_malloc(size);
+    int result = copy ? QR_GROW(changes->items, changes->count, changes->capacity)
+                      : qr_fail(QALLOW_E_NO_MEMORY, "no memory for the changes");
+    if (result < 0) {
+        qr_free(copy);
+        return result;
+    }
+    memcpy(copy, path, size);
+    changes->items[changes->count++] = (struct change){copy, *file};
+    return 0;
+}
+
+static int by_path(const void *a, const void *b)
+{
+    return strcmp(((const struct change *)a)->path, ((const struct change *)b)->path);
+}
+
+static int print_change(const struct query *q, const struct change *change)
+{
+    const char *what = change->file.removed ? "removed" : "changed";
     if (!q->context->json) {
-        printf("%s %s\n", file->removed ? "removed" : "changed", qr_quotez(path));
+        printf("%s %s\n", what, qr_quotez(change->path));
         return qi_stdout_check();
     }
     cJSON *line = qi_json_begin(q->context);
-    cJSON_AddStringToObject(line, "event", file->removed ? "removed" : "changed");
-    if (file->removed) {
-        qi_json_path(line, "path", path, strlen(path));
-        qi_json_u64(line, "epoch", file->epoch);
+    cJSON_AddStringToObject(line, "event", what);
+    if (change->file.removed) {
+        qi_json_path(line, "path", change->path, strlen(change->path));
+        qi_json_u64(line, "epoch", change->file.epoch);
     } else {
-        json_file(q, line, path, file);
+        json_file(q, line, change->path, &change->file);
     }
+    return qi_json_end(line);
+}
+
+static int print_end(const struct query *q, uint64_t epoch)
+{
+    if (!q->context->json) {
+        printf("epoch %llu\n", (unsigned long long)epoch);
+        return 0;
+    }
+    cJSON *line = qi_json_begin(q->context);
+    cJSON_AddStringToObject(line, "event", "end");
+    qi_json_u64(line, "epoch", epoch);
     return qi_json_end(line);
 }
 
 static int since(struct query *q)
 {
+    struct changes changes = {0};
     uint64_t now = 0;
-    int result = qallow_cache_since(q->cache, q->a->since, print_change, q, &now);
-    if (result < 0)
-        return result;
-    if (q->context->json) {
-        cJSON *line = qi_json_begin(q->context);
-        cJSON_AddStringToObject(line, "event", "end");
-        qi_json_u64(line, "epoch", now);
-        return qi_json_end(line);
-    }
-    printf("epoch %llu\n", (unsigned long long)now);
-    return 0;
+    int result = qallow_cache_since(q->cache, q->a->since, collect_change, &changes, &now);
+    if (changes.count)
+        qsort(changes.items, changes.count, sizeof *changes.items, by_path);
+    for (size_t i = 0; i < changes.count && result == 0; i++)
+        result = print_change(q, &changes.items[i]);
+    if (result == 0)
+        result = print_end(q, now);
+    for (size_t i = 0; i < changes.count; i++)
+        qr_free(changes.items[i].path);
+    qr_free(changes.items);
+    return result;
 }
 
 /* --- --wait --- */
@@ -277,11 +321,11 @@ static int export(struct query *q)
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a path");
     snprintf(temporary, size, "%s" QT_TEMPORARY, to);
     q->out = fopen(temporary, "we");
-    int result = q->out ? export_all(q) : qr_fail_errno(errno, "%s", qr_quotez(temporary));
+    int result = q->out ? export_all(q) : qr_fail_errno(errno, "%s", qr_quotez(to));
     if (result == 0 && fsync(fileno(q->out)) < 0)
-        result = qr_fail_errno(errno, "%s", qr_quotez(temporary));
+        result = qr_fail_errno(errno, "%s", qr_quotez(to));
     if (q->out && fclose(q->out) != 0 && result == 0)
-        result = qr_fail_errno(errno, "%s", qr_quotez(temporary));
+        result = qr_fail_errno(errno, "%s", qr_quotez(to));
     if (result == 0 && rename(temporary, to) < 0)
         result = qr_fail_errno(errno, "%s", qr_quotez(to));
     if (result < 0)
