@@ -5,7 +5,7 @@ echo 2 >'work/sub/odd\name
 with a line break'
 ln -s one work/link
 qallow accelerator --quiet --watch work --no-log --settle 1h --max-settle 1h >out &
-until_true grep -q ready out
+until_true grep -qs ready out
 xxh128sum=$(qallow accelerator --watch work --get one)
 echo "$xxh128sum"
 status qallow accelerator --watch work --get one sub/../link 'sub/odd\name
