@@ -563,7 +563,14 @@ static int open_watcher(struct qa_keeper *k)
     k->mounts_fd = open("/proc/self/mounts", O_RDONLY | O_CLOEXEC); /* -1: poll() skips it */
     if (k->options->watch == QA_WATCH_NONE)
         return 0;
-    return qa_watcher_create(&options, k->dirty, &k->watcher);
+    int result = qa_watcher_create(&options, k->dirty, &k->watcher);
+    if (result == 0) {
+        struct qa_watcher_status watcher;
+        qa_watcher_status(k->watcher, &watcher);
+        qt_log(QT_INFO, "watcher of %s starts: %zu directories watched, %zu compared at intervals",
+               qr_quotez(k->options->path), watcher.watches, watcher.polled);
+    }
+    return result;
 }
 
 static int open_telemetry(struct qa_keeper *k)
@@ -657,6 +664,8 @@ static int finish(struct qa_keeper *k, int result)
         write_numbers(k, k->next_row);
     qt_csv_close(k->csv);
     qa_runner_destroy(k->runner);
+    if (k->watcher)
+        qt_log(QT_INFO, "watcher of %s stops", qr_quotez(k->options->path));
     qa_watcher_destroy(k->watcher);
     qa_control_unlink(k->control); /* while log and cache are still ours */
     qa_index_close(k);

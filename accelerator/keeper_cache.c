@@ -69,6 +69,16 @@ static void on_mark(void *context, const char *path)
     qa_cache_pending(k->cache, path);
 }
 
+/* What the workers have spent; their share of each interval is the encoders' business. */
+static uint64_t busy_ns(const struct qa_keeper *k)
+{
+    uint64_t busy[QT_WORKERS], sum = 0;
+    size_t count = qa_indexer_busy_ns(k->indexer, busy, QT_WORKERS);
+    for (size_t i = 0; i < count && i < QT_WORKERS; i++)
+        sum += busy[i];
+    return sum;
+}
+
 static int open_cache(struct qa_keeper *k, const char *root)
 {
     struct qr_store_info info;
@@ -130,6 +140,9 @@ int qa_index_open(struct qa_keeper *k)
     if (!qa_inotify_limit(QA_INOTIFY_WATCHES, &k->watch_limit, &sysctl))
         k->watch_limit = 0;
     qa_cache_set_state(k->cache, QALLOW_KEEPER_STARTING);
+    qt_log(QT_INFO, "cache of %s attached: epoch %llu, %llu files known from before",
+           qr_quotez(k->options->path), (unsigned long long)qa_cache_epoch(k->cache),
+           (unsigned long long)qa_cache_count(k->cache));
     qa_dirty_on_mark(k->dirty, on_mark, k);
     return 0;
 }
@@ -138,6 +151,12 @@ void qa_index_close(struct qa_keeper *k)
 {
     if (!k->cache)
         return;
+    if (k->indexer)
+        qt_log(QT_INFO, "workers of %s stop: busy for %llu ms", qr_quotez(k->options->path),
+               (unsigned long long)(busy_ns(k) / MS));
+    qt_log(QT_INFO, "cache of %s left: epoch %llu, %llu files", qr_quotez(k->options->path),
+           (unsigned long long)qa_cache_epoch(k->cache),
+           (unsigned long long)qa_cache_count(k->cache));
     qa_dirty_on_mark(k->dirty, NULL, NULL);
     qa_indexer_destroy(k->indexer);
     qallow_cache_close(k->reader);
@@ -206,16 +225,6 @@ static void count_cache(struct qa_keeper *k)
     qt_set(QT_CACHE_MEMORY_BYTES, info.memory);
     qt_set(QT_CACHE_HITS, info.hits);
     qt_set(QT_CACHE_MISSES, info.misses);
-}
-
-/* What the workers have spent; their share of each interval is the encoders' business. */
-static uint64_t busy_ns(const struct qa_keeper *k)
-{
-    uint64_t busy[QT_WORKERS], sum = 0;
-    size_t count = qa_indexer_busy_ns(k->indexer, busy, QT_WORKERS);
-    for (size_t i = 0; i < count && i < QT_WORKERS; i++)
-        sum += busy[i];
-    return sum;
 }
 
 void qa_index_count_workers(const struct qa_keeper *k)

@@ -499,6 +499,7 @@ static int take_event(struct qa_watcher *w, const struct inotify_event *e, uint6
     if (e->mask & IN_Q_OVERFLOW) {
         w->status.overflows++;
         qt_add(QT_WATCH_OVERFLOWS, 1);
+        qt_log(QT_WARN, "more events than the kernel keeps: the whole tree is looked at again");
         want_rescan(w, now);
         return 0;
     }

@@ -12,6 +12,7 @@
 #include "interface/report.h"
 #include "runtime/error.h"
 #include "runtime/os.h"
+#include "telemetry/telemetry.h"
 
 enum { AUTO = 0 };
 #define CONTENT_DEFAULT "1M"
@@ -190,6 +191,8 @@ static const struct qi_option options[] = {
     {.name = "telemetry-interval", .kind = QI_DURATION, .argument = "TIME", .fallback = "10s",
      QI_FIELD(struct accelerator, telemetry_interval), .minimum = 1000000,
      .maximum = UINT64_C(86400000000000), .help = "time between rows of metrics"},
+    {.name = "verbose", .letter = 'v', .kind = QI_FLAG, QI_FIELD(struct accelerator, verbose),
+     .help = "say on standard error when caches, watchers and workers come and go"},
     {.name = "max-memory", .kind = QI_SIZE, .argument = "SIZE",
      QI_FIELD(struct accelerator, max_memory),
      .help = "memory for buffers: fewer threads are used if it is not enough for --threads"},
@@ -259,6 +262,7 @@ static int run(struct qi_context *context, const void *values)
         return wrong;
     if (a->cpu_mask && qb_cpu_mask_set(a->cpu_mask) < 0)
         return qi_usage(context, "--cpu-mask scalar, avx2 or avx512");
+    qt_log_level_set(context->quiet ? QT_QUIET : a->verbose ? QT_INFO : QT_WARN);
     if (is_query(context, a))
         return accelerator_query(context, a);
     return requests ? accelerator_ask(context, a) : accelerator_keep(context, a);

@@ -21,7 +21,7 @@ struct accelerator {
     struct qi_list watch, excludes, paths;
     const char *file, *log, *label, *telemetry, *prometheus, *cpu_mask, *command, *export_to;
     int threads, compress, once, poll, no_poll, no_watch, no_log, no_cache, include_git, no_ignore;
-    int hash, clock;
+    int hash, clock, verbose;
     int stop, status, get;
     uint64_t since, wait;
     int64_t settle, max_settle, sweep, keep_time, telemetry_interval, timeout;

@@ -307,19 +307,19 @@ static int export_all(struct query *q)
     return 0;
 }
 
-/* To a temporary name beside it, then in its place: it is there whole or not at all. */
-static int export(struct query *q)
+/* A pipe or a device is written to as it is. */
+static int export_into(struct query *q, const char *to)
 {
-    const char *to = q->a->export_to;
-    size_t size = strlen(to) + sizeof QT_TEMPORARY;
-    if (strcmp(to, "-") == 0) {
-        q->out = stdout;
-        return export_all(q);
-    }
-    char *temporary = qr_malloc(size);
-    if (!temporary)
-        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a path");
-    snprintf(temporary, size, "%s" QT_TEMPORARY, to);
+    q->out = fopen(to, "we");
+    int result = q->out ? export_all(q) : qr_fail_errno(errno, "%s", qr_quotez(to));
+    if (q->out && fclose(q->out) != 0 && result == 0)
+        result = qr_fail_errno(errno, "%s", qr_quotez(to));
+    return result;
+}
+
+/* To a temporary name beside it, then in its place: it is there whole or not at all. */
+static int export_as(struct query *q, const char *to, const char *temporary)
+{
     q->out = fopen(temporary, "we");
     int result = q->out ? export_all(q) : qr_fail_errno(errno, "%s", qr_quotez(to));
     if (result == 0 && fsync(fileno(q->out)) < 0)
@@ -328,8 +328,27 @@ static int export(struct query *q)
         result = qr_fail_errno(errno, "%s", qr_quotez(to));
     if (result == 0 && rename(temporary, to) < 0)
         result = qr_fail_errno(errno, "%s", qr_quotez(to));
-    if (result < 0)
+    if (result < 0 && q->out)
         unlink(temporary);
+    return result;
+}
+
+static int export(struct query *q)
+{
+    const char *to = q->a->export_to;
+    struct stat st;
+    size_t size = strlen(to) + sizeof QT_TEMPORARY;
+    if (strcmp(to, "-") == 0) {
+        q->out = stdout;
+        return export_all(q);
+    }
+    if (stat(to, &st) == 0 && !S_ISREG(st.st_mode))
+        return export_into(q, to);
+    char *temporary = qr_malloc(size);
+    if (!temporary)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a path");
+    snprintf(temporary, size, "%s" QT_TEMPORARY, to);
+    int result = export_as(q, to, temporary);
     qr_free(temporary);
     return result;
 }

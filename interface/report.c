@@ -19,6 +19,7 @@
 
 #include "runtime/error.h"
 #include "runtime/os.h"
+#include "telemetry/telemetry.h"
 
 static int reload_pipe[2] = {-1, -1};
 static atomic_int stop_signal;        /* the first signal that asked to stop */
@@ -435,4 +436,5 @@ void qi_process_init(void)
             _exit(QI_SYSTEM_LIMIT);
     signal(SIGPIPE, SIG_IGN);
     qr_set_assert_handler(on_failed_assert);
+    qt_log_level_set(QT_WARN);
 }

@@ -17,7 +17,7 @@
 enum { LINE_SIZE = 4096 };
 static const uint64_t interval_ns = 1000000000;
 
-static _Atomic int log_level = QT_INFO;
+static _Atomic int log_level = QT_QUIET; /* a library says nothing; the commands set it */
 
 void qt_log_level_set(enum qt_level level)
 {

@@ -625,6 +625,7 @@ static int remove_directory(void **state)
 
 int main(int argc, char **argv)
 {
+    qt_log_level_set(QT_INFO);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(updates_from_threads_all_count),
         cmocka_unit_test(quantiles_bound_the_true_ones),

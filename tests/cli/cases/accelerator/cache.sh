@@ -36,6 +36,11 @@ print(cache["schema"], cache["hash"])
 for file in sorted(cache["files"], key=lambda file: file["path"]):
     print(repr(file["path"]), file["kind"], file["state"], file["hash"], file["size"])
 END
+mkfifo pipe
+cat pipe >from-pipe &
+qallow accelerator --watch work --export pipe
+wait $!
+cmp from-pipe cache.json && test -p pipe
 status qallow accelerator --watch work --export no/such/directory/file
 mkdir other
 status qallow accelerator --watch other --status
