@@ -47,6 +47,10 @@ int qa_cache_open(const struct qa_cache_options *options, struct qa_cache **cach
 /* Readers see that the keeper is gone; the cache stays for the next one. NULL is legal. */
 void qa_cache_close(struct qa_cache *cache);
 
+/* Removes what other keepers of this user have left for directories that do not exist any more, in
+ * the place where this cache is. */
+void qa_cache_remove_orphans(const struct qa_cache *cache);
+
 /* The name of everything that belongs to this cache, without suffix: a path whose directory exists.
  * PATH.sock is the keeper's socket. */
 const char *qa_cache_path(const struct qa_cache *cache);

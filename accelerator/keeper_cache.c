@@ -139,6 +139,7 @@ int qa_index_open(struct qa_keeper *k)
     const char *sysctl;
     if (!qa_inotify_limit(QA_INOTIFY_WATCHES, &k->watch_limit, &sysctl))
         k->watch_limit = 0;
+    qa_cache_remove_orphans(k->cache);
     qa_cache_set_state(k->cache, QALLOW_KEEPER_STARTING);
     qt_log(QT_INFO, "cache of %s attached: epoch %llu, %llu files known from before",
            qr_quotez(k->options->path), (unsigned long long)qa_cache_epoch(k->cache),

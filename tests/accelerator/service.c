@@ -292,6 +292,55 @@ static void options_that_make_no_sense(void **unused)
     place_finish(&place);
 }
 
+static size_t count_caches(const struct place *place)
+{
+    DIR *directory = opendir(place->base);
+    const struct dirent *entry;
+    size_t count = 0;
+    assert_non_null(directory);
+    while ((entry = readdir(directory)))
+        count += strncmp(entry->d_name, "qallow-", 7) == 0 && !strchr(entry->d_name, '.');
+    closedir(directory);
+    return count;
+}
+
+static void keep_once(struct place *place, const char *path)
+{
+    place->options.path = path;
+    place->options.once = 1;
+    expect_end(place, 0);
+}
+
+/* What was kept of directories that are gone does not take memory for ever. */
+static void caches_of_directories_that_are_gone(void **unused)
+{
+    struct place place;
+    char other[100];
+    struct qallow_accelerator *accelerator;
+    place_init(&place);
+    snprintf(other, sizeof other, "%s/other", place.base);
+    assert_int_equal(mkdir(other, 0700), 0);
+    keep_once(&place, other);
+    keep_once(&place, place.tree);
+    assert_int_equal(count_caches(&place), 2);
+    assert_int_equal(rmdir(other), 0);
+    keep_once(&place, place.tree);
+    assert_int_equal(count_caches(&place), 1);
+
+    assert_int_equal(mkdir(other, 0700), 0); /* not while somebody keeps it */
+    place.options.once = 0;
+    place.options.path = other;
+    place.options.watch = QALLOW_WATCH_NONE; /* it does not see that its directory goes */
+    place.is_ready = 0;
+    start(&place, &accelerator);
+    assert_int_equal(rmdir(other), 0);
+    keep_once(&place, place.tree);
+    assert_int_equal(count_caches(&place), 2);
+    qallow_accelerator_stop(accelerator);
+    assert_int_equal(qallow_accelerator_finish(accelerator), QALLOW_E_NO_INPUT);
+    place_finish(&place);
+}
+
 static void a_file_alone(void **unused)
 {
     struct place place;
@@ -323,6 +372,7 @@ int main(void)
         cmocka_unit_test(reloading_looks_at_everything),
         cmocka_unit_test(ends_by_itself),
         cmocka_unit_test(options_that_make_no_sense),
+        cmocka_unit_test(caches_of_directories_that_are_gone),
         cmocka_unit_test(a_file_alone),
     };
     return cmocka_run_group_tests_name("service", tests, NULL, NULL);
