@@ -7,7 +7,7 @@ set -eu
 
 packages='gcc libc6-dev pkg-config meson ninja-build python3 git
 libzstd-dev libxxhash-dev libcjson-dev libssl-dev libcmocka-dev libsimde-dev
-python3-xxhash python3-zstandard man-db'
+python3-xxhash python3-zstandard xxhash man-db'
 case "${1:-}" in
 '') ;;
 --ci) packages="$packages clang zsh fish" ;;
