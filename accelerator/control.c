@@ -36,6 +36,7 @@ struct qa_control {
     int fd, directory_fd;
     uint64_t serial;
     char *path;       /* LOG.sock */
+    char *link;       /* another name for it; NULL: none */
     const char *name; /* its last component */
     struct client clients[QA_CLIENTS_MAX];
 };
@@ -62,9 +63,10 @@ static int open_directory(const char *path, const char **name)
 
 static int bind_socket(struct qa_control *control)
 {
-    char name[40];
+    char name[64];
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    snprintf(name, sizeof name, ".%d.qallow-tmp", (int)getpid()); /* a name no tree records */
+    /* a name no tree records, and no other keeper of this process takes */
+    snprintf(name, sizeof name, ".%d.%d.qallow-tmp", (int)getpid(), control->fd);
     snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/%s",
              control->directory_fd, name);
     unlinkat(control->directory_fd, name, 0);
@@ -120,12 +122,35 @@ static void drop(struct client *client)
     client->used = 0;
 }
 
+int qa_control_link(struct qa_control *control, const char *path)
+{
+    char *target = realpath(control->path, NULL);
+    size_t size = strlen(path) + sizeof ".sock";
+    control->link = qr_malloc(size);
+    if (!target || !control->link) {
+        free(target);
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for the socket");
+    }
+    snprintf(control->link, size, "%s.sock", path);
+    unlink(control->link);
+    int result = symlink(target, control->link) < 0
+                     ? qr_fail_errno(errno, "%s", qr_quotez(control->link))
+                     : 0;
+    free(target);
+    return result;
+}
+
 void qa_control_unlink(struct qa_control *control)
 {
-    if (control && control->name && control->directory_fd >= 0)
+    if (!control)
+        return;
+    if (control->link)
+        unlink(control->link);
+    qr_free(control->link);
+    control->link = NULL;
+    if (control->name && control->directory_fd >= 0)
         unlinkat(control->directory_fd, control->name, 0);
-    if (control)
-        control->name = NULL;
+    control->name = NULL;
 }
 
 void qa_control_close(struct qa_control *control)

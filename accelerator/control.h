@@ -22,6 +22,8 @@ struct qa_control;
 /* Creates the socket, replacing one that was left behind. Only for the process that holds the
  * log's lock. */
 int qa_control_open(const char *log_path, struct qa_control **control);
+/* Makes PATH.sock a symlink to the socket, for who knows only the cache. It goes with it. */
+int qa_control_link(struct qa_control *control, const char *path);
 /* Removes the socket's name: nobody else can connect, requests that came in can still be answered.
  * Before the log's lock is given up, or it might be the next recorder's socket. NULL is legal. */
 void qa_control_unlink(struct qa_control *control);

@@ -597,6 +597,16 @@ static int open_cache(struct qa_keeper *k)
     return 0;
 }
 
+/* Beside the log; and where it can be found by who knows only the directory. */
+static int open_socket(struct qa_keeper *k)
+{
+    const char *cache = k->cache ? qa_cache_path(k->cache) : NULL;
+    int result = qa_control_open(k->store ? qr_store_path(k->store) : cache, &k->control);
+    if (result == 0 && k->store && cache && qa_control_link(k->control, cache) < 0)
+        qa_keeper_say(k, "requests need --log: %s", qallow_error_detail());
+    return result;
+}
+
 static int open_all(struct qa_keeper *k)
 {
     const struct qa_keeper_options *o = k->options;
@@ -612,8 +622,7 @@ static int open_all(struct qa_keeper *k)
     if (result == 0 && !k->no_cache)
         result = open_cache(k);
     if (result == 0 && !o->once)
-        result = qa_control_open(k->store ? qr_store_path(k->store) : qa_cache_path(k->cache),
-                                 &k->control);
+        result = open_socket(k);
     if (result == 0 && !o->once)
         result = open_watcher(k);
     if (result == 0)
@@ -697,6 +706,8 @@ int qa_keep(const struct qa_keeper_options *options)
     int result = open_all(&k);
     if (result == 0)
         result = first_capture(&k);
+    if (result == 0 && k.cache)
+        qa_index_count(&k);
     while (result == 0 && !options->once && !k.done)
         result = turn(&k);
     if (result == 0)

@@ -236,8 +236,6 @@ static int check(struct qi_context *context, const struct accelerator *a, int re
         return qi_usage(context, "one --watch DIR to ask about");
     if (!requests && !source)
         return qi_usage(context, "--watch DIR or --file FILE, or a request such as --status");
-    if (requests && !source && !a->log && !is_query(context, a))
-        return qi_usage(context, "--watch DIR or --log LOG, to say whom to ask");
     if (a->get != (a->paths.count > 0) && !(a->get && a->file))
         return qi_usage(context, "--get PATH...");
     if (a->log && a->watch.count > 1)
@@ -281,10 +279,11 @@ const struct qi_command qi_command_accelerator = {
         "is recorded and changes are being watched for. The first SIGINT or SIGTERM records what "
         "has changed and ends with 0; the second ends at once, and loses nothing that an epoch "
         "was printed for.\n\n"
-        "With --sync, --label, --status or --stop it asks the recorder that is running instead; "
+        "With --sync, --label or --stop it asks the recorder that is running instead; "
         "--sync prints the epoch that holds everything written before the call. With --get, "
-        "--since, --wait, --export or --status it asks the cache: of --watch DIR, or else the "
-        "nearest one above the present directory. SIGHUP reads the ignore files again.",
+        "--since, --wait, --export or --status it asks the cache. Who is asked is the one of "
+        "--log LOG, or of --watch DIR, or else of the nearest directory at or above the present "
+        "one. SIGHUP reads the ignore files again.",
     .options = options,
     .values_size = sizeof(struct accelerator),
     .run = run,

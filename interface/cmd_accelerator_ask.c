@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * `qallow accelerator --sync`, `--label`, `--status`, `--stop`: asks the keeper of a directory over
- * its socket. The socket is beside the log; a keeper without a log has it beside its cache.
+ * its socket. The socket is beside the log or beside the cache; with both, the second is a link.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -89,12 +89,12 @@ static int ask(struct qi_context *context, const struct accelerator *a, const ch
     return result;
 }
 
-/* A keeper without a log has its socket beside its cache. */
-static int ask_cache_keeper(struct qi_context *context, const struct accelerator *a,
-                            const char *source)
+/* The keeper of `source`, or (NULL) of the nearest cached directory at or above the present one. */
+static int ask_by_cache(struct qi_context *context, const struct accelerator *a,
+                        const char *source)
 {
     struct qallow_cache *cache;
-    int result = qallow_cache_open(source, &cache);
+    int result = source ? qallow_cache_open(source, &cache) : qallow_cache_open_above(".", &cache);
     if (result == 0) {
         result = ask(context, a, qa_cache_reader_path(cache));
         qallow_cache_close(cache);
@@ -107,12 +107,14 @@ int accelerator_ask(struct qi_context *context, const struct accelerator *a)
     const char *source = a->file ? a->file : a->watch.count ? a->watch.items[0] : NULL;
     if (a->log)
         return ask(context, a, a->log);
+    if (!source)
+        return ask_by_cache(context, a, NULL);
     char *log = accelerator_default_log(source);
     if (!log)
         return QALLOW_E_NO_INPUT;
     int result = ask(context, a, log);
-    if (result == QALLOW_E_UNAVAILABLE) {
-        result = ask_cache_keeper(context, a, source);
+    if (result == QALLOW_E_UNAVAILABLE) { /* it has no log, or one that lies elsewhere */
+        result = ask_by_cache(context, a, source);
         if (result == QALLOW_E_UNAVAILABLE)
             qr_fail(result, "no recorder is running on %s", qr_quotez(log));
     }

@@ -183,6 +183,8 @@ static void on_event(void *context, const struct qallow_accelerator_event *event
             text_event(kept, event);
         speaker->deaf = qi_stdout_flush() < 0;
         if (speaker->deaf)
+            qi_stdout_forget();
+        if (speaker->deaf)
             qi_note(speaker->context, "nobody reads the output any more; recording goes on");
     }
     pthread_mutex_unlock(&speaker->lock);

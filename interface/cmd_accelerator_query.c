@@ -301,7 +301,8 @@ static int export_all(struct query *q)
     int result = qallow_cache_each(q->cache, export_file, q, &now);
     if (result < 0)
         return result;
-    fprintf(q->out, "],\n\"epoch\":%llu}\n", (unsigned long long)now);
+    fprintf(q->out, "],\n\"epoch\":%llu,\"refused\":%llu}\n", (unsigned long long)now,
+            (unsigned long long)q->info.refused);
     if (fflush(q->out) != 0 || ferror(q->out))
         return qr_fail_errno(errno, "%s", qr_quotez(q->a->export_to));
     return 0;
@@ -405,6 +406,8 @@ static int status(struct query *q)
     else
         printf("path: %s\n", qr_quotez(root));
     status_text(object, "state", states[info->state]);
+    if (info->state == QALLOW_KEEPER_GONE)
+        qi_note(q->context, "nobody keeps this cache up to date");
     status_number(q, object, "pid", (uint64_t)info->keeper);
     status_number(q, object, "epoch", info->epoch);
     status_number(q, object, "oldest_epoch", info->oldest_epoch);
@@ -433,6 +436,9 @@ int accelerator_query(struct qi_context *context, const struct accelerator *a)
         result = qallow_cache_info(q.cache, &q.info);
     if (result < 0)
         return result;
+    if (q.info.refused && !a->status)
+        qi_note(context, "the cache is full: %llu paths are not in it",
+                (unsigned long long)q.info.refused);
     if (a->get)
         result = get(&q);
     else if (a->status)

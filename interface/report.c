@@ -178,6 +178,18 @@ int qi_stdout_flush(void)
     return 0;
 }
 
+void qi_stdout_forget(void)
+{
+    int nothing = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    if (nothing >= 0)
+        dup2(nothing, STDOUT_FILENO);
+    if (nothing > STDOUT_FILENO)
+        close(nothing);
+    fflush(stdout);
+    clearerr(stdout);
+    reader_gone = 0;
+}
+
 int qi_stdout_check(void) { return ferror(stdout) ? qi_stdout_flush() : 0; }
 
 int qi_stdout_write(const void *bytes, size_t length)

@@ -61,6 +61,8 @@ int qi_stdout_check(void);
 /* Writes out what is buffered, then as above. The launcher does it at the end; a stream that
  * somebody waits for does it after every item. */
 int qi_stdout_flush(void);
+/* After a failed write: the command goes on and succeeds without its output. */
+void qi_stdout_forget(void);
 /* Writes bytes to stdout, for `--output -`. Result as qi_stdout_check. */
 int qi_stdout_write(const void *bytes, size_t length);
 

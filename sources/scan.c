@@ -162,7 +162,7 @@ static int queue_content(struct qs_scan *scan, struct qs_frame *frame, const cha
         qs_scan_last(scan, pass)->base = base ? base->id : 0;
         rc = qs_scan_mark(scan, page, QS_QUEUED);
     }
-    if (rc < 0 || page->kind != QR_KIND_FILE)
+    if (rc < 0 || page->kind == QR_KIND_DIRECTORY)
         return rc;
     /* Written through this name, with others; or the file that it stood for has only others now. */
     if (page->stat.inode != st->st_ino || page->stat.device != st->st_dev)

@@ -124,7 +124,7 @@ int qs_scan_other_names(struct qs_scan *scan, uint64_t device, uint64_t inode,
         return 0;
     int rc = scan->tree->inodes.slots ? 0 : qs_inodes_build(scan->tree);
     while (rc == 0 && (page = qs_inodes_next(scan->tree, scan->state, device, inode, &at)))
-        if (page != except && page->kind == QR_KIND_FILE)
+        if (page != except && page->kind != QR_KIND_DIRECTORY)
             rc = queue_name(scan, page);
     return rc;
 }
@@ -136,7 +136,7 @@ int qs_scan_free(struct qs_scan *scan, enum qs_pass pass, struct qr_page *page)
         rc = qs_scan_add(scan, pass, QS_DO_FREE, NULL, NULL, NULL, page->id);
     if (rc == 0)
         qs_scan_last(scan, pass)->kind = page->kind;
-    if (rc == 0 && page->kind == QR_KIND_FILE)
+    if (rc == 0 && page->kind != QR_KIND_DIRECTORY)
         rc = qs_scan_other_names(scan, page->stat.device, page->stat.inode, page);
     return rc;
 }
