@@ -394,9 +394,8 @@ static int status(struct query *q)
 {
     static const char *const states[] = {[QALLOW_KEEPER_STARTING] = "starting",
                                          [QALLOW_KEEPER_WATCHING] = "watching",
-                                         [QALLOW_KEEPER_RESCANNING] = "looking at everything again",
-                                         [QALLOW_KEEPER_GONE] =
-                                             "gone: nobody keeps the cache up to date"};
+                                         [QALLOW_KEEPER_RESCANNING] = "rescanning",
+                                         [QALLOW_KEEPER_GONE] = "gone"};
     const struct qallow_cache_info *info = &q->info;
     const char *root = qallow_cache_root(q->cache);
     char time[QI_TEXT_MAX];
