@@ -477,14 +477,14 @@ int qr_log_read_frame(const struct qr_log *log, uint64_t offset, struct qr_frame
                    (unsigned long long)offset);
 }
 
-/* Fills the window from `offset` on. Large reads have a fixed cost too: no more than twice what a
- * frame can need. */
-static int window_fill(const struct qr_log *log, struct qr_read_window *window, uint64_t offset)
+static int window_fill(const struct qr_log *log, struct qr_read_window *window, uint64_t offset,
+                       size_t length)
 {
-    enum { AHEAD = 512 << 10 };
-    if (!window->bytes && !(window->bytes = qr_malloc(AHEAD)))
-        return qr_fail(QALLOW_E_NO_MEMORY, "a window of the log");
-    int64_t n = log->os->pread(log->os->context, log->file, window->bytes, AHEAD, offset);
+    int rc = grow(&window->bytes, &window->capacity, length);
+    if (rc)
+        return rc;
+    int64_t n = log->os->pread(log->os->context, log->file, window->bytes, length, offset);
+    window->length = 0;
     if (n < 0)
         return qr_fail_errno((int)-n, "%s: reading at offset %llu", qr_quotez(log->path),
                              (unsigned long long)offset);
@@ -493,13 +493,13 @@ static int window_fill(const struct qr_log *log, struct qr_read_window *window, 
     return 0;
 }
 
-int qr_log_read_frame_ahead(const struct qr_log *log, uint64_t offset,
+int qr_log_read_frame_ahead(const struct qr_log *log, uint64_t offset, size_t ahead,
                             struct qr_read_window *window, struct qr_frame_buffers *buffers,
                             struct qr_frame *frame)
 {
     for (int filled = 0;; filled = 1) {
         uint64_t into = offset - window->start;
-        if (offset >= window->start && into + QR_FRAME_HEADER <= window->length &&
+        if (qr_window_holds(window, offset) &&
             qr_frame_parse(log, offset, window->bytes + into, frame) &&
             into + QR_FRAME_HEADER + frame->stored <= window->length) {
             int rc = qr_frame_open(log, frame, window->bytes + into + QR_FRAME_HEADER,
@@ -509,7 +509,7 @@ int qr_log_read_frame_ahead(const struct qr_log *log, uint64_t offset,
         }
         if (filled) /* larger than the window, or not valid: that is found out there */
             return qr_log_read_frame(log, offset, buffers, frame);
-        int rc = window_fill(log, window, offset);
+        int rc = window_fill(log, window, offset, ahead);
         if (rc)
             return rc;
     }

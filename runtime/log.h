@@ -99,14 +99,20 @@ struct qr_frame_buffers {
 };
 int qr_log_read_frame(const struct qr_log *log, uint64_t offset, struct qr_frame_buffers *buffers,
                       struct qr_frame *frame);
-/* The same for reads that go forwards: raw bytes come through a window that is filled ahead. The
- * frame's body may stand in the window, until the next call. */
+/* The same for reads that go forwards: raw bytes come through a window that is filled with `ahead`
+ * bytes when the frame is not in it. The frame's body may stand in the window, until the next
+ * call. */
 struct qr_read_window {
     uint8_t *bytes;
-    size_t length;
+    size_t length, capacity;
     uint64_t start;
 };
-int qr_log_read_frame_ahead(const struct qr_log *log, uint64_t offset,
+/* Does the header of the frame at `offset` stand in it? */
+static inline int qr_window_holds(const struct qr_read_window *window, uint64_t offset)
+{
+    return offset >= window->start && offset - window->start + QR_FRAME_HEADER <= window->length;
+}
+int qr_log_read_frame_ahead(const struct qr_log *log, uint64_t offset, size_t ahead,
                             struct qr_read_window *window, struct qr_frame_buffers *buffers,
                             struct qr_frame *frame);
 void qr_frame_buffers_finish(struct qr_frame_buffers *buffers);

@@ -2,26 +2,41 @@
 /*
  * Reading content: pieces out of verified frames.
  *
- * A reader keeps the last few frames it decoded (least recently used goes first, bounded by bytes),
- * because neighbouring files stand in the same frame. Every frame is checked when it is read; what
- * a prune has moved is found through the directory's relocations.
+ * A reader keeps frames it decoded (least recently used goes first, bounded by bytes), because
+ * neighbouring files stand in the same frame. What it keeps of a frame is its body, in a buffer of
+ * that size; the stored bytes of a compressed frame are not kept. Every frame is checked when it is
+ * read; what a prune has moved is found through the directory's relocations.
+ *
+ * A page that many commits have made has its pieces all over the log. Many pieces are read in the
+ * order of the log: so each frame is decoded once, however little is kept, and the small frames of
+ * small commits, which stand close together, come many with one read. These are not kept.
  */
+#include <stdlib.h>
+
 #include "runtime/error.h"
 #include "runtime/store_internal.h"
 
-struct cached_frame {
+struct kept_frame {
     struct qr_frame frame; /* offset 0: empty */
-    struct qr_frame_buffers buffers;
+    uint8_t *bytes;        /* the body stands in them */
+    size_t capacity;
     uint64_t used;
 };
 
-enum { FRAMES_MAX = 64 };
+enum {
+    FRAMES_MAX = 64,
+    SORT_MIN = 8,      /* pieces that are worth sorting */
+    NEAR = 4096,       /* frames this close are read together: one read has that much anyhow */
+    AHEAD = 512 << 10, /* large reads have a fixed cost too: twice what most frames need */
+};
 
 struct qr_reader {
     struct qr_store *store;
-    struct cached_frame frames[FRAMES_MAX];
-    size_t limit; /* of all buffers together */
+    struct kept_frame frames[FRAMES_MAX];
+    size_t limit;                  /* of all buffers together */
     const struct qr_frame *newest; /* asked for last */
+    struct qr_frame passing;       /* stands in the window or in the scratch buffers */
+    struct qr_frame_buffers scratch;
     int read_ahead;
     struct qr_read_window window;
     uint64_t clock;
@@ -43,76 +58,198 @@ void qr_reader_destroy(struct qr_reader *reader)
     if (!reader)
         return;
     for (int i = 0; i < FRAMES_MAX; i++)
-        qr_frame_buffers_finish(&reader->frames[i].buffers);
+        qr_free(reader->frames[i].bytes);
+    qr_frame_buffers_finish(&reader->scratch);
     qr_free(reader->window.bytes);
     qr_free(reader);
 }
 
 void qr_reader_read_ahead(struct qr_reader *reader) { reader->read_ahead = 1; }
 
-static size_t buffer_bytes(const struct cached_frame *f)
+/* --- frames --- */
+
+static void drop(struct kept_frame *kept)
 {
-    return f->buffers.raw_capacity + f->buffers.plain_capacity;
+    qr_free(kept->bytes);
+    *kept = (struct kept_frame){.bytes = NULL};
 }
 
-/* The frame used longest ago; its buffers serve again. Others that are old give theirs back while
- * all together take more than the limit. */
-static struct cached_frame *evict(struct qr_reader *reader)
+/* A free place, made by dropping what was used longest ago: one frame, and more while all buffers
+ * together are above the limit. */
+static struct kept_frame *make_room(struct qr_reader *reader)
 {
     for (;;) {
-        struct cached_frame *oldest = NULL, *filled = NULL;
-        size_t bytes = 0;
+        size_t bytes =
+            reader->scratch.raw_capacity + reader->scratch.plain_capacity + reader->window.capacity;
+        struct kept_frame *place = NULL, *oldest = NULL;
         for (int i = 0; i < FRAMES_MAX; i++) {
-            struct cached_frame *f = &reader->frames[i];
-            bytes += buffer_bytes(f);
-            if (!oldest || f->used < oldest->used)
-                oldest = f;
-            if (buffer_bytes(f) && (!filled || f->used < filled->used))
-                filled = f;
+            struct kept_frame *kept = &reader->frames[i];
+            bytes += kept->capacity;
+            if (!kept->bytes)
+                place = kept;
+            else if (!oldest || kept->used < oldest->used)
+                oldest = kept;
         }
-        /* the frame to come may need buffers of the largest size */
-        if (!filled || bytes + 2 * QR_BODY_MAX <= reader->limit)
-            return oldest;
-        if (bytes == buffer_bytes(filled) || bytes <= reader->limit)
-            return filled;
-        qr_frame_buffers_finish(&filled->buffers);
-        filled->frame.offset = 0;
-        filled->used = 0;
+        if (place && (!oldest || bytes <= reader->limit))
+            return place;
+        drop(oldest);
     }
 }
 
-/* The decoded body of a frame that may hold content. */
-static int reader_frame(struct qr_reader *reader, uint64_t offset, const struct qr_frame **out)
+/* Takes the buffer in which the body of a frame stands out of the scratch buffers. */
+static struct kept_frame *keep(struct qr_reader *reader, const struct qr_frame *frame)
+{
+    struct kept_frame *kept = make_room(reader);
+    struct qr_frame_buffers *scratch = &reader->scratch;
+    int is_plain = frame->flags & QR_FRAME_ZSTD;
+    size_t before = is_plain ? 0 : QR_FRAME_HEADER;
+    *kept =
+        (struct kept_frame){.frame = *frame,
+                            .used = ++reader->clock,
+                            .bytes = is_plain ? scratch->plain : scratch->raw,
+                            .capacity = is_plain ? scratch->plain_capacity : scratch->raw_capacity};
+    if (is_plain) {
+        scratch->plain = NULL;
+        scratch->plain_capacity = 0;
+    } else {
+        scratch->raw = NULL;
+        scratch->raw_capacity = 0;
+    }
+    if (kept->capacity > before + frame->length + 64) {
+        uint8_t *fitting = qr_realloc(kept->bytes, before + frame->length + 1);
+        if (fitting) { /* else it stays larger than it need be */
+            kept->bytes = fitting;
+            kept->capacity = before + frame->length + 1;
+        }
+    }
+    kept->frame.body = kept->bytes + before;
+    return kept;
+}
+
+static int in_scratch(const struct qr_reader *reader, const struct qr_frame *frame)
+{
+    return frame->body == reader->scratch.plain ||
+           frame->body == reader->scratch.raw + QR_FRAME_HEADER;
+}
+
+/* The decoded body of a frame that may hold content. `ahead` > 0: it is not kept, and that many
+ * bytes of the log are read from it on. */
+static int reader_frame(struct qr_reader *reader, uint64_t offset, size_t ahead,
+                        const struct qr_frame **out)
 {
     if (reader->newest && reader->newest->offset == offset) {
         *out = reader->newest;
         return 0;
     }
     for (int i = 0; i < FRAMES_MAX && !reader->read_ahead; i++)
-        if (reader->frames[i].frame.offset == offset) {
+        if (reader->frames[i].bytes && reader->frames[i].frame.offset == offset) {
             reader->frames[i].used = ++reader->clock;
             *out = reader->newest = &reader->frames[i].frame;
             return 0;
         }
-    /* read ahead, bodies stand in the window, which only holds for the newest one */
-    struct cached_frame *slot = reader->read_ahead ? &reader->frames[0] : evict(reader);
     reader->newest = NULL;
-    slot->frame.offset = 0;
-    slot->used = ++reader->clock;
     struct qr_frame frame;
-    int rc = reader->read_ahead
-                 ? qr_log_read_frame_ahead(reader->store->log, offset, &reader->window,
-                                           &slot->buffers, &frame)
-                 : qr_log_read_frame(reader->store->log, offset, &slot->buffers, &frame);
+    const struct qr_log *log = reader->store->log;
+    int rc = ahead ? qr_log_read_frame_ahead(log, offset, ahead, &reader->window, &reader->scratch,
+                                             &frame)
+                   : qr_log_read_frame(log, offset, &reader->scratch, &frame);
     if (rc)
         return rc;
     if (frame.type != QR_FRAME_DATA && frame.type != QR_FRAME_COMMIT &&
         frame.type != QR_FRAME_RELOCATION)
         return qr_fail(QALLOW_E_DAMAGED, "%s: the frame at offset %llu holds no content",
                        qr_quotez(reader->store->path), (unsigned long long)offset);
-    slot->frame = frame;
-    *out = reader->newest = &slot->frame;
+    reader->passing = frame;
+    /* also what was too large for the window */
+    int kept = !ahead || (!reader->read_ahead && frame.length > NEAR && in_scratch(reader, &frame));
+    *out = reader->newest = kept ? &keep(reader, &frame)->frame : &reader->passing;
     return 0;
+}
+
+/* --- places in the log --- */
+
+/* Where a literal byte stands now, and how many of *length from there on stand together. */
+static qr_ref resolve(struct qr_store *store, qr_ref ref, uint64_t *length)
+{
+    if (qr_ref_frame(ref) >= atomic_load_explicit(&store->start, memory_order_acquire))
+        return ref;
+    pthread_rwlock_rdlock(&store->lock);
+    ref = qr_directory_resolve(&store->directory, store->start, ref, length);
+    pthread_rwlock_unlock(&store->lock);
+    return ref;
+}
+
+/* Copies what stands together in one frame. */
+static int copy_out(struct qr_reader *reader, qr_ref now, uint8_t *to, uint64_t n, size_t ahead)
+{
+    const struct qr_store *store = reader->store;
+    const struct qr_frame *frame = NULL;
+    int rc = reader_frame(reader, qr_ref_frame(now), ahead, &frame);
+    if (rc)
+        return qr_log_check_pruned(store->log, rc);
+    if (qr_ref_body(now) + n > frame->length)
+        return qr_fail(QALLOW_E_DAMAGED, "%s: content refers beyond the frame at offset %llu",
+                       qr_quotez(store->path), (unsigned long long)qr_ref_frame(now));
+    memcpy(to, frame->body + qr_ref_body(now), n);
+    return 0;
+}
+
+int qr_reader_literal(struct qr_reader *reader, qr_ref ref, uint8_t *to, uint64_t length)
+{
+    int rc = 0;
+    while (length && !rc) {
+        uint64_t n = length;
+        qr_ref now = resolve(reader->store, ref, &n);
+        rc = copy_out(reader, now, to, n, reader->read_ahead ? AHEAD : 0);
+        to += n;
+        ref += n;
+        length -= n;
+    }
+    return rc;
+}
+
+/* --- many pieces, in the order of the log --- */
+
+struct span {
+    qr_ref ref;
+    uint8_t *to;
+    uint64_t length;
+};
+
+static int compare_spans(const void *a, const void *b)
+{
+    const struct span *x = a, *y = b;
+    return (x->ref > y->ref) - (x->ref < y->ref);
+}
+
+/* How far to read from a span's frame on: over frames that are near each other. 0: it stands by
+ * itself. */
+static size_t near(const struct span *span, const struct span *end)
+{
+    uint64_t first = qr_ref_frame(span->ref), last = first;
+    for (; span < end; span++) {
+        uint64_t next = qr_ref_frame(span->ref);
+        if (next - last > NEAR || next - first > AHEAD - NEAR)
+            break;
+        last = next;
+    }
+    return last == first ? 0 : (size_t)(last - first) + NEAR;
+}
+
+static int copy_spans(struct qr_reader *reader, struct span *spans, size_t count)
+{
+    int rc = 0;
+    uint64_t frame = 0;
+    size_t ahead = 0;
+    qsort(spans, count, sizeof *spans, compare_spans);
+    for (const struct span *s = spans; s < spans + count && !rc; s++) {
+        if (qr_ref_frame(s->ref) != frame) {
+            frame = qr_ref_frame(s->ref);
+            ahead = qr_window_holds(&reader->window, frame) ? NEAR : near(s, spans + count);
+        }
+        rc = copy_out(reader, s->ref, s->to, s->length, ahead);
+    }
+    return rc;
 }
 
 int qr_content_init(struct qr_content *content, const struct qr_page *page)
@@ -150,57 +287,78 @@ static void content_seek(struct qr_content *content, uint64_t offset)
     }
 }
 
-/* Copies from one literal place, following relocations. */
-int qr_reader_literal(struct qr_reader *reader, qr_ref ref, uint8_t *to, uint64_t length)
+/* Enters the pieces of a range, cut where relocations begin and end, at *spans; zeros are written
+ * at once. Moves the cursor. */
+static int gather(struct qr_reader *reader, struct qr_content *content, uint64_t offset,
+                  uint8_t *to, uint64_t length, struct span **spans, size_t *count)
 {
+    size_t capacity = 0;
     while (length) {
-        uint64_t n = length;
-        struct qr_store *store = reader->store;
-        const struct qr_frame *frame = NULL;
-        qr_ref now = ref;
-        if (qr_ref_frame(ref) < atomic_load_explicit(&store->start, memory_order_acquire)) {
-            pthread_rwlock_rdlock(&store->lock);
-            now = qr_directory_resolve(&store->directory, store->start, ref, &n);
-            pthread_rwlock_unlock(&store->lock);
+        content_seek(content, offset);
+        qr_assert(content->at_piece < content->piece_count);
+        const struct qr_piece *piece = &content->pieces[content->at_piece];
+        uint64_t into = offset - content->at_offset, n = piece->length - into;
+        n = n > length ? length : n;
+        if (piece->ref == QR_REF_ZERO) {
+            memset(to, 0, n);
+        } else {
+            qr_ref now = resolve(reader->store, piece->ref + into, &n);
+            int rc = QR_GROW(*spans, *count, capacity);
+            if (rc)
+                return rc;
+            (*spans)[(*count)++] = (struct span){now, to, n};
         }
-        int rc = reader_frame(reader, qr_ref_frame(now), &frame);
-        if (rc)
-            return qr_log_check_pruned(store->log, rc);
-        if (qr_ref_body(now) + n > frame->length)
-            return qr_fail(QALLOW_E_DAMAGED, "%s: content refers beyond the frame at offset %llu",
-                           qr_quotez(store->path), (unsigned long long)qr_ref_frame(now));
-        memcpy(to, frame->body + qr_ref_body(now), n);
         to += n;
-        ref += n;
+        offset += n;
         length -= n;
     }
     return 0;
+}
+
+/* Are there so many pieces in the range that their order matters? The cursor is at its begin. */
+static int has_many_pieces(const struct qr_content *content, uint64_t offset, uint64_t length)
+{
+    size_t last = content->at_piece + SORT_MIN;
+    if (last >= content->piece_count)
+        return 0;
+    uint64_t end = content->at_offset;
+    for (size_t i = content->at_piece; i < last; i++)
+        end += content->pieces[i].length;
+    return end < offset + length;
 }
 
 int qr_content_read(struct qr_reader *reader, struct qr_content *content, uint64_t offset,
                     void *buffer, size_t length)
 {
     uint8_t *to = buffer;
+    int rc = 0;
     qr_assert(offset <= content->size && length <= content->size - offset);
-    while (length) {
+    content_seek(content, offset);
+    if (has_many_pieces(content, offset, length)) {
+        struct span *spans = NULL;
+        size_t count = 0;
+        rc = gather(reader, content, offset, to, length, &spans, &count);
+        if (!rc)
+            rc = copy_spans(reader, spans, count);
+        qr_free(spans);
+        return rc;
+    }
+    while (length && !rc) {
         content_seek(content, offset);
         qr_assert(content->at_piece < content->piece_count);
         const struct qr_piece *piece = &content->pieces[content->at_piece];
         uint64_t into = offset - content->at_offset, n = piece->length - into;
         if (n > length)
             n = length;
-        int rc = 0;
         if (piece->ref == QR_REF_ZERO)
             memset(to, 0, n);
         else
             rc = qr_reader_literal(reader, piece->ref + into, to, n);
-        if (rc)
-            return rc;
         to += n;
         offset += n;
         length -= (size_t)n;
     }
-    return 0;
+    return rc;
 }
 
 uint64_t qr_content_hole(struct qr_content *content, uint64_t offset)
@@ -215,8 +373,8 @@ uint64_t qr_content_hole(struct qr_content *content, uint64_t offset)
 int qr_content_is_hole(const struct qr_content *content, uint64_t offset, uint64_t length)
 {
     struct qr_content cursor = *content;
-    cursor.pieces = content->pieces == &content->inline_piece ? &cursor.inline_piece
-                                                              : content->pieces;
+    cursor.pieces =
+        content->pieces == &content->inline_piece ? &cursor.inline_piece : content->pieces;
     content_seek(&cursor, offset);
     while (length) {
         if (cursor.at_piece >= cursor.piece_count ||

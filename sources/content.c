@@ -18,7 +18,10 @@
 #include "sources/tree_internal.h"
 #include "telemetry/telemetry.h"
 
-enum { READER_CACHE = 2 << 20, INDEX_BYTES = 2 << 20, LINK_MAX_BYTES = 64 * 1024 };
+/* The bases of neighbouring files stand in the same few frames of one MiB. More than these four
+ * were not faster: third version of a tree, compressed, 0.35 s with 2 MiB, 0.25 s with 4, 0.23 s
+ * with 8. */
+enum { READER_CACHE = 4 << 20, INDEX_BYTES = 2 << 20, LINK_MAX_BYTES = 64 * 1024 };
 
 static int no_memory(void) { return qr_fail(QALLOW_E_NO_MEMORY, "no memory to read a file"); }
 
@@ -45,6 +48,8 @@ static int reserve(uint8_t **buffer, size_t *capacity, size_t size)
     size_t larger = *capacity ? *capacity : 64 * 1024;
     while (larger < size)
         larger *= 2;
+    if (larger > QS_IN_MEMORY && size <= QS_IN_MEMORY + 1)
+        larger = QS_IN_MEMORY + 1; /* the largest file that comes here */
     qr_free(*buffer);
     *buffer = qr_malloc(larger);
     *capacity = *buffer ? larger : 0;

@@ -187,6 +187,9 @@ static void check_epoch(struct world *w, struct qr_store *store, uint64_t epoch)
         OK(qr_content_init(&content, page));
         OK(qr_content_read(reader, &content, 0, bytes, model->size));
         assert_memory_equal(bytes, model->bytes, model->size);
+        size_t from = below(w, model->size + 1), n = below(w, model->size - from + 1);
+        OK(qr_content_read(reader, &content, from, bytes, n));
+        assert_memory_equal(bytes, model->bytes + from, n);
         qr_content_finish(&content);
         free(bytes);
     }
@@ -368,6 +371,69 @@ static void a_giant_hole_costs_nothing(void **unused)
     world_destroy(&w);
 }
 
+static size_t reads;
+
+static int64_t counted_read(void *context, int file, void *buffer, size_t length, uint64_t offset)
+{
+    reads++;
+    return qr_os_posix()->pread(context, file, buffer, length, offset);
+}
+
+/* A page in pieces that stand in a thousand frames is read with few reads, and no frame twice, by
+ * a reader that can keep hardly anything. */
+static void many_pieces_take_few_reads(void **unused)
+{
+    enum { SIZE = 1 << 20, EDITS = 1000, EDIT = 20 };
+    struct world w;
+    struct qr_os os = *qr_os_posix();
+    struct qr_txn *txn;
+    struct qr_batch *batch;
+    struct qr_reader *reader;
+    struct qr_content content;
+    struct qr_store *store;
+    struct qr_attributes attributes = {.mode = 0600};
+    struct qr_store_options options = {
+        .writable = 1, .create = 1, .sync = QR_SYNC_NONE, .logical_clock = 1, .os = &os};
+    uint64_t epoch;
+    world_create(&w, 17);
+    os.pread = counted_read;
+    OK(qr_store_open(w.path, &options, &store));
+    OK(qr_batch_create(1, &batch));
+    struct model_page old = {0}, page = {.size = SIZE, .bytes = malloc(SIZE)};
+    for (size_t i = 0; i < SIZE; i++)
+        page.bytes[i] = (uint8_t)('a' + below(&w, 16)); /* so that compression halves it */
+    for (int i = 0; i <= EDITS; i++) {
+        OK(qr_txn_begin(store, &txn));
+        if (i == 0) {
+            old.id = page.id = qr_txn_new_id(txn);
+            OK(qr_batch_page_create(batch, page.id, 0, "f", 1, QR_KIND_RAW, &attributes));
+        }
+        size_t at = below(&w, SIZE - EDIT);
+        for (size_t k = at; i && k < at + EDIT; k++)
+            page.bytes[k] = (uint8_t)next_random(&w.random);
+        write_delta(batch, &old, &page);
+        OK(qr_txn_append(txn, batch));
+        OK(qr_txn_commit(txn, &epoch));
+        free(old.bytes);
+        old = copy_page(&page);
+    }
+    const struct qr_page *present = qr_state_find(qr_store_state(store), page.id);
+    assert_in_range(present->piece_count, EDITS, 3 * EDITS);
+    OK(qr_content_init(&content, present));
+    OK(qr_reader_create(store, 2 << 20, &reader));
+    reads = 0;
+    OK(qr_content_read(reader, &content, 0, old.bytes, SIZE));
+    assert_memory_equal(old.bytes, page.bytes, SIZE);
+    assert_in_range(reads, 2, 20);
+    qr_reader_destroy(reader);
+    qr_content_finish(&content);
+    qr_batch_destroy(batch);
+    OK(qr_store_close(store));
+    free(old.bytes);
+    free(page.bytes);
+    world_destroy(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -375,6 +441,7 @@ int main(void)
         cmocka_unit_test(a_checkpoint_is_a_log_of_one_epoch),
         cmocka_unit_test(an_abort_leaves_the_last_epoch),
         cmocka_unit_test(a_giant_hole_costs_nothing),
+        cmocka_unit_test(many_pieces_take_few_reads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
