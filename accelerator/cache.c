@@ -187,6 +187,7 @@ static void remove_at(struct qa_cache *cache, uint64_t at)
     }
     write_entry(cache, qa_block(cache, granule), &key, qa_shape(0, 0, 0, key.length, 1), &nothing,
                 cache->epoch + 1, 0);
+    cache->removed++;
     if (!is_recorded)
         qa_journal_add(cache, key.hash);
     qa_table_set(cache, at, key.hash, granule);

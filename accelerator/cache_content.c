@@ -13,10 +13,16 @@
 
 uint32_t qa_content_take(struct qa_cache *cache, const void *content, uint64_t size)
 {
-    /* One file must not drive out everything else. */
+    /* One file must not drive out everything else, be it for its size or for want of a gap. */
     if (size == 0 || size > cache->limit / 4)
         return 0;
-    uint32_t granule = qa_block_take(cache, size, 0);
+    uint64_t most = 4 * size + cache->size / 64, evicted = 1, freed = 0;
+    uint32_t granule = qa_block_try_high(cache, size);
+    while (!granule && evicted && freed < most) {
+        for (uint64_t goal = freed + size; freed < goal && evicted; freed += evicted)
+            evicted = qa_content_evict(cache);
+        granule = qa_space_take_high(&cache->space, qa_granules(size));
+    }
     if (granule)
         qa_store_bytes(qa_block(cache, granule), content, size);
     return granule;

@@ -29,6 +29,7 @@ struct qa_cache {
     /* the table */
     _Atomic uint64_t *slots;
     uint64_t slot_count, used, deleted; /* used: entries, those of removed paths included */
+    uint64_t removed;                   /* these */
     uint32_t table_granule;
     unsigned table_log2;
     uint64_t generation; /* the next one */
@@ -87,8 +88,9 @@ static inline uint64_t qa_entry_granules(const struct qa_cache *cache, size_t pa
  * `also_removed`, without what is remembered of removed paths. */
 uint32_t qa_block_take(struct qa_cache *cache, uint64_t bytes, int also_removed);
 void qa_block_give(struct qa_cache *cache, uint32_t granule, uint64_t bytes);
-/* Without giving anything up for it. */
+/* Without giving anything up for it; from the other end, which is for contents. */
 uint32_t qa_block_try(struct qa_cache *cache, uint64_t bytes);
+uint32_t qa_block_try_high(struct qa_cache *cache, uint64_t bytes);
 
 /* The slot of a path, or QA_NO_SLOT. */
 uint64_t qa_table_find(const struct qa_cache *cache, uint64_t path_hash, const char *path,

@@ -103,7 +103,7 @@ void qa_journal_forget(struct qa_cache *cache)
 uint64_t qa_journal_drop_removed(struct qa_cache *cache)
 {
     uint64_t count = 0;
-    for (uint64_t at = 0; at < cache->slot_count; at++) {
+    for (uint64_t at = 0; at < cache->slot_count && cache->removed; at++) {
         uint64_t slot = qa_load(&cache->slots[at]);
         if (!qa_slot_is_used(slot) || !qa_is_removed(qa_entry_of(cache, slot)))
             continue;

@@ -125,7 +125,9 @@ static int adopt_entry(struct qa_cache *cache, uint64_t slot)
     if (qa_load32(&entry->walk) > cache->walk)
         cache->walk = qa_load32(&entry->walk);
     cache->used++;
-    if (!qa_is_removed(entry)) {
+    if (qa_is_removed(entry)) {
+        cache->removed++;
+    } else {
         cache->files++;
         cache->bytes += qa_load(&entry->size);
     }
@@ -298,6 +300,7 @@ static void forget_segment(struct qa_cache *cache)
     cache->kept_first = cache->kept_count = cache->kept_capacity = 0;
     cache->table_granule = 0;
     cache->ring_capacity = cache->slot_count = cache->used = cache->deleted = 0;
+    cache->removed = 0;
     cache->files = cache->bytes = cache->contents = cache->refused = 0;
     cache->epoch = cache->floor = cache->head = cache->changes = 0;
     cache->walk = 0;

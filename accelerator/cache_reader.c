@@ -243,15 +243,10 @@ static int open_root(const char *root, struct qallow_cache **out)
 
 int qallow_cache_open(const char *directory, struct qallow_cache **cache)
 {
-    struct stat st;
     char *root = realpath(directory, NULL);
     if (!root)
         return qr_fail_errno(errno, "%s", qr_quotez(directory));
-    int result = stat(root, &st) < 0 ? qr_fail_errno(errno, "%s", qr_quotez(root)) : 0;
-    if (result == 0 && !S_ISDIR(st.st_mode))
-        result = qr_fail(QALLOW_E_NO_INPUT, "%s is no directory", qr_quotez(root));
-    if (result == 0)
-        result = open_root(root, cache);
+    int result = open_root(root, cache);
     free(root);
     return result;
 }
@@ -396,6 +391,11 @@ static enum qa_look look_once(struct qallow_cache *cache, const struct question 
             break;
         if (!qa_slot_fits(slot, question->hash))
             continue;
+        const char *entry =
+            (const char *)cache->header + (uint64_t)qa_granule_of(slot) * QA_GRANULE;
+        __builtin_prefetch(entry);
+        __builtin_prefetch(entry + 64);
+        __builtin_prefetch(entry + 128);
         enum qa_look look = examine(cache, question, at, slot, view);
         if (look == QA_LOOK_BAD || look == QA_LOOK_AGAIN)
             return qa_reader_retry(cache, look, at, slot);

@@ -145,33 +145,39 @@ static enum qa_look next_of_hash(struct qallow_cache *cache, uint64_t path_hash,
     return qa_load(&cache->header->table) == cache->table ? QA_LOOK_END : QA_LOOK_AGAIN;
 }
 
-/* Visits the paths with this hash: one, but for a coincidence that has not been seen yet. If there
- * are two and the table is replaced between them, one may be visited twice. */
+/* Visits the paths with this hash: one, but for a coincidence that has not been seen yet. When the
+ * table is replaced meanwhile, those that were visited are passed over: their order stays. */
 static int visit_hash(struct qallow_cache *cache, uint64_t path_hash, uint64_t epoch,
                       visit_function *visit, void *context)
 {
     struct qa_view view;
     uint64_t probe = 0;
-    for (int tries = 0, result;;) {
+    unsigned visited = 0, skip = 0;
+    int result = 0, tries = 0;
+    while (result == 0) {
         enum qa_look look = QA_LOOK_BAD;
         uint64_t table = cache->table;
         if (qa_load32(&cache->header->superseded))
             return qa_reader_superseded(cache);
         if (qa_reader_sync(cache)) {
-            probe = cache->table == table ? probe : 0;
+            if (cache->table != table) {
+                probe = 0;
+                skip = visited;
+            }
             look = next_of_hash(cache, path_hash, &probe, &view);
         }
         if (look == QA_LOOK_END)
             return 0;
-        if (look != QA_LOOK_FOUND)
+        if (look != QA_LOOK_FOUND) {
             result = qa_reader_may_retry(cache, &tries, look);
-        else if (view.file.epoch > epoch)
+        } else if (skip) {
+            skip--;
+        } else if (view.file.epoch > epoch) {
+            visited++;
             result = visit(context, cache->name, &view.file);
-        else
-            result = 0;
-        if (result != 0)
-            return result;
+        }
     }
+    return result;
 }
 
 int qallow_cache_since(struct qallow_cache *cache, uint64_t epoch,
@@ -191,7 +197,8 @@ int qallow_cache_since(struct qallow_cache *cache, uint64_t epoch,
         result = collect(cache, epoch, &count);
     if (result < 0)
         return result;
-    count = without_repetitions(cache->hashes, count);
+    if (count)
+        count = without_repetitions(cache->hashes, count);
     for (size_t i = 0; i < count && result == 0; i++)
         result = visit_hash(cache, cache->hashes[i], epoch, visit, context);
     if (result == 0 && epoch < newest && qa_load(&cache->header->floor) > epoch)
@@ -207,10 +214,13 @@ struct tour {
     uint64_t from;  /* everything with a smaller hash has been met */
     uint64_t at;    /* the next slot; goes beyond the last one for what has wrapped around */
     size_t met;     /* hashes met since `from`, in cache->hashes */
-    size_t before;  /* of these: in a table that was replaced */
     int is_wrapped; /* it has gone on at the beginning, for what did not fit at the end */
     uint64_t table; /* the root */
 };
+
+/* How many of them are compared. A sound table has a hundred slots in a row at most; one that is
+ * full to the brim may have more, and then a path that goes and comes back may be met twice. */
+enum { MET_MAX = 4096 };
 
 /* Is this entry, in slot number tour->at, to be visited now? An entry lies at or behind the slot
  * that its hash gives; at the beginning of the table that may be one at its end. */
@@ -219,18 +229,24 @@ static int is_due(const struct qallow_cache *cache, const struct tour *tour, uin
     uint64_t home = qa_home(path_hash, cache->log2);
     if (path_hash < tour->from || (home > tour->at) != tour->is_wrapped)
         return 0;
-    for (size_t i = 0; i < tour->before; i++)
+    for (size_t i = tour->met > MET_MAX ? tour->met - MET_MAX : 0; i < tour->met; i++)
         if (cache->hashes[i] == path_hash)
             return 0;
     return 1;
 }
 
-/* Behind an empty slot nothing with a hash up to that slot can come any more. */
+/* Behind an empty slot nothing with a hash up to that slot can come any more. What has been met
+ * with a larger one, in a table where it came earlier, is kept in mind. */
 static void pass_empty(const struct qallow_cache *cache, struct tour *tour)
 {
-    tour->met = tour->before = 0;
-    if (tour->at < cache->mask && !tour->is_wrapped)
-        tour->from = (tour->at + 1) << (64 - cache->log2);
+    size_t kept = 0;
+    if (tour->at == cache->mask || tour->is_wrapped)
+        return;
+    tour->from = (tour->at + 1) << (64 - cache->log2);
+    for (size_t i = 0; i < tour->met; i++)
+        if (cache->hashes[i] >= tour->from)
+            cache->hashes[kept++] = cache->hashes[i];
+    tour->met = kept;
 }
 
 /* Visits what the slot refers to: 0, or what is to be returned; *look what became of it. */
@@ -257,7 +273,6 @@ static void enter(const struct qallow_cache *cache, struct tour *tour)
 {
     tour->at = qa_home(tour->from, cache->log2);
     tour->is_wrapped = 0;
-    tour->before = tour->met;
     tour->table = cache->table;
 }
 

@@ -25,6 +25,11 @@
 
 #include "runtime/error.h"
 
+enum { HUGE_PAGE = 2 << 20 };
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1; an older one says that it does not know it */
+#endif
+
 static const char *place(unsigned directory)
 {
     const char *name = NULL;
@@ -235,15 +240,44 @@ uint64_t qa_segment_room(int fd)
     return free_bytes / 2;
 }
 
+/* At a multiple of HUGE_PAGE, so that the system can map the whole of one at once. */
+static void *map_aligned(int fd, int protection)
+{
+    char *place = mmap(NULL, QA_MAP_BYTES + HUGE_PAGE, PROT_NONE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (place == MAP_FAILED)
+        return MAP_FAILED;
+    size_t before = -(uintptr_t)place & (HUGE_PAGE - 1);
+    void *base = mmap(place + before, QA_MAP_BYTES, protection,
+                      MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd, 0);
+    int err = errno;
+    if (base == MAP_FAILED) {
+        munmap(place, QA_MAP_BYTES + HUGE_PAGE);
+    } else {
+        if (before)
+            munmap(place, before);
+        munmap(place + before + QA_MAP_BYTES, HUGE_PAGE - before);
+    }
+    errno = err;
+    return base;
+}
+
 void *qa_segment_map(int fd, int writable)
 {
-    void *base = mmap(NULL, QA_MAP_BYTES, PROT_READ | (writable ? PROT_WRITE : 0),
-                      MAP_SHARED | MAP_NORESERVE, fd, 0);
+    void *base = map_aligned(fd, PROT_READ | (writable ? PROT_WRITE : 0));
     if (base != MAP_FAILED)
         return base;
     qr_fail(QALLOW_E_NO_MEMORY, "cannot map %llu GiB of address space for the cache: %s",
             (unsigned long long)(QA_MAP_BYTES >> 30), strerror(errno));
     return NULL;
+}
+
+void qa_segment_collapse(void *base, uint64_t from, uint64_t to)
+{
+    from = (from + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    to = to / HUGE_PAGE * HUGE_PAGE;
+    if (from < to)
+        madvise((char *)base + from, to - from, MADV_COLLAPSE);
 }
 
 void qa_segment_unmap(const void *base)

@@ -105,11 +105,30 @@ int qa_space_claim(struct qa_space *space, uint64_t at, uint64_t count)
     return 1;
 }
 
+/* One more than the last bit of [0, to) that is set (wanted == 1) or clear (0), or 0. */
+static uint64_t end_of_last(const struct qa_space *space, int wanted, uint64_t to)
+{
+    for (uint64_t word = (to + 63) / 64; word-- > 0;) {
+        uint64_t bits = wanted ? space->bits[word] : ~space->bits[word];
+        bits &= mask_of(word, 0, to);
+        if (bits)
+            return word * 64 + 64 - (unsigned)__builtin_clzll(bits);
+    }
+    return 0;
+}
+
 static void release(struct qa_space *space, uint32_t at, uint64_t count)
 {
     clear_bits(space, at, at + count);
     space->unused += count;
     space->no_run = UINT32_MAX;
+    if (at + count == space->top) {
+        uint64_t top = end_of_last(space, 1, at);
+        space->unused -= space->top - top;
+        space->top = (uint32_t)top;
+        space->rover = space->rover < space->top ? space->rover : 0;
+        space->high_rover = space->high_rover < space->top ? space->high_rover : space->top;
+    }
 }
 
 static void empty_bins(struct qa_space *space)
@@ -188,14 +207,59 @@ uint32_t qa_space_take(struct qa_space *space, uint64_t count)
         space->in_bins -= count;
         return space->bins[count].blocks[--space->bins[count].count];
     }
+    if ((at = take_run(space, count)) || (at = take_top(space, count)) || !space->in_bins)
+        return at;
+    empty_bins(space);
     at = take_run(space, count);
-    if (!at)
-        at = take_top(space, count);
-    if (!at && space->in_bins) {
-        empty_bins(space);
-        at = take_run(space, count);
+    return at ? at : take_top(space, count);
+}
+
+static uint32_t search_down(const struct qa_space *space, uint64_t count, uint64_t from)
+{
+    while (from >= count) {
+        uint64_t to = end_of_last(space, 0, from);
+        from = end_of_last(space, 1, to);
+        if (to - from >= count)
+            return (uint32_t)(to - count);
+    }
+    return 0;
+}
+
+/* Leaves what it skips of the end to others. */
+static uint32_t take_end(struct qa_space *space, uint64_t count)
+{
+    if (count > space->end - space->top)
+        return 0;
+    uint32_t at = (uint32_t)(space->end - count);
+    space->high_rover = at;
+    raise_top(space, space->end);
+    space->no_run = UINT32_MAX;
+    return at;
+}
+
+static uint32_t take_high(struct qa_space *space, uint64_t count)
+{
+    uint32_t at = take_end(space, count);
+    if (!at && count <= space->unused && count < space->no_run) {
+        at = search_down(space, count, space->high_rover);
+        at = at ? at : search_down(space, count, space->top);
+        space->no_run = at ? space->no_run : (uint32_t)count;
+    }
+    if (at) {
+        set_bits(space, at, at + count);
+        space->unused -= count;
+        space->high_rover = at;
     }
     return at;
+}
+
+uint32_t qa_space_take_high(struct qa_space *space, uint64_t count)
+{
+    uint32_t at = take_high(space, count);
+    if (at || !space->in_bins)
+        return at;
+    empty_bins(space);
+    return take_high(space, count);
 }
 
 uint64_t qa_space_used(const struct qa_space *space)

@@ -19,12 +19,13 @@ struct qa_space_bin {
 struct qa_space {
     uint64_t *bits; /* 1: in use, or in a bin */
     size_t word_count;
-    uint32_t end;     /* granules there are */
-    uint32_t top;     /* all from here on are free */
-    uint32_t rover;   /* where the search for a run goes on */
-    uint32_t no_run;  /* there is no run of so many below top, as far as is known */
-    uint64_t unused;  /* clear bits below top */
-    uint64_t in_bins; /* granules */
+    uint32_t end;        /* granules there are */
+    uint32_t top;        /* all from here on are free */
+    uint32_t rover;      /* where the search for a run goes on */
+    uint32_t high_rover; /* the same, downwards */
+    uint32_t no_run;     /* there is no run of so many below top, as far as is known */
+    uint64_t unused;     /* clear bits below top */
+    uint64_t in_bins;    /* granules */
     struct qa_space_bin bins[QA_SPACE_BINS];
 };
 
@@ -36,6 +37,9 @@ int qa_space_extend(struct qa_space *space, uint64_t end);
 int qa_space_claim(struct qa_space *space, uint64_t at, uint64_t count);
 /* The first of `count` granules, or 0. Granule 0 must have been claimed. */
 uint32_t qa_space_take(struct qa_space *space, uint64_t count);
+/* The same from the other end: for blocks of another kind, so that when they go, they leave long
+ * gaps. */
+uint32_t qa_space_take_high(struct qa_space *space, uint64_t count);
 void qa_space_give(struct qa_space *space, uint32_t at, uint64_t count);
 /* Granules in use. */
 uint64_t qa_space_used(const struct qa_space *space);

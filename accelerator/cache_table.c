@@ -76,6 +76,15 @@ uint32_t qa_block_try(struct qa_cache *cache, uint64_t bytes)
     return at;
 }
 
+uint32_t qa_block_try_high(struct qa_cache *cache, uint64_t bytes)
+{
+    uint64_t granules = qa_granules(bytes);
+    uint32_t at = qa_space_take_high(&cache->space, granules);
+    if (!at && grow(cache, granules * QA_GRANULE) == 0)
+        at = qa_space_take_high(&cache->space, granules);
+    return at;
+}
+
 uint32_t qa_block_take(struct qa_cache *cache, uint64_t bytes, int also_removed)
 {
     uint32_t at = qa_block_try(cache, bytes);
@@ -101,6 +110,7 @@ static void give_entry(struct qa_cache *cache, uint64_t slot)
 {
     struct qa_entry *entry = qa_entry_of(cache, slot);
     qa_content_drop(cache, entry);
+    cache->removed -= (uint64_t)qa_is_removed(entry);
     qa_store(&entry->generation, 0);
     qa_block_give(cache, qa_granule_of(slot),
                   qa_entry_bytes(cache->hash_bytes, qa_path_length(entry)));

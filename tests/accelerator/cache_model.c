@@ -223,7 +223,7 @@ static void the_journal_forgets_the_oldest(void **state)
     struct qallow_file file;
     char name[32];
     uint64_t epoch = qa_cache_epoch(keeper), first = epoch, now, count;
-    for (unsigned i = 0; i < 3 * QA_RING_LEAST; i++) {
+    for (unsigned i = 0; i < 2 * QA_RING_LEAST; i++) {
         snprintf(name, sizeof name, "temporary/%u", i);
         struct qa_file put = test_file(name, i + 1);
         assert_int_equal(qa_cache_put(keeper, name, &put, NULL), 1);
@@ -237,7 +237,7 @@ static void the_journal_forgets_the_oldest(void **state)
     assert_int_equal(qallow_cache_info(reader, &info), 0);
     assert_in_range(info.oldest_epoch, first + 1, epoch - 1);
     assert_in_range(epoch - info.oldest_epoch, QA_RING_LEAST / 200 - 2, QA_RING_LEAST / 100);
-    for (uint64_t n = info.oldest_epoch - 3; n <= epoch; n++) {
+    for (uint64_t n = info.oldest_epoch - 3; n <= epoch; n += n < info.oldest_epoch + 3 ? 1 : 50) {
         count = 0;
         int result = qallow_cache_since(reader, n, count_one, &count, &now);
         assert_int_equal(result, n < info.oldest_epoch ? QALLOW_E_EPOCH_NOT_FOUND : 0);

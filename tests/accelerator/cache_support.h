@@ -21,6 +21,7 @@
 #include "accelerator/cache_internal.h"
 #include "accelerator/cache_reader.h"
 #include "runtime/error.h"
+#include "runtime/os.h"
 
 static char test_place[64], test_tree[96], test_notices[4096];
 
@@ -117,6 +118,19 @@ static inline void test_content(const char *path, uint64_t version, uint8_t *byt
             word = word * 6364136223846793005u + 1442695040888963407u;
         bytes[i] = (uint8_t)(word >> (i % 8 * 8));
     }
+}
+
+static inline void test_put(struct qa_cache *keeper, const char *path, uint64_t version)
+{
+    struct qa_file file = test_file(path, version);
+    assert_int_equal(qa_cache_put(keeper, path, &file, NULL), 1);
+}
+
+static inline struct qallow_cache_info test_info(struct qallow_cache *reader)
+{
+    struct qallow_cache_info info = QALLOW_CACHE_INFO_INIT;
+    assert_int_equal(qallow_cache_info(reader, &info), 0);
+    return info;
 }
 
 #endif
