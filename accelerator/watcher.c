@@ -445,7 +445,7 @@ static int directory_event(struct qa_watcher *w, struct qa_dir *dir, const struc
     struct qa_dir *child = qa_dirs_child(w->dirs, dir, e->name);
     if (child && e->mask & (IN_CREATE | IN_MOVED_TO | IN_DELETE | IN_MOVED_FROM))
         detach(w, child);
-    /* RENAME_EXCHANGE: what has left is followed by what took its place, without a further event. */
+    /* RENAME_EXCHANGE: in the place of what has left stands what was reported before. */
     if (e->mask & (IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM)) {
         child = qa_dirs_add(w->dirs, dir, e->name);
         if (!child)
