@@ -157,6 +157,12 @@ static int write_file(struct qr_reader *reader, const struct qr_page *page, cons
     if (!temporary)
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a path");
     snprintf(temporary, size, "%s.qallow-tmp", path);
+    struct stat st;
+    if (lstat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode)) {
+        rc = qr_fail(QALLOW_E_CANNOT_CREATE, "%s is no regular file; --output - writes to "
+                     "standard output", qr_quotez(path));
+        goto out;
+    }
     if (!force && faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
         rc = qr_fail(QALLOW_E_CANNOT_CREATE, "%s exists already; --force replaces it",
                      qr_quotez(path));

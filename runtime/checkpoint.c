@@ -116,6 +116,15 @@ static int exists(const struct qr_os *os, const char *path)
     return file != -ENOENT && file != -ENOTDIR;
 }
 
+/* What is there and must not be replaced even if that is asked for. */
+static int is_special(const struct qr_os *os, const char *path)
+{
+    int file = os->open(os->context, path, QR_OPEN_READ, 0);
+    if (file >= 0)
+        os->close(os->context, file);
+    return file == -EINVAL || file == -EISDIR;
+}
+
 int qr_checkpoint_export(struct qr_store *store, uint64_t epoch, const char *path, int overwrite)
 {
     const struct qr_os *os = store->os;
@@ -123,6 +132,8 @@ int qr_checkpoint_export(struct qr_store *store, uint64_t epoch, const char *pat
     char *temporary;
     if (!overwrite && exists(os, path))
         return qr_fail(QALLOW_E_CANNOT_CREATE, "%s exists already", qr_quotez(path));
+    if (is_special(os, path))
+        return qr_fail(QALLOW_E_CANNOT_CREATE, "%s is no regular file", qr_quotez(path));
     if (epoch == 0)
         return qr_fail(QALLOW_E_EPOCH_NOT_FOUND, "epoch 0 is empty; there is nothing to export");
     if (!(temporary = qr_path_with(path, ".tmp")))
