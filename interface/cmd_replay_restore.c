@@ -150,6 +150,7 @@ int replay_copy_content(struct qr_reader *reader, const struct qr_page *page, in
 static int write_file(struct qr_reader *reader, const struct qr_page *page, const char *path,
                       int force)
 {
+    qr_assert(path);
     size_t size = strlen(path) + sizeof ".qallow-tmp";
     char *temporary = qr_malloc(size);
     int fd = -1, rc = 0;
