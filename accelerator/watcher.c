@@ -303,7 +303,7 @@ static void detach(struct qa_watcher *w, struct qa_dir *dir)
 }
 
 /* Lists the directory (and closes fd), queues what is new below it, drops what is gone. */
-static int list(struct qa_watcher *w, struct qa_dir *dir, int fd)
+static int list(struct qa_watcher *w, struct qa_dir *dir, int fd, const struct stat *st)
 {
     int result = 0;
     DIR *stream = fdopendir(fd);
@@ -313,7 +313,9 @@ static int list(struct qa_watcher *w, struct qa_dir *dir, int fd)
     }
     for (struct qa_dir *child = dir->first_child; child; child = child->next_sibling)
         child->seen = 0;
-    dir->signature = 0;
+    /* The directory itself counts: whoever captured it may have met another one in its place, and
+     * all that are empty look alike. */
+    dir->signature = dir->polled ? entry_signature(w, "", st) : 0;
     const struct dirent *entry;
     errno = 0;
     while (result == 0 && (entry = readdir(stream))) {
@@ -372,7 +374,7 @@ static int scan(struct qa_watcher *w, struct qa_dir *dir)
         close(fd);
         return result;
     }
-    result = list(w, dir, fd);
+    result = list(w, dir, fd, &st);
     if (result == 0 && was_polled && !w->starting && !dir->detached &&
         (!dir->polled || dir->signature != old_signature)) {
         path = path_of(w, dir, NULL);

@@ -561,6 +561,34 @@ static void polling_sees_no_change_where_there_is_none(void **state)
     assert_true(qa_dirty_is_empty(w->dirty));
 }
 
+static int took(const struct qa_taken *taken, const char *path)
+{
+    for (size_t i = 0; i < taken->count; i++)
+        if (strcmp(taken->paths[i], path) == 0)
+            return 1;
+    return 0;
+}
+
+/* Who captured one of them in between may have met the other in its place. */
+static void polling_tells_empty_directories_apart(void **state)
+{
+    struct world *w = *state;
+    struct qa_taken taken;
+    build(w, "mkdir -p a/d b/d");
+    start(w, 1);
+    do { /* until they are old enough to look the same twice */
+        assert_int_equal(qa_dirty_take(w->dirty, NULL, qa_now_ns(), &taken), 0);
+        qa_taken_finish(&taken);
+        assert_int_equal(qa_watcher_work(w->watcher, 1), 0);
+    } while (!qa_dirty_is_empty(w->dirty));
+    build(w, "mv a/d a/e; mv b/d a/d; mv a/e b/d");
+    assert_int_equal(qa_watcher_work(w->watcher, 1), 0);
+    assert_int_equal(qa_dirty_take(w->dirty, NULL, qa_now_ns(), &taken), 0);
+    assert_true(took(&taken, "a/d"));
+    assert_true(took(&taken, "b/d"));
+    qa_taken_finish(&taken);
+}
+
 static void the_end_of_the_root_is_seen(void **state)
 {
     struct world *w = *state;
@@ -737,6 +765,7 @@ int main(void)
         TEST(a_remote_file_system_is_polled),
         TEST(a_remote_file_system_can_be_watched_all_the_same),
         TEST(polling_sees_no_change_where_there_is_none),
+        TEST(polling_tells_empty_directories_apart),
         TEST(the_end_of_the_root_is_seen),
         TEST(an_unreadable_directory_is_found_when_it_opens),
         TEST(a_bind_mount_is_polled),
