@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "runtime/error.h"
@@ -71,18 +72,27 @@ int qa_runner_create(const char *command, const char *root,
     return 0;
 }
 
-/* The environment with our variables in front, where they are found first; NULL without memory. */
+static int is_own(const char *variable)
+{
+    return strncmp(variable, "QALLOW_EPOCH=", 13) == 0 ||
+           strncmp(variable, "QALLOW_SINCE=", 13) == 0 ||
+           strncmp(variable, "QALLOW_ROOT=", 12) == 0;
+}
+
+/* The environment with our variables instead of those of the same name: which of two counts is
+ * not the same for every program. NULL without memory. */
 static char **environment(char *const own[VARIABLES])
 {
-    size_t count = 0;
+    size_t count = 0, used = VARIABLES;
     while (environ && environ[count])
         count++;
     char **all = qr_calloc(count + VARIABLES + 1, sizeof *all);
     if (!all)
         return NULL;
     memcpy(all, own, VARIABLES * sizeof *all);
-    if (count)
-        memcpy(all + VARIABLES, environ, count * sizeof *all);
+    for (size_t i = 0; i < count; i++)
+        if (!is_own(environ[i]))
+            all[used++] = environ[i];
     return all;
 }
 
@@ -146,6 +156,13 @@ void qa_runner_epoch(struct qa_runner *runner, uint64_t epoch)
 
 int qa_runner_fd(const struct qa_runner *runner) { return runner ? runner->fd : -1; }
 
+static int64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
 /* Collects the child; its wait status. */
 static int collect(struct qa_runner *runner)
 {
@@ -176,16 +193,29 @@ void qa_runner_reap(struct qa_runner *runner)
         start(runner);
 }
 
+/* Waits for the rest of the group, as far as five seconds reach, and then kills it. The shell often
+ * ends at once, while what it started still cleans up. */
+static void end_group(pid_t group, int64_t deadline_ms)
+{
+    const struct timespec pause = {0, 10000000};
+    while (kill(-group, 0) == 0 && now_ms() < deadline_ms)
+        nanosleep(&pause, NULL);
+    kill(-group, SIGKILL);
+}
+
 void qa_runner_destroy(struct qa_runner *runner)
 {
     if (!runner)
         return;
     if (runner->pid) {
         struct pollfd ended = {runner->fd, POLLIN, 0};
-        kill(-runner->pid, SIGTERM);
+        pid_t group = runner->pid;
+        int64_t deadline_ms = now_ms() + END_TIMEOUT_MS;
+        kill(-group, SIGTERM);
         if (poll(&ended, 1, END_TIMEOUT_MS) == 0)
-            kill(-runner->pid, SIGKILL);
+            kill(-group, SIGKILL);
         collect(runner);
+        end_group(group, deadline_ms);
     }
     qr_free(runner->command);
     qr_free(runner->root);
