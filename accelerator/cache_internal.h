@@ -23,6 +23,7 @@ struct qa_cache {
     struct qa_readers *readers;
     struct qa_space space;
     uint64_t size, limit;
+    uint64_t collapsed;     /* bytes for which huge pages were asked */
     uint64_t full_until_ns; /* the file system had no room: not asked again before this time */
     uint32_t hash_bytes;
 

@@ -303,6 +303,7 @@ static void forget_segment(struct qa_cache *cache)
     cache->removed = 0;
     cache->files = cache->bytes = cache->contents = cache->refused = 0;
     cache->epoch = cache->floor = cache->head = cache->changes = 0;
+    cache->collapsed = 0;
     cache->walk = 0;
 }
 

@@ -112,8 +112,14 @@ enum qa_look qa_reader_view(struct qallow_cache *cache, uint64_t at, uint64_t sl
     if (view->generation == 0 ||
         !qa_reader_has(cache, granule, qa_entry_bytes(cache->hash_bytes, view->path_length)))
         return QA_LOOK_BAD;
+    return QA_LOOK_FOUND;
+}
+
+void qa_reader_copy(const struct qallow_cache *cache, struct qa_view *view,
+                    struct qallow_file *file)
+{
+    const struct qa_entry *entry = view->entry;
     view->content = qa_load(&entry->content);
-    struct qallow_file *file = &view->file;
     file->size = qa_load(&entry->size);
     file->mtime_ns = (int64_t)qa_load(&entry->mtime);
     file->inode = qa_load(&entry->inode);
@@ -125,9 +131,11 @@ enum qa_look qa_reader_view(struct qallow_cache *cache, uint64_t at, uint64_t sl
     /* An empty file's bytes are all there. */
     file->has_content =
         view->content != 0 || (file->size == 0 && file->state == QALLOW_FILE_CURRENT);
-    qa_load_bytes(file->hash, entry->words, cache->hash_bytes);
-    memset(file->hash + cache->hash_bytes, 0, sizeof file->hash - cache->hash_bytes);
-    return QA_LOOK_FOUND;
+    qa_load_bytes(file->hash, entry->words, 16);
+    if (cache->hash_bytes == 32)
+        qa_load_bytes(file->hash + 16, entry->words + 2, 16);
+    else
+        memset(file->hash + 16, 0, 16);
 }
 
 int qa_reader_is_stable(const struct qallow_cache *cache, const struct qa_view *view)
@@ -332,7 +340,7 @@ void qallow_cache_close(struct qallow_cache *cache)
     if (cache->lock_fd >= 0)
         close(cache->lock_fd);
     qr_free(cache->hashes);
-    qr_free(cache->name);
+    qr_free(cache->names);
     qr_free(cache->path);
     qr_free(cache);
 }
@@ -348,13 +356,14 @@ struct question {
     uint64_t hash;
     void *buffer; /* NULL: no content */
     size_t capacity;
+    struct qallow_file *file;
 };
 
 /* Copies the content that the view refers to; what comes of it is only valid if all is stable. */
 static enum qa_look copy_content(struct qallow_cache *cache, const struct question *question,
                                  const struct qa_view *view)
 {
-    uint64_t size = view->file.size;
+    uint64_t size = question->file->size;
     if (!view->content || size == 0)
         return QA_LOOK_FOUND;
     if (!qa_reader_has(cache, view->content, size))
@@ -375,6 +384,7 @@ static enum qa_look examine(struct qallow_cache *cache, const struct question *q
     if (view->path_hash != question->hash || view->path_length != question->length ||
         !qa_same_bytes(qa_view_path(cache, view), question->path, question->length))
         return QA_LOOK_END;
+    qa_reader_copy(cache, view, question->file);
     return question->buffer ? copy_content(cache, question, view) : QA_LOOK_FOUND;
 }
 
@@ -417,15 +427,14 @@ static int not_found(struct qallow_cache *cache)
                : qr_fail(QALLOW_E_PAGE_NOT_FOUND, "not in the cache");
 }
 
-static int look_up(struct qallow_cache *cache, const struct question *question,
-                   struct qallow_file *file)
+static int look_up(struct qallow_cache *cache, const struct question *question)
 {
     struct qa_view view;
     for (int tries = 0;;) {
         if (__builtin_expect(qa_load32(&cache->header->superseded) != 0, 0))
             return qa_reader_superseded(cache);
         enum qa_look look = look_once(cache, question, &view);
-        if (look == QA_LOOK_END || (look == QA_LOOK_FOUND && view.file.removed))
+        if (look == QA_LOOK_END || (look == QA_LOOK_FOUND && question->file->removed))
             return not_found(cache);
         if (look != QA_LOOK_FOUND) {
             int result = qa_reader_may_retry(cache, &tries, look);
@@ -433,11 +442,10 @@ static int look_up(struct qallow_cache *cache, const struct question *question,
                 return result;
             continue;
         }
-        *file = view.file;
         cache->hits++;
         if (__builtin_expect(cache->hits + cache->misses >= UNCOUNTED_MAX, 0))
             add_counts(cache);
-        if (question->buffer && !file->has_content)
+        if (question->buffer && !question->file->has_content)
             return qr_fail(QALLOW_E_UNAVAILABLE, "the cache does not hold the content of %s",
                            qr_quotez(question->path));
         return 0;
@@ -446,20 +454,20 @@ static int look_up(struct qallow_cache *cache, const struct question *question,
 
 int qallow_cache_get(struct qallow_cache *cache, const char *path, struct qallow_file *file)
 {
-    struct question question = {.path = path, .length = strlen(path)};
+    struct question question = {.path = path, .length = strlen(path), .file = file};
     question.hash = qa_path_hash(cache->seed, path, question.length);
-    return look_up(cache, &question, file);
+    return look_up(cache, &question);
 }
 
 int qallow_cache_content(struct qallow_cache *cache, const char *path, void *buffer,
                          size_t capacity, struct qallow_file *file)
 {
     char none;
-    struct question question = {.path = path, .length = strlen(path)};
+    struct question question = {.path = path, .length = strlen(path), .file = file};
     question.buffer = capacity ? buffer : &none;
     question.capacity = capacity;
     question.hash = qa_path_hash(cache->seed, path, question.length);
-    return look_up(cache, &question, file);
+    return look_up(cache, &question);
 }
 
 /* --- epochs --- */

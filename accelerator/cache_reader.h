@@ -45,7 +45,7 @@ struct qallow_cache {
     /* for lists */
     uint64_t *hashes;
     size_t hash_capacity;
-    char *name; /* QA_CACHE_PATH + 1 bytes */
+    char *names, *name; /* room for two paths, and one of them */
 };
 
 enum qa_look {
@@ -55,22 +55,24 @@ enum qa_look {
     QA_LOOK_BAD = 3,   /* or it makes no sense, if qa_reader_is_stable() says it has not */
 };
 
-/* One entry, copied; valid if qa_reader_is_stable() says so afterwards. */
+/* What tells which entry it is; valid if qa_reader_is_stable() says so afterwards. */
 struct qa_view {
     uint64_t at, slot; /* where it is in the table */
     const struct qa_entry *entry;
     uint64_t generation, path_hash, shape, content;
     size_t path_length;
-    struct qallow_file file;
 };
 
 /* Makes `slots` those of the present table: 1, or 0 if the root makes no sense. */
 int qa_reader_sync(struct qallow_cache *cache);
 /* 1 if so many bytes from that granule on are within the segment. */
 int qa_reader_has(struct qallow_cache *cache, uint64_t granule, uint64_t bytes);
-/* Copies the entry that slot number `at` refers to, if it is one. */
+/* Looks at the entry that slot number `at` refers to, if it is one. */
 enum qa_look qa_reader_view(struct qallow_cache *cache, uint64_t at, uint64_t slot,
                             struct qa_view *view);
+/* And copies what there is to know of it. */
+void qa_reader_copy(const struct qallow_cache *cache, struct qa_view *view,
+                    struct qallow_file *file);
 /* 1 if what was copied since is one entry as it was in the table. */
 int qa_reader_is_stable(const struct qallow_cache *cache, const struct qa_view *view);
 static inline const _Atomic uint64_t *qa_view_path(const struct qallow_cache *cache,

@@ -14,12 +14,15 @@
 #include "runtime/error.h"
 #include "runtime/os.h"
 
+enum { AHEAD = 8 }; /* slots that are fetched into the processor's cache ahead */
+
 typedef int visit_function(void *context, const char *path, const struct qallow_file *file);
 
 static int reserve(struct qallow_cache *cache, size_t count)
 {
-    if (!cache->name)
-        cache->name = qr_malloc(QA_CACHE_PATH + 1);
+    if (!cache->names)
+        cache->names = qr_malloc(2 * (QA_CACHE_PATH + 1));
+    cache->name = cache->names;
     if (count > cache->hash_capacity) {
         size_t capacity = cache->hash_capacity ? cache->hash_capacity : 256;
         while (capacity < count)
@@ -28,14 +31,15 @@ static int reserve(struct qallow_cache *cache, size_t count)
         cache->hashes = hashes ? hashes : cache->hashes;
         cache->hash_capacity = hashes ? capacity : cache->hash_capacity;
     }
-    return cache->name && count <= cache->hash_capacity
+    return cache->names && count <= cache->hash_capacity
                ? 0
                : qr_fail(QALLOW_E_NO_MEMORY, "no memory for a list of %zu paths", count);
 }
 
-/* The path of a view. */
-static void copy_path(struct qallow_cache *cache, const struct qa_view *view)
+/* All of a view. */
+static void copy(struct qallow_cache *cache, struct qa_view *view, struct qallow_file *file)
 {
+    qa_reader_copy(cache, view, file);
     qa_load_bytes(cache->name, qa_view_path(cache, view), view->path_length);
     cache->name[view->path_length] = '\0';
 }
@@ -103,28 +107,35 @@ static int collect(struct qallow_cache *cache, uint64_t epoch, size_t *count)
     return qa_reader_damaged(cache);
 }
 
-static int compare(const void *left, const void *right)
+/* Takes repetitions out of the first `count` of cache->hashes, with a set of them behind the list.
+ */
+static int without_repetitions(struct qallow_cache *cache, size_t *count)
 {
-    uint64_t a, b;
-    memcpy(&a, left, sizeof a);
-    memcpy(&b, right, sizeof b);
-    return (a > b) - (a < b);
-}
-
-static size_t without_repetitions(uint64_t *hashes, size_t count)
-{
-    size_t kept = 0;
-    qsort(hashes, count, sizeof *hashes, compare);
-    for (size_t i = 0; i < count; i++)
-        if (i == 0 || hashes[i] != hashes[i - 1])
-            hashes[kept++] = hashes[i];
-    return kept;
+    size_t size = 16, kept = 0;
+    while (size < *count * 2)
+        size *= 2;
+    if (reserve(cache, *count + size) < 0)
+        return QALLOW_E_NO_MEMORY;
+    uint64_t *list = cache->hashes, *set = list + *count;
+    memset(set, 0, size * sizeof *set);
+    for (size_t i = 0; i < *count; i++) {
+        uint64_t value = list[i] ? list[i] : 1; /* 0: free; two hashes among 2^64 are one here */
+        size_t at = value & (size - 1);
+        while (set[at] && set[at] != value)
+            at = (at + 1) & (size - 1);
+        if (!set[at])
+            list[kept++] = list[i];
+        set[at] = value;
+    }
+    *count = kept;
+    return 0;
 }
 
 /* The next entry with this hash at or after the *probe-th slot where it may be. */
 static enum qa_look next_of_hash(struct qallow_cache *cache, uint64_t path_hash, uint64_t *probe,
-                                 struct qa_view *view)
+                                 struct qallow_file *file)
 {
+    struct qa_view view;
     for (; *probe <= cache->mask; ++*probe) {
         uint64_t at = (qa_home(path_hash, cache->log2) + *probe) & cache->mask;
         uint64_t slot = qa_load(&cache->slots[at]);
@@ -132,49 +143,46 @@ static enum qa_look next_of_hash(struct qallow_cache *cache, uint64_t path_hash,
             break;
         if (!qa_slot_fits(slot, path_hash))
             continue;
-        enum qa_look look = qa_reader_view(cache, at, slot, view);
+        enum qa_look look = qa_reader_view(cache, at, slot, &view);
         if (look != QA_LOOK_FOUND)
             return qa_reader_retry(cache, look, at, slot);
-        copy_path(cache, view);
-        if (!qa_reader_is_stable(cache, view))
+        copy(cache, &view, file);
+        if (!qa_reader_is_stable(cache, &view))
             return QA_LOOK_AGAIN;
         ++*probe;
-        if (view->path_hash == path_hash)
+        if (view.path_hash == path_hash)
             return QA_LOOK_FOUND;
     }
     return qa_load(&cache->header->table) == cache->table ? QA_LOOK_END : QA_LOOK_AGAIN;
 }
 
-/* Visits the paths with this hash: one, but for a coincidence that has not been seen yet. When the
- * table is replaced meanwhile, those that were visited are passed over: their order stays. */
+/* Visits the paths with this hash: one, but for a coincidence that has not been seen yet. That one
+ * may be met again, when the table is replaced, or the path was removed and has come back
+ * meanwhile. */
 static int visit_hash(struct qallow_cache *cache, uint64_t path_hash, uint64_t epoch,
                       visit_function *visit, void *context)
 {
-    struct qa_view view;
-    uint64_t probe = 0;
-    unsigned visited = 0, skip = 0;
+    struct qallow_file file;
+    uint64_t probe = 0, table = ~cache->table; /* visit may look up and so get to a new one */
+    char *last = NULL;
     int result = 0, tries = 0;
     while (result == 0) {
         enum qa_look look = QA_LOOK_BAD;
-        uint64_t table = cache->table;
         if (qa_load32(&cache->header->superseded))
             return qa_reader_superseded(cache);
         if (qa_reader_sync(cache)) {
-            if (cache->table != table) {
-                probe = 0;
-                skip = visited;
-            }
-            look = next_of_hash(cache, path_hash, &probe, &view);
+            probe = cache->table == table ? probe : 0;
+            table = cache->table;
+            look = next_of_hash(cache, path_hash, &probe, &file);
         }
         if (look == QA_LOOK_END)
             return 0;
         if (look != QA_LOOK_FOUND) {
             result = qa_reader_may_retry(cache, &tries, look);
-        } else if (skip) {
-            skip--;
-        } else if (view.file.epoch > epoch) {
-            visited++;
-            result = visit(context, cache->name, &view.file);
+        } else if (file.epoch > epoch && !(last && strcmp(last, cache->name) == 0)) {
+            last = cache->name;
+            cache->name = last == cache->names ? last + QA_CACHE_PATH + 1 : cache->names;
+            result = visit(context, last, &file);
         }
     }
     return result;
@@ -197,10 +205,12 @@ int qallow_cache_since(struct qallow_cache *cache, uint64_t epoch,
         result = collect(cache, epoch, &count);
     if (result < 0)
         return result;
-    if (count)
-        count = without_repetitions(cache->hashes, count);
-    for (size_t i = 0; i < count && result == 0; i++)
+    result = without_repetitions(cache, &count);
+    for (size_t i = 0; i < count && result == 0; i++) {
+        if (i + AHEAD < count)
+            __builtin_prefetch(&cache->slots[qa_home(cache->hashes[i + AHEAD], cache->log2)]);
         result = visit_hash(cache, cache->hashes[i], epoch, visit, context);
+    }
     if (result == 0 && epoch < newest && qa_load(&cache->header->floor) > epoch)
         return too_old(cache, epoch);
     if (result == 0 && now)
@@ -254,10 +264,11 @@ static int visit_slot(struct qallow_cache *cache, struct tour *tour, uint64_t sl
                       visit_function *visit, void *context, enum qa_look *look)
 {
     struct qa_view view;
+    struct qallow_file file;
     *look = qa_reader_view(cache, tour->at, slot, &view);
     if (*look != QA_LOOK_FOUND)
         return 0;
-    copy_path(cache, &view);
+    copy(cache, &view, &file);
     if (!qa_reader_is_stable(cache, &view))
         *look = QA_LOOK_AGAIN;
     if (*look != QA_LOOK_FOUND || !is_due(cache, tour, view.path_hash))
@@ -265,7 +276,7 @@ static int visit_slot(struct qallow_cache *cache, struct tour *tour, uint64_t sl
     if (reserve(cache, tour->met + 1) < 0)
         return QALLOW_E_NO_MEMORY;
     cache->hashes[tour->met++] = view.path_hash;
-    return view.file.removed ? 0 : visit(context, cache->name, &view.file);
+    return file.removed ? 0 : visit(context, cache->name, &file);
 }
 
 /* Starts over in a table that has just been put in place, where the last one was left. */

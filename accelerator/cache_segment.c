@@ -272,12 +272,12 @@ void *qa_segment_map(int fd, int writable)
     return NULL;
 }
 
-void qa_segment_collapse(void *base, uint64_t from, uint64_t to)
+uint64_t qa_segment_collapse(void *base, uint64_t from, uint64_t to)
 {
-    from = (from + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
     to = to / HUGE_PAGE * HUGE_PAGE;
     if (from < to)
         madvise((char *)base + from, to - from, MADV_COLLAPSE);
+    return from < to ? to : from;
 }
 
 void qa_segment_unmap(const void *base)

@@ -42,9 +42,9 @@ uint64_t qa_segment_room(int fd);
 void *qa_segment_map(int fd, int writable);
 void qa_segment_unmap(const void *base);
 
-/* Asks for huge pages under the bytes [from, to), as far as whole ones fit in. A look-up in a large
- * cache is hardly more than waiting for memory, of which finding the page is a good part. */
-void qa_segment_collapse(void *base, uint64_t from, uint64_t to);
+/* Asks for huge pages under the bytes [from, to), as far as whole ones fit in, and returns up to
+ * where that is. `from` is 0 or what was returned before. */
+uint64_t qa_segment_collapse(void *base, uint64_t from, uint64_t to);
 
 /* The readers' counters, made if `create`; NULL if they are not to be had. */
 struct qa_readers *qa_segment_readers(const char *path, int create);
