@@ -58,7 +58,8 @@ struct qallow_file {
 /* A cache as one thread reads it. Not to be shared between threads: open one each, it is cheap. */
 struct qallow_cache;
 
-/* Opens the cache of `directory` (any path that leads to it) and sets *cache.
+/* Opens the cache of `directory` (any path that leads to it; or the file that is kept alone) and
+ * sets *cache.
  * NO_INPUT: there is no such directory. UNAVAILABLE: nobody has cached it. PERMISSION: the cache
  * belongs to somebody else or is open to others. VERSION: of another format. DAMAGED: what it says
  * of itself cannot be. NO_MEMORY, IO. */
@@ -88,7 +89,7 @@ QALLOW_API int qallow_cache_content(struct qallow_cache *cache, const char *path
  * to ask with the next time. A visit that returns non-zero ends it, and that is the result.
  * EPOCH_NOT_FOUND: the journal does not reach back to `epoch`, or it is beyond the newest one; take
  * qallow_cache_each() instead. Some paths may have been visited before that is found out. Further
- * as qallow_cache_get(). */
+ * as qallow_cache_get(). `visit` may look paths up in the same cache, but not list it again. */
 QALLOW_API int qallow_cache_since(struct qallow_cache *cache, uint64_t epoch,
                                   int (*visit)(void *context, const char *path,
                                                const struct qallow_file *file),

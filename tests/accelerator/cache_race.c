@@ -192,6 +192,9 @@ static int visit(void *context, const char *path, const struct qallow_file *file
     CHECK(reader, strcmp(name, path) == 0);
     CHECK(reader, !reader->visited[number]);
     CHECK(reader, file->removed || test_is_consistent(path, file));
+    struct qallow_file again; /* which may make the reader notice a new table */
+    int result = qallow_cache_get(reader->cache, path, &again);
+    CHECK(reader, result == 0 || (result == QALLOW_E_PAGE_NOT_FOUND && number >= STABLE));
     reader->visited[number] = 1;
     reader->mirror[number] = file->removed ? 0 : file->inode;
     return 0;
