@@ -46,7 +46,7 @@ static int is_gone(const char *path)
  * whoever waits for it finds out that it was removed. */
 static void remove_orphan(const char *path, const char *root)
 {
-    static const char *const suffixes[] = {"", ".readers", ".sock", ".lock"};
+    static const char *const suffixes[] = {"", ".new", ".readers", ".sock", ".lock"};
     char name[QA_SEGMENT_PATH + 16];
     int lock = qa_segment_lock(path);
     if (lock < 0)

@@ -113,6 +113,8 @@ static int spawn(struct qa_runner *runner, char **variables)
     err = posix_spawnattr_init(&attributes);
     if (err == 0) {
         err = posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+        if (err == 0) /* standard output has the epochs, one a line */
+            err = posix_spawn_file_actions_adddup2(&files, STDERR_FILENO, STDOUT_FILENO);
         posix_spawnattr_setsigmask(&attributes, &none);
         posix_spawnattr_setsigdefault(&attributes, &pipe);
         posix_spawnattr_setpgroup(&attributes, 0);

@@ -236,7 +236,7 @@ static int check(struct qi_context *context, const struct accelerator *a, int re
         return qi_usage(context, "one --watch DIR to ask about");
     if (!requests && !source)
         return qi_usage(context, "--watch DIR or --file FILE, or a request such as --status");
-    if (a->get != (a->paths.count > 0) && !(a->get && a->file))
+    if (a->get != (a->paths.count > 0))
         return qi_usage(context, "--get PATH...");
     if (a->log && a->watch.count > 1)
         return qi_usage(context, "--log with one --watch; several have a log beside each");

@@ -37,8 +37,8 @@ int accelerator_keep(struct qi_context *context, const struct accelerator *a);
 /* --- cmd_accelerator_ask.c --- */
 /* --sync, --label, --status --log, --stop: asks the keeper over its socket. */
 int accelerator_ask(struct qi_context *context, const struct accelerator *a);
-/* "PATH.tlog"; freed with qr_free(). NULL, with a detail, if the path is not there. */
-char *accelerator_default_log(const char *path);
+/* "PATH.tlog", with PATH absolute; freed with qr_free(). NO_INPUT, PERMISSION, NO_MEMORY. */
+int accelerator_default_log(const char *path, char **log);
 
 /* --- cmd_accelerator_query.c --- */
 /* --get, --since, --wait, --export, --status: asks the cache. */

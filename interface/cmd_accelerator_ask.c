@@ -15,24 +15,20 @@
 #include "runtime/error.h"
 #include "runtime/os.h"
 
-char *accelerator_default_log(const char *path)
+int accelerator_default_log(const char *path, char **log)
 {
     static const char suffix[] = ".tlog";
     char *real = realpath(path, NULL);
-    if (!real) {
-        qr_fail_errno(errno, "%s", qr_quotez(path));
-        return NULL;
-    }
+    if (!real)
+        return qr_fail_errno(errno, "%s", qr_quotez(path));
     size_t length = strlen(real);
-    char *log = qr_malloc(length + sizeof suffix);
-    if (log) {
-        memcpy(log, real, length);
-        memcpy(log + length, suffix, sizeof suffix);
-    } else {
-        qr_fail(QALLOW_E_NO_MEMORY, "no memory for a path");
+    *log = qr_malloc(length + sizeof suffix);
+    if (*log) {
+        memcpy(*log, real, length);
+        memcpy(*log + length, suffix, sizeof suffix);
     }
     free(real);
-    return log;
+    return *log ? 0 : qr_fail(QALLOW_E_NO_MEMORY, "no memory for a path");
 }
 
 static cJSON *request_of(const struct accelerator *a)
@@ -90,8 +86,7 @@ static int ask(struct qi_context *context, const struct accelerator *a, const ch
 }
 
 /* The keeper of `source`, or (NULL) of the nearest cached directory at or above the present one. */
-static int ask_by_cache(struct qi_context *context, const struct accelerator *a,
-                        const char *source)
+static int ask_by_cache(struct qi_context *context, const struct accelerator *a, const char *source)
 {
     struct qallow_cache *cache;
     int result = source ? qallow_cache_open(source, &cache) : qallow_cache_open_above(".", &cache);
@@ -109,10 +104,11 @@ int accelerator_ask(struct qi_context *context, const struct accelerator *a)
         return ask(context, a, a->log);
     if (!source)
         return ask_by_cache(context, a, NULL);
-    char *log = accelerator_default_log(source);
-    if (!log)
-        return QALLOW_E_NO_INPUT;
-    int result = ask(context, a, log);
+    char *log;
+    int result = accelerator_default_log(source, &log);
+    if (result < 0)
+        return result;
+    result = ask(context, a, log);
     if (result == QALLOW_E_UNAVAILABLE) { /* it has no log, or one that lies elsewhere */
         result = ask_by_cache(context, a, source);
         if (result == QALLOW_E_UNAVAILABLE)

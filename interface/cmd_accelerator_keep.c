@@ -36,7 +36,7 @@ struct kept {
     struct speaker *speaker;
     const char *path, *log;
     char *default_log; /* freed in the end */
-    int is_first;
+    int is_first, is_ready;
     struct qallow_accelerator *accelerator; /* NULL: it has ended */
 };
 
@@ -132,9 +132,7 @@ static void text_event(const struct kept *kept, const struct qallow_accelerator_
 static void say_unprinted(struct speaker *speaker)
 {
     if (speaker->unprinted)
-        qi_note(speaker->context,
-                "%lu lines were not printed because nobody read the output; "
-                "the epochs are in the log",
+        qi_note(speaker->context, "%lu lines were not printed because nobody read the output",
                 speaker->unprinted);
     speaker->unprinted = 0;
 }
@@ -166,13 +164,21 @@ static void notify_ready(void)
     close(fd);
 }
 
+/* Ready, or never to be. Under the lock. */
+static void count_ready(struct kept *kept)
+{
+    if (!kept->is_ready && --kept->speaker->not_ready == 0)
+        notify_ready();
+    kept->is_ready = 1;
+}
+
 static void on_event(void *context, const struct qallow_accelerator_event *event)
 {
-    const struct kept *kept = context;
+    struct kept *kept = context;
     struct speaker *speaker = kept->speaker;
     pthread_mutex_lock(&speaker->lock);
-    if (event->ready && --speaker->not_ready == 0)
-        notify_ready();
+    if (event->ready)
+        count_ready(kept);
     if (!speaker->deaf && !speaker->once && !stdout_has_room()) {
         speaker->unprinted++;
     } else if (!speaker->deaf) {
@@ -245,13 +251,24 @@ static struct qallow_accelerator_options options_of(struct qi_context *context,
 static int start(struct qi_context *context, const struct accelerator *a, struct kept *kept)
 {
     if (!a->no_log) {
-        kept->default_log = a->log ? NULL : accelerator_default_log(kept->path);
+        int result = a->log ? 0 : accelerator_default_log(kept->path, &kept->default_log);
+        if (result < 0)
+            return result;
         kept->log = a->log ? a->log : kept->default_log;
-        if (!kept->log)
-            return QALLOW_E_NO_INPUT;
     }
     const struct qallow_accelerator_options options = options_of(context, a, kept);
     return qallow_accelerator_start(&options, &kept->accelerator);
+}
+
+/* One of several has failed; the others go on. The exit status for it. */
+static int give_up(struct kept *kept, int result)
+{
+    struct speaker *speaker = kept->speaker;
+    int status = qi_report(speaker->context, result);
+    pthread_mutex_lock(&speaker->lock);
+    count_ready(kept);
+    pthread_mutex_unlock(&speaker->lock);
+    return status;
 }
 
 /* Collects those that have ended; the result of the first that failed. */
@@ -274,7 +291,7 @@ static int collect(struct speaker *speaker, struct kept *kept, size_t count, siz
         if (result < 0 && first == 0 && !speaker->several)
             return result; /* the launcher reports it */
         if (result < 0) {
-            int status = qi_report(speaker->context, result);
+            int status = give_up(&kept[i], result);
             first = first ? first : status;
         }
     }
@@ -327,7 +344,7 @@ static int attend(struct speaker *speaker, struct kept *kept, size_t count, int 
 
 int accelerator_keep(struct qi_context *context, const struct accelerator *a)
 {
-    size_t count = a->file ? 1 : a->watch.count, started = 0;
+    size_t count = a->file ? 1 : a->watch.count;
     struct speaker speaker = {.context = context,
                               .lock = PTHREAD_MUTEX_INITIALIZER,
                               .once = a->once,
@@ -341,21 +358,21 @@ int accelerator_keep(struct qi_context *context, const struct accelerator *a)
     int reload_fd = qi_signals_reload_fd();
     if (!a->include_git && !a->file && !context->quiet)
         qi_note(context, ".git directories are left out; --include-git records them");
-    for (; started < count && result == 0; started++) {
-        kept[started].speaker = &speaker;
-        kept[started].is_first = started == 0;
-        kept[started].path = a->file ? a->file : a->watch.items[started];
-        result = start(context, a, &kept[started]);
+    for (size_t i = 0; i < count && result >= 0; i++) {
+        kept[i].speaker = &speaker;
+        kept[i].is_first = i == 0;
+        kept[i].path = a->file ? a->file : a->watch.items[i];
+        int started = start(context, a, &kept[i]);
+        if (started < 0 && count == 1)
+            result = started;
+        else if (started < 0 && result == 0)
+            result = give_up(&kept[i], started);
+        else if (started < 0)
+            give_up(&kept[i], started);
     }
+    int ended = result < 0 ? 0 : attend(&speaker, kept, count, reload_fd);
+    result = result ? result : ended;
     char detail[1024];
-    if (result < 0) {
-        snprintf(detail, sizeof detail, "%s", qallow_error_detail());
-        stop(kept, started);
-        attend(&speaker, kept, started, -1);
-        qr_fail(result, "%s", detail);
-    } else {
-        result = attend(&speaker, kept, count, reload_fd);
-    }
     snprintf(detail, sizeof detail, "%s", qallow_error_detail());
     say_unprinted(&speaker);
     for (size_t i = 0; i < count; i++)
