@@ -13,6 +13,7 @@ import glob
 import json
 import os
 import pathlib
+import select
 import shutil
 import signal
 import statistics
@@ -389,14 +390,29 @@ def usage(pid):
     return cpu, switches
 
 
+def idle(keeper, seconds):
+    """What it used before and after a time in which nothing was mounted or unmounted: the keeper
+    looks after its root then. Tried five times."""
+    with open('/proc/self/mounts') as mounts:
+        poll = select.poll()
+        poll.register(mounts, select.POLLPRI)
+        poll.poll(0)
+        for _ in range(5):
+            before = usage(keeper.pid)
+            changed = poll.poll(seconds * 1000)
+            after = usage(keeper.pid)
+            if not changed:
+                break
+            time.sleep(0.1)
+    return before, after
+
+
 def measure_idle(bench, tree, names, title):
     seconds = 3 if bench.options.quick else 60
     keeper = bench.start(tree)
     measure_memory(bench, keeper, names, title)
     time.sleep(2)
-    before = usage(keeper.pid)
-    time.sleep(seconds)
-    after = usage(keeper.pid)
+    before, after = idle(keeper, seconds)
     bench.row(f'idle for {seconds} s, CPU time', 'us', [(after[0] - before[0]) / 1e3], limit=0)
     bench.row(f'idle for {seconds} s, context switches', '', [after[1] - before[1]], limit=0)
     bench.stop(keeper)
