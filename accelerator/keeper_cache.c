@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -129,6 +130,11 @@ int qa_index_open(struct qa_keeper *k)
     char *root = realpath(k->options->path, NULL);
     int result =
         root ? open_cache(k, root) : qr_fail_errno(errno, "%s", qr_quotez(k->options->path));
+    if (result == QALLOW_E_BUSY) {
+        char detail[512];
+        snprintf(detail, sizeof detail, "%s", qallow_error_detail());
+        qr_fail(result, "%s is kept already: %s", qr_quotez(k->options->path), detail);
+    }
     free(root);
     if (result == 0)
         result = open_indexer(k);
