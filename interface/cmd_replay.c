@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "interface/commands.h"
+#include "telemetry/telemetry.h"
 
 static const char *parse_range(const char *text, void *field)
 {
@@ -63,6 +64,8 @@ static const struct qi_option options[] = {
     {.name = "max-memory", .kind = QI_SIZE, FIELD(max_memory), .argument = "SIZE",
      .minimum = 8 << 20, .fallback = "64M",
      .help = "memory for the buffers of a restore, which runs on fewer threads if need be"},
+    {.name = "telemetry", .kind = QI_TEXT, FIELD(telemetry), .argument = "FILE",
+     .help = "append metrics to this CSV file, once at the end, also after a failure"},
     {.name = NULL},
 };
 
@@ -107,31 +110,22 @@ static int run_open(struct qi_context *context, const struct replay *r, struct q
     return replay_list(context, r, store);
 }
 
-static int run(struct qi_context *context, const void *values)
+static int act(struct qi_context *context, const struct replay *r)
 {
-    struct replay r = *(const struct replay *)values;
     struct qr_store *store = NULL;
-    int rc = check_companions(context, &r);
+    int rc;
 
-    if (rc != 0)
-        return rc;
-    if (r.threads == 0)
-        r.threads = qi_default_threads();
-    if (r.in_place)
-        return replay_in_place(context, &r);
-    if (r.verify)
-        return replay_verify(context, &r);
-    if (qi_epoch_chosen(context) && !r.list && !r.output && !r.page && !r.log_of && !r.blame &&
-        !r.plan && !r.follow)
-        return qi_usage(context, "what to do with the epoch: --output DIR, --in-place DIR, "
-                                 "--page NAME or --list");
-    rc = qi_open_log(context, r.log, r.max_memory, r.salvage, &store);
-    if (rc == QALLOW_E_DAMAGED && !r.salvage)
+    if (r->in_place)
+        return replay_in_place(context, r);
+    if (r->verify)
+        return replay_verify(context, r);
+    rc = qi_open_log(context, r->log, r->max_memory, r->salvage, &store);
+    if (rc == QALLOW_E_DAMAGED && !r->salvage)
         qi_hint(context, "--salvage gives what can be read; `qallow checkpoint verify` says where "
                          "the damage is");
     if (rc < 0)
         return rc;
-    rc = run_open(context, &r, store);
+    rc = run_open(context, r, store);
     if (rc < 0) { /* closing must not change the detail of the failure */
         rc = qi_report(context, rc);
         qr_store_close(store);
@@ -139,6 +133,30 @@ static int run(struct qi_context *context, const void *values)
     }
     int closed = qr_store_close(store);
     return closed < 0 ? closed : rc;
+}
+
+static int run(struct qi_context *context, const void *values)
+{
+    struct replay r = *(const struct replay *)values;
+    struct qt_csv *csv = NULL;
+    int rc = check_companions(context, &r);
+
+    if (rc != 0)
+        return rc;
+    if (r.threads == 0)
+        r.threads = qi_default_threads();
+    if (qi_epoch_chosen(context) && !r.list && !r.output && !r.page && !r.log_of && !r.blame &&
+        !r.plan && !r.follow && !r.in_place && !r.verify)
+        return qi_usage(context, "what to do with the epoch: --output DIR, --in-place DIR, "
+                                 "--page NAME or --list");
+    int err = r.telemetry ? qt_csv_open(r.telemetry, &csv) : 0;
+    if (err < 0)
+        return qr_fail_errno(-err, "%s", qr_quotez(r.telemetry));
+    rc = act(context, &r);
+    if (csv && (err = qt_csv_write(csv)) < 0) /* what was done is done */
+        qi_note(context, "%s: %s: no telemetry", qr_quotez(r.telemetry), strerror(-err));
+    qt_csv_close(csv);
+    return rc;
 }
 
 const struct qi_command qi_command_replay = {

@@ -18,6 +18,7 @@ struct replay {
     int verify, plan, salvage, follow;
     int threads;
     uint64_t max_memory;
+    const char *telemetry;
 };
 
 /* Each does one action and returns what `run` returns. */

@@ -398,16 +398,18 @@ static int show_blame(void *context, const struct qr_blame *run)
 }
 
 /* "NAME", "NAME:OFFSET" or "NAME:OFFSET+LEN"; the last colon that is followed by a range counts, so
- * names may contain colons. Returns the length of the name. */
-static size_t split_range(const char *text, uint64_t *offset, uint64_t *length)
+ * names may contain colons. Returns the length of the name; *whole: there was no range. */
+static size_t split_range(const char *text, uint64_t *offset, uint64_t *length, int *whole)
 {
     const char *colon = strrchr(text, ':'), *plus;
     char number[24];
 
     *offset = 0;
-    *length = UINT64_MAX;
+    *length = 1;
+    *whole = 1;
     if (!colon || colon[1] == '\0' || colon[1 + strspn(colon + 1, "0123456789+")] != '\0')
         return strlen(text);
+    *whole = 0;
     plus = strchr(colon, '+');
     size_t n = plus ? (size_t)(plus - colon - 1) : strlen(colon + 1);
     if (n == 0 || n >= sizeof number)
@@ -416,8 +418,6 @@ static size_t split_range(const char *text, uint64_t *offset, uint64_t *length)
     number[n] = '\0';
     if (qi_parse_number(number, offset) || (plus && qi_parse_number(plus + 1, length)))
         return 0;
-    if (!plus)
-        *length = 1;
     return (size_t)(colon - text);
 }
 
@@ -426,8 +426,8 @@ int replay_blame(struct qi_context *context, const struct replay *replay, struct
     struct blame b = {context, store};
     struct qr_state *state = NULL;
     uint64_t epoch, offset, length, id = 0;
-    size_t name_length = split_range(replay->blame, &offset, &length);
-    int rc;
+    int rc, whole;
+    size_t name_length = split_range(replay->blame, &offset, &length, &whole);
 
     if (name_length == 0)
         return qi_usage(context, "--blame NAME, NAME:OFFSET or NAME:OFFSET+LEN");
@@ -442,7 +442,7 @@ int replay_blame(struct qi_context *context, const struct replay *replay, struct
         if (!page)
             rc = qr_fail(QALLOW_E_PAGE_NOT_FOUND, "no page %s in epoch %llu", qr_quotez(name),
                          (unsigned long long)epoch);
-        else if (length == UINT64_MAX)
+        else if (whole)
             length = page->size;
         id = page ? page->id : 0;
     }

@@ -77,7 +77,9 @@ int qi_epoch_of_word(struct qr_store *store, const char *word, size_t length, ui
         return qr_store_epoch_of_label(store, text, epoch);
     const char *expected = qi_parse_number(text, epoch);
     if (expected)
-        return qr_fail(QALLOW_E_ARGUMENT, "%s: expected %s", text, expected);
+        return qr_fail(QALLOW_E_ARGUMENT,
+                       "%s: expected %s from 0 to %llu, or a label; for example 3..7", text,
+                       expected, (unsigned long long)UINT64_MAX);
     return *epoch == 0 ? 0 : qr_store_epoch(store, *epoch, &found);
 }
 

@@ -131,10 +131,10 @@ struct qr_verify_result {
     uint64_t damaged;         /* problems found */
 };
 /* Recomputes the digest of every epoch from content: from scratch for the first and the last epoch
- * and in between whenever as many bytes were replayed as the state holds, and for every epoch from
- * the bytes before and after each change. `problem` is called for each one found, with the epoch
- * (0: unknown), the page's name or NULL, and a text. Returns 0, QALLOW_E_DAMAGED if there was any
- * problem, or an error that prevented the verification. */
+ * and in between whenever as many bytes were replayed as the state holds (from_scratch: for each),
+ * and for every epoch from the bytes before and after each change. `problem` is called for each one
+ * found, with the epoch (0: unknown), the page's name or NULL, and a text. Returns 0,
+ * QALLOW_E_DAMAGED if there was any problem, or an error that prevented the verification. */
 int qr_verify_history(struct qr_store *store, int threads,
                       void (*problem)(void *context, uint64_t epoch, const char *page,
                                       const char *text),

@@ -155,7 +155,7 @@ static int go(struct apply *a, const char *path, const char **name)
     a->here.fd = qs_open_beneath(a->root_fd, a->here.path, O_RDONLY | O_DIRECTORY, 0);
     struct stat st;
     if (a->here.fd < 0 || fstat(a->here.fd, &st) < 0) {
-        int rc = qr_fail_errno(errno, "%s", qr_quotez(a->here.path));
+        int rc = qs_restore_failed(errno, a->here.path);
         qr_free(a->here.path);
         a->here.path = NULL;
         return rc;
@@ -176,7 +176,7 @@ static int remove_entry(struct apply *a, const struct qs_planned *item)
         return 0;
     if (is_directory && item->kind == QS_DELETE && (errno == ENOTEMPTY || errno == EEXIST))
         return 0; /* it holds what was never recorded */
-    return qr_fail_errno(errno, "%s", qr_quotez(item->path));
+    return qs_restore_failed(errno, item->path);
 }
 
 /* Writes a file or symlink beside the tree and renames it to where it belongs. */
@@ -195,15 +195,15 @@ static int put_entry(struct apply *a, const struct qs_planned *item)
         struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, qs_timespec(page->mtime_ns)};
         fd = openat(a->journal_fd, temporary,
                     O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-        rc = fd < 0 ? qr_fail_errno(errno, "%s", qr_quotez(item->path))
+        rc = fd < 0 ? qs_restore_failed(errno, item->path)
                     : qs_write_content(&a->plan.writer, page, fd, item->path);
         if (rc == 0 && (fchmod(fd, page->mode & 07777) < 0 || futimens(fd, times) < 0))
-            rc = qr_fail_errno(errno, "%s", qr_quotez(item->path));
+            rc = qs_restore_failed(errno, item->path);
         if (fd >= 0 && close(fd) < 0 && rc == 0)
-            rc = qr_fail_errno(errno, "%s", qr_quotez(item->path));
+            rc = qs_restore_failed(errno, item->path);
     }
     if (rc == 0 && renameat(a->journal_fd, temporary, a->here.fd, name) < 0)
-        rc = qr_fail_errno(errno, "%s", qr_quotez(item->path));
+        rc = qs_restore_failed(errno, item->path);
     return rc;
 }
 
@@ -217,12 +217,15 @@ static int put_attributes(struct apply *a, const char *path, const struct qr_pag
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     if (fd < 0 || fstat(fd, &st) < 0)
         rc = -1;
-    else if (page->kind != QR_KIND_SYMLINK && (st.st_mode & 07777) != (page->mode & 07777))
+    else if (S_ISLNK(st.st_mode) != (page->kind == QR_KIND_SYMLINK)) {
+        rc = -1;
+        errno = ELOOP;
+    } else if (page->kind != QR_KIND_SYMLINK && (st.st_mode & 07777) != (page->mode & 07777))
         rc = chmod(link, page->mode & 07777);
     if (rc == 0 && qs_ns(st.st_mtim) != page->mtime_ns)
         rc = utimensat(fd, "", times, AT_EMPTY_PATH);
     if (rc < 0)
-        rc = qr_fail_errno(errno, "%s", qr_quotez(path));
+        rc = qs_restore_failed(errno, path);
     if (fd >= 0)
         close(fd);
     return rc;
@@ -233,7 +236,7 @@ static int make_directory(struct apply *a, const struct qs_planned *item)
     const char *name;
     int rc = go(a, item->path, &name);
     if (rc == 0 && mkdirat(a->here.fd, name, 0700) < 0)
-        rc = qr_fail_errno(errno, "%s", qr_quotez(item->path));
+        rc = qs_restore_failed(errno, item->path);
     return rc;
 }
 
@@ -331,6 +334,10 @@ int qs_restore_in_place(struct qs_tree *target, const struct qr_state *state, ui
         rc = remove_journal(&a);
     if (rc == 0 && a.plan.directory_count) /* the journal's own coming and going moved its mtime */
         rc = put_attributes(&a, "", a.plan.directories[0].page);
+    if (rc == 0) {
+        qt_add(QT_REPLAY_BYTES, result->bytes);
+        qt_add(QT_REPLAY_PAGES, result->files + result->directories + result->symlinks);
+    }
     for (size_t i = 0; i < a.plan.count && rc == 0 && options->kept; i++)
         if (a.plan.items[i].kind == QS_KEEP)
             options->kept(options->context, a.plan.items[i].path);

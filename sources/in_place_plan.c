@@ -193,7 +193,7 @@ static int plan_same_kind(struct qs_in_place *plan, const struct name *name, con
     if (wanted->kind == QR_KIND_DIRECTORY) {
         int below = openat(fd, name->text, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (below < 0)
-            return qr_fail_errno(errno, "%s", qr_quotez(path));
+            return qs_restore_failed(errno, path);
         if (attributes_differ(wanted, st))
             rc = add(plan, QS_ATTRIBUTES, path, wanted, wanted->kind, 0, 0);
         if (rc == 0)
@@ -245,7 +245,7 @@ static int plan_delete(struct qs_in_place *plan, const struct name *name, const 
         return rc;
     int below = openat(fd, name->text, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (below < 0)
-        return qr_fail_errno(errno, "%s", qr_quotez(path));
+        return qs_restore_failed(errno, path);
     rc = plan_directory(plan, name, path, below, depth + 1);
     close(below);
     if (rc == 0 && plan->kept != kept) { /* something in it stays, and so does the directory */
@@ -328,7 +328,8 @@ static int plan_directory(struct qs_in_place *plan, const struct name *self, con
                        QS_DEPTH_MAX);
     int rc = fd < 0 ? 0 : qs_names_read(&there, fd);
     if (rc == -1)
-        rc = qr_fail_errno(errno, "%s", qr_quotez(*path ? path : plan->tree->path));
+        rc = *path ? qs_restore_failed(errno, path)
+                   : qr_fail_errno(errno, "%s", qr_quotez(plan->tree->path));
     if (rc == 0 && fd >= 0) /* a dry run has not captured anything: the rules are not known yet */
         rc = qs_rules_read_directory(plan->tree, path, fd);
     if (rc >= 0)

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "qallow/error.h"
+#include "runtime/error.h"
 #include "runtime/os.h"
 
 static int open_by_hand(int root_fd, const char *path, int flags, mode_t mode)
@@ -234,4 +235,12 @@ int qs_remove_tree(int directory_fd, const char *name)
     if (rc == 0 && unlinkat(directory_fd, name, AT_REMOVEDIR) < 0)
         rc = -1;
     return rc;
+}
+
+int qs_restore_failed(int error, const char *path)
+{
+    if (error != ENOENT && error != ENOTDIR && error != ELOOP)
+        return qr_fail_errno(error, "%s", qr_quotez(path));
+    return qr_fail(QALLOW_E_BUSY, "%s: changed by somebody else during the restore (%s)",
+                   qr_quotez(path), strerror(error));
 }

@@ -168,7 +168,7 @@ static int go(struct restore *r, struct here *here, uint32_t place)
         close(here->fd);
     here->place = place;
     here->fd = qs_open_beneath(r->root_fd, r->places[place].path, O_RDONLY | O_DIRECTORY, 0);
-    return here->fd < 0 ? qr_fail_errno(errno, "%s", qr_quotez(r->places[place].path)) : 0;
+    return here->fd < 0 ? qs_restore_failed(errno, r->places[place].path) : 0;
 }
 
 static int make_file(struct restore *r, struct qs_writer *writer, struct here *here,
@@ -266,7 +266,7 @@ static int make_directories(struct restore *r)
         if (fd >= 0)
             close(fd);
         if (rc < 0)
-            return qr_fail_errno(error, "%s", qr_quotez(path));
+            return qs_restore_failed(error, path);
     }
     return 0;
 }
@@ -306,7 +306,7 @@ static int finish_directories(struct restore *r)
         if (fd >= 0)
             close(fd);
         if (rc < 0)
-            return qr_fail_errno(error, "%s", qr_quotez(place->path));
+            return qs_restore_failed(error, place->path);
     }
     return 0;
 }
@@ -398,26 +398,35 @@ static int put_in_place(struct restore *r, const char *target)
     if (renameat(r->parent_fd, r->temporary, r->parent_fd, r->name) == 0)
         return 0;
     if (errno != ENOTEMPTY && errno != EEXIST)
-        return qr_fail_errno(errno, "%s", qr_quotez(target));
+        return qs_restore_failed(errno, target);
     /* Exchanged in one step, so that there is no moment without a target; then the old one goes. */
     if (syscall(SYS_renameat2, r->parent_fd, r->temporary, r->parent_fd, r->name,
                 2 /* RENAME_EXCHANGE */) < 0)
-        return qr_fail_errno(errno, "%s", qr_quotez(target));
+        return qs_restore_failed(errno, target);
     if (qs_remove_tree(r->parent_fd, r->temporary) < 0)
-        return qr_fail_errno(errno, "%s was restored, but what was there before is left in %s",
-                             qr_quotez(target), qr_quotez(r->temporary));
+        return qr_fail(QALLOW_E_CANNOT_CREATE,
+                       "%s was restored, but what was there before is left in %s (%s)",
+                       qr_quotez(target), qr_quotez(r->temporary), strerror(errno));
     return 0;
+}
+
+static int build_failed(const struct restore *r, int error)
+{
+    char *path = qs_path_join(r->parent, r->temporary);
+    int rc = path ? qs_restore_failed(error, path) : no_memory();
+    qr_free(path);
+    return rc;
 }
 
 static int build(struct restore *r)
 {
     if (qs_remove_tree(r->parent_fd, r->temporary) < 0 || /* of a restore that was killed */
         mkdirat(r->parent_fd, r->temporary, 0700) < 0)
-        return qr_fail_errno(errno, "%s/%s", qr_quotez(r->parent), qr_quotez(r->temporary));
+        return build_failed(r, errno);
     r->root_fd = openat(r->parent_fd, r->temporary,
                         O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (r->root_fd < 0)
-        return qr_fail_errno(errno, "%s/%s", qr_quotez(r->parent), qr_quotez(r->temporary));
+        return build_failed(r, errno);
     int rc = make_directories(r);
     if (rc == 0)
         rc = run_threads(r);
@@ -428,7 +437,7 @@ static int build(struct restore *r)
     if (rc == 0 && !r->options->only)
         rc = check_digest(r);
     if (rc == 0 && syncfs(r->root_fd) < 0)
-        rc = qr_fail_errno(errno, "%s/%s", qr_quotez(r->parent), qr_quotez(r->temporary));
+        rc = build_failed(r, errno);
     return rc;
 }
 

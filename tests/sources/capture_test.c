@@ -11,6 +11,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -290,6 +291,30 @@ static void test_special_files(void **state)
     assert_non_null(lookup(&r, "fifo"));
     assert_int_equal(skips.again, 1);
     close(fd);
+    recording_close(&r);
+    test_leave();
+}
+
+static void test_devices(void **state)
+{
+    struct recording r;
+    struct skips skips = {0};
+    const struct qs_tree_options options = {.threads = 1, .skipped = note_skip, .context = &skips};
+    test_enter();
+    test_run("mkdir tree && echo x >tree/file");
+    if (mknod("tree/character", S_IFCHR | 0600, makedev(1, 3)) < 0 ||
+        mknod("tree/block", S_IFBLK | 0600, makedev(7, 200)) < 0) {
+        test_leave();
+        print_message("making devices needs the right to (root)\n");
+        skip();
+    }
+    recording_open(&r, "log.tlog", "tree", &options);
+    recording_capture(&r);
+    assert_int_equal(r.found.skipped, 2);
+    assert_int_equal(skips.said, 2);
+    assert_null(lookup(&r, "character"));
+    assert_null(lookup(&r, "block"));
+    assert_non_null(lookup(&r, "file"));
     recording_close(&r);
     test_leave();
 }
@@ -598,6 +623,7 @@ int main(void)
         cmocka_unit_test(test_large_files),
         cmocka_unit_test(test_sparse_files),
         cmocka_unit_test(test_special_files),
+        cmocka_unit_test(test_devices),
         cmocka_unit_test(test_own_files),
         cmocka_unit_test(test_rules),
         cmocka_unit_test(test_unreadable),

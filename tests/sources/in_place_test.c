@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Restores that must refuse, fail or be interrupted without losing anything. */
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,12 +16,16 @@
 #include "runtime/batch.h"
 #include "support.h"
 
+/* What a restore calls after the first files; NULL: nothing. */
+static void (*meanwhile)(void *context, uint64_t done, uint64_t total);
+
 static int restore(struct recording *r, uint64_t epoch, const char *target, int force)
 {
     struct qr_state *state;
     struct qs_restore_result result;
     test_ok(qr_store_state_at(r->store, epoch, &state));
-    const struct qs_restore_options options = {.threads = 2, .force = force,
+    const struct qs_restore_options options = {.threads = meanwhile ? 1 : 2, .force = force,
+                                               .progress = meanwhile,
                                                .digest = qr_state_digest(state)};
     int rc = qs_restore(r->store, state, target, &options, &result);
     qr_state_destroy(state);
@@ -32,6 +38,7 @@ static int in_place(struct recording *r, uint64_t epoch, int force)
     struct qs_restore_result result;
     test_ok(qr_store_state_at(r->store, epoch, &state));
     const struct qs_restore_options options = {.threads = 1, .force = force,
+                                               .progress = meanwhile,
                                                .digest = qr_state_digest(state)};
     int rc = qs_restore_in_place(r->tree, state, epoch, &options, &result);
     qr_state_destroy(state);
@@ -158,6 +165,12 @@ static void test_hostile_names(void **state)
             assert_int_equal(restore(&r, 1, "out", 0), QALLOW_E_SERIALIZATION);
             assert_non_null(strstr(qallow_error_detail(), "page 2"));
             test_run("test ! -e out && test ! -e out.qallow-tmp");
+            test_run("mkdir -p tree && echo mine >tree/mine");
+            test_ok(qs_tree_open("tree", r.store, &(struct qs_tree_options){.threads = 1},
+                                 &r.tree));
+            assert_int_equal(in_place(&r, 1, 1), QALLOW_E_SERIALIZATION);
+            qs_tree_close(r.tree);
+            test_run("test \"$(find tree | sort | tr '\\n' ' ')\" = 'tree tree/mine '");
         }
         test_ok(qr_store_close(r.store));
     }
@@ -327,6 +340,158 @@ static void test_swapped_symlink(void **state)
     test_leave();
 }
 
+/* --- somebody who exchanges directories and symlinks all the time --- */
+
+enum { SWAPPED = 8 /* directories */, BESIDE = 8 /* restores that something is exchanged under */ };
+struct swapper {
+    const char *where; /* of the directories 0 to 7 */
+    atomic_int stop;
+    atomic_ulong swaps;
+};
+
+static uint64_t nanoseconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* Puts a symlink to the outside in the place of each directory, and the directory back. For most of
+ * the time the directories are there: a restore must get as far as to write into one. */
+static void *swap_main(void *context)
+{
+    struct swapper *s = context;
+    char link[64], name[64];
+    snprintf(link, sizeof link, "%s/evil", s->where);
+    for (unsigned i = 0; !atomic_load(&s->stop); i = (i + 1) % SWAPPED) {
+        uint64_t begun = nanoseconds(), end;
+        snprintf(name, sizeof name, "%s/%u", s->where, i);
+        (void)!symlink("../outside", link);
+        if (renameat2(AT_FDCWD, link, AT_FDCWD, name, RENAME_EXCHANGE) == 0) {
+            atomic_fetch_add(&s->swaps, 1);
+            while (renameat2(AT_FDCWD, link, AT_FDCWD, name, RENAME_EXCHANGE) < 0 &&
+                   access(link, F_OK) == 0 && access(name, F_OK) == 0)
+                ; /* only where both are still there */
+        }
+        for (end = nanoseconds(); nanoseconds() - end < 10 * (end - begun);)
+            ;
+    }
+    return NULL;
+}
+
+static void make_outside(void)
+{
+    test_run("mkdir -p outside/s && echo mine >outside/30 && chmod 711 outside && "
+             "touch -d 2001-02-03 outside/30 outside && cp -a outside untouched");
+}
+
+static void two_wide_epochs(struct recording *r)
+{
+    test_run("for d in 0 1 2 3 4 5 6 7; do mkdir -p tree/$d/s && for f in $(seq 30); do "
+             "echo one $d $f >tree/$d/$f; done; echo >tree/$d/s/x; done");
+    recording_open(r, "log.tlog", "tree", NULL);
+    recording_capture(r);
+    test_run("for d in 0 1 2 3 4 5 6 7; do for f in $(seq 30); do echo two >>tree/$d/$f; done; "
+             "chmod 700 tree/$d; rm tree/$d/s/x; done");
+    recording_capture(r);
+}
+
+/* Restores with and without the swapper beside it; `restore_one` gets the round. */
+static void swap_beside(struct recording *r, const char *where,
+                        int (*restore_one)(struct recording *r, int round))
+{
+    struct swapper s = {.where = where};
+    pthread_t thread;
+    unsigned long seen = 0;
+    int beside = 0;
+    assert_int_equal(pthread_create(&thread, NULL, swap_main, &s), 0);
+    for (int round = 0; beside < BESIDE && round < 100 * BESIDE; round++) {
+        int rc = restore_one(r, round);
+        unsigned long now = atomic_load(&s.swaps);
+        if (rc != 0 && rc != QALLOW_E_BUSY && rc != QALLOW_E_CANNOT_CREATE && rc != QALLOW_E_IO)
+            fail_msg("%s: %s", qallow_strerror(rc), qallow_error_detail());
+        beside += now != seen;
+        seen = now;
+    }
+    atomic_store(&s.stop, 1);
+    pthread_join(thread, NULL);
+    assert_int_equal(beside, BESIDE);
+    test_same_trees("untouched", "outside");
+}
+
+/* Every directory at once, after the first files. */
+static void swap_all(const char *where)
+{
+    char from[64], to[64];
+    for (int i = 0; i < SWAPPED; i++) {
+        snprintf(from, sizeof from, "%s/%d", where, i);
+        snprintf(to, sizeof to, "%s/was-%d", where, i);
+        if (rename(from, to) == 0)
+            assert_int_equal(symlink("../outside", from), 0);
+    }
+}
+
+static void swap_tree(void *context, uint64_t done, uint64_t total) { swap_all("tree"); }
+static void swap_out(void *context, uint64_t done, uint64_t total) { swap_all("out.qallow-tmp"); }
+
+static void test_swapped_during_restore(void **state)
+{
+    struct recording r;
+    test_enter();
+    make_outside();
+    two_wide_epochs(&r);
+    meanwhile = swap_out;
+    assert_int_equal(restore(&r, 1, "out", 0), QALLOW_E_BUSY);
+    test_same_trees("untouched", "outside");
+    test_run("test ! -e out && test ! -e out.qallow-tmp");
+    meanwhile = swap_tree;
+    assert_int_equal(in_place(&r, 1, 0), QALLOW_E_BUSY);
+    test_same_trees("untouched", "outside");
+    meanwhile = NULL;
+    recording_close(&r);
+    test_leave();
+}
+
+static int swapped_restore(struct recording *r, int round)
+{
+    return restore(r, 1 + (uint64_t)round % 2, "out", 1);
+}
+
+static int swapped_in_place(struct recording *r, int round)
+{
+    return in_place(r, 1 + (uint64_t)round % 2, 1);
+}
+
+static void test_swapping_during_restore(void **state)
+{
+    struct recording r;
+    test_enter();
+    make_outside();
+    two_wide_epochs(&r);
+    swap_beside(&r, "out.qallow-tmp", swapped_restore);
+    recording_close(&r);
+    test_leave();
+}
+
+static void test_swapping_in_place(void **state)
+{
+    struct recording r;
+    test_enter();
+    make_outside();
+    two_wide_epochs(&r);
+    test_run("cp -a tree two");
+    swap_beside(&r, "tree", swapped_in_place);
+    /* Nobody disturbs any more: what was interrupted can be finished. */
+    test_run("cd tree && rm -rf evil && for d in 0 1 2 3 4 5 6 7; do "
+             "test ! -L $d || rm $d; done");
+    test_ok(in_place(&r, 2, 1));
+    test_run("rm -f tree/?/s/x && for d in 0 1 2 3 4 5 6 7; do touch -r two/$d/s tree/$d/s && "
+             "touch -r two/$d tree/$d; done && touch -r two tree");
+    test_same_trees("two", "tree");
+    recording_close(&r);
+    test_leave();
+}
+
 static uint64_t microseconds(void)
 {
     struct timespec now;
@@ -423,6 +588,9 @@ int main(void)
         cmocka_unit_test(test_unrecorded),
         cmocka_unit_test(test_saved_only),
         cmocka_unit_test(test_swapped_symlink),
+        cmocka_unit_test(test_swapped_during_restore),
+        cmocka_unit_test(test_swapping_during_restore),
+        cmocka_unit_test(test_swapping_in_place),
         cmocka_unit_test(test_killed),
         cmocka_unit_test(test_bad_journal),
     };

@@ -11,6 +11,7 @@ qallow replay work.tlog --blame a.txt
 qallow replay work.tlog --blame a.txt -e 2
 status qallow replay work.tlog --blame a.txt:1000
 status qallow replay work.tlog --blame a.txt:99999999999999999999
+status qallow replay work.tlog --blame a.txt:1+18446744073709551615
 status qallow replay work.tlog --blame nothing
 qallow checkpoint prune work.tlog --keep-epochs 2 --quiet
 qallow replay work.tlog --blame a.txt

@@ -11,3 +11,4 @@ status qallow replay work.tlog --diff 2..2
 status qallow replay work.tlog --diff 2..9
 status qallow replay work.tlog --diff 2..nothing
 status qallow replay work.tlog --diff 2
+status qallow replay work.tlog --diff 0..99999999999999999999
