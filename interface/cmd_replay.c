@@ -52,7 +52,10 @@ static const struct qi_option options[] = {
     {.name = "blame", .kind = QI_TEXT, FIELD(blame), .argument = "NAME[:OFFSET[+LEN]]",
      .group = "action", .help = "for each byte, the epoch that last made it differ"},
     {.name = "verify", .kind = QI_FLAG, FIELD(verify), .group = "action",
-     .help = "recompute the digest of every epoch from its bytes"},
+     .help = "recompute the digest of every epoch from the bytes that it changed, and now and then "
+             "from every byte"},
+    {.name = "from-scratch", .kind = QI_FLAG, FIELD(from_scratch),
+     .help = "with --verify: from every byte of every epoch, which takes epochs times size"},
     {.name = "plan", .kind = QI_FLAG, FIELD(plan), .group = "action",
      .help = "what would be read to reach the epoch"},
     {.name = "salvage", .kind = QI_FLAG, FIELD(salvage),
@@ -74,6 +77,8 @@ static int check_companions(struct qi_context *context, const struct replay *r)
 {
     if ((r->dry_run || r->undo) && !r->in_place)
         return qi_usage(context, "--in-place DIR beside --dry-run or --undo");
+    if (r->from_scratch && !r->verify)
+        return qi_usage(context, "--verify beside --from-scratch");
     if ((r->stat || r->patch) && !r->diff)
         return qi_usage(context, "--diff A..B beside --stat or --patch");
     if (r->patch && context->json)
@@ -168,7 +173,7 @@ const struct qi_command qi_command_replay = {
         "--output builds the tree beside DIR, checks its digest and only then gives it its name. "
         "--in-place first records the present state as an epoch, so that it can be undone by a "
         "further restore, then replaces file by file, and records the result. Names that were "
-        "not recorded before are kept. "
+        "not recorded before are kept. If a recorder owns the log, it records both states. "
         "Interrupted, it goes on when it is run again, or goes back with --undo.\n\n"
         "Names are those of the tree, like src/main.c. What is printed of them has control "
         "characters, backslashes and bytes that are not UTF-8 as \\xHH.",

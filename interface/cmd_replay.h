@@ -15,7 +15,7 @@ struct replay {
     const char *diff;
     int stat, patch;
     const char *log_of, *blame;
-    int verify, plan, salvage, follow;
+    int verify, from_scratch, plan, salvage, follow;
     int threads;
     uint64_t max_memory;
     const char *telemetry;

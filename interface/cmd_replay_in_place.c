@@ -5,11 +5,18 @@
  * restore. What may be deleted is decided by the epoch that was the newest before that, so that a
  * dry run, which records nothing, shows what will happen. The state restored is recorded, too:
  * then the newest epoch is what is on the disk, and the next restore knows every name.
+ *
+ * A log that a recorder owns is read beside it. The recorder is asked for its barrier before and
+ * after: the epoch it answers first holds the present state, the second one the result. What it
+ * sees of the restore in between are epochs as well.
  */
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "accelerator/control_client.h"
 #include "interface/cmd_replay.h"
 #include "sources/tree.h"
 
@@ -23,6 +30,7 @@ struct in_place {
     struct qr_state *before; /* only names that this has are deleted */
     uint64_t changes;        /* of a dry run */
     int blocked;
+    uint64_t barrier;        /* of the recorder that owns the log: the present state; 0: nobody */
 };
 
 static void skipped(void *context, const char *path, const char *why)
@@ -105,6 +113,77 @@ static int check_target(struct in_place *p)
                    qr_quotez(p->replay->in_place));
 }
 
+/* --- the recorder that owns the log --- */
+
+static int ask(const struct in_place *p, const char *request, cJSON **reply)
+{
+    char *answer = NULL;
+    int rc = qa_control_request(p->replay->log, request, &answer);
+
+    if (rc < 0)
+        return rc;
+    *reply = cJSON_Parse(answer);
+    qr_free(answer);
+    return *reply ? 0 : qr_fail(QALLOW_E_UNAVAILABLE, "the recorder's answer makes no sense");
+}
+
+/* The epoch that holds everything that was there when this was called. */
+static int ask_barrier(const struct in_place *p, uint64_t *epoch)
+{
+    cJSON *reply = NULL;
+    int rc = ask(p, "{\"request\":\"sync\"}", &reply);
+    const cJSON *number = cJSON_GetObjectItemCaseSensitive(reply, "epoch");
+
+    *epoch = cJSON_IsNumber(number) && number->valuedouble > 0 ? (uint64_t)number->valuedouble : 0;
+    cJSON_Delete(reply);
+    return rc == 0 && *epoch == 0
+               ? qr_fail(QALLOW_E_UNAVAILABLE, "the recorder's answer makes no sense")
+               : rc;
+}
+
+/* Nothing is saved by a recorder of another directory. */
+static int check_owner(const struct in_place *p)
+{
+    char path[PATH_MAX];
+    struct stat there, here;
+    cJSON *reply = NULL;
+    int rc = ask(p, "{\"request\":\"status\"}", &reply), n;
+
+    if (rc < 0)
+        return rc;
+    const cJSON *pid = cJSON_GetObjectItemCaseSensitive(reply, "pid");
+    const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(reply, "path"));
+    if (name && *name == '/')
+        n = snprintf(path, sizeof path, "%s", name);
+    else /* as it was given there */
+        n = snprintf(path, sizeof path, "/proc/%d/cwd/%s", pid ? pid->valueint : 0,
+                     name ? name : "");
+    if (n >= (int)sizeof path || stat(path, &there) < 0 || stat(p->replay->in_place, &here) < 0 ||
+        there.st_dev != here.st_dev || there.st_ino != here.st_ino)
+        rc = qr_fail(QALLOW_E_BUSY, "%s: a recorder owns the log, and records %s",
+                     qr_quotez(p->replay->in_place), name ? name : "something else");
+    cJSON_Delete(reply);
+    return rc;
+}
+
+/* Reopens the log behind the barrier. What is deleted goes by what was recorded before this. */
+static int pass_barrier(struct in_place *p)
+{
+    uint64_t before = qr_state_epoch(p->before);
+    int rc = check_owner(p);
+
+    if (rc == 0)
+        rc = ask_barrier(p, &p->barrier);
+    if (rc < 0)
+        return rc;
+    qr_state_destroy(p->before);
+    p->before = NULL;
+    qr_store_close(p->store);
+    p->store = NULL;
+    rc = qi_open_log(p->context, p->replay->log, p->replay->max_memory, 0, &p->store);
+    return rc < 0 ? rc : qr_store_state_at(p->store, before, &p->before);
+}
+
 /* --- dry run --- */
 
 static int show_change(void *context, const struct qs_change *change)
@@ -169,8 +248,12 @@ static void show_kept(void *context, const char *path)
 static int save_present(struct in_place *p, struct qs_capture *capture)
 {
     struct qs_scope scope = {0};
-    int rc = qs_capture(p->tree, &scope, capture);
+    int rc = 0;
 
+    if (p->barrier) /* or a later one: it is the newest one that the restore is measured by */
+        capture->epoch = qr_state_epoch(qr_store_state(p->store));
+    else
+        rc = qs_capture(p->tree, &scope, capture);
     if (rc == 0 && capture->unstable > 0)
         return qr_fail(QALLOW_E_BUSY, "%s: %llu files are being written to at this moment",
                        qr_quotez(p->replay->in_place), (unsigned long long)capture->unstable);
@@ -203,25 +286,50 @@ static int restore(struct in_place *p, const struct qr_state *state)
     qi_progress_end(&listener.progress);
     if (rc == 0)
         rc = replay_say_restored(p->context, p->epoch, capture.epoch, p->replay->in_place, &result);
-    return rc < 0 ? rc : qs_capture(p->tree, &(struct qs_scope){0}, &capture);
+    if (rc < 0)
+        return rc;
+    return p->barrier ? ask_barrier(p, &p->barrier)
+                      : qs_capture(p->tree, &(struct qs_scope){0}, &capture);
+}
+
+/* For writing, or for reading if that is enough or a recorder has the log. */
+static int open_for(struct in_place *p, int *is_live)
+{
+    struct qr_store_options options = qi_store_options(p->context, p->replay->max_memory);
+    cJSON *reply = NULL;
+
+    *is_live = 0;
+    options.writable = !p->replay->dry_run;
+    int rc = qi_open_store(p->replay->log, &options, &p->store);
+    if (rc != QALLOW_E_BUSY)
+        return rc;
+    char *busy = strdup(qallow_error_detail());
+    rc = ask(p, "{\"request\":\"status\"}", &reply);
+    cJSON_Delete(reply);
+    if (rc == QALLOW_E_UNAVAILABLE) { /* no recorder, but a program of another kind */
+        rc = qr_fail(QALLOW_E_BUSY, "%s", busy ? busy : "the log is in use");
+    } else if (rc == 0) {
+        options.writable = 0;
+        *is_live = 1;
+        rc = qi_open_store(p->replay->log, &options, &p->store);
+    }
+    free(busy);
+    return rc;
 }
 
 int replay_in_place(struct qi_context *context, const struct replay *replay)
 {
     struct in_place p = {.context = context, .replay = replay};
-    struct qr_store_options options = qi_store_options(context, replay->max_memory);
     struct qr_state *state = NULL;
-    int rc, closed;
+    int rc, closed = 0, is_live;
 
-    options.writable = !replay->dry_run;
     qi_signals_catch();
-    rc = qi_open_store(replay->log, &options, &p.store);
-    if (rc == QALLOW_E_BUSY)
-        qi_hint(context, "stop the recorder first: qallow accelerator --stop --log %s",
-                qr_quotez(replay->log));
+    rc = open_for(&p, &is_live);
     if (rc < 0)
         return rc;
     rc = choose(&p);
+    if (rc == 0 && is_live)
+        rc = pass_barrier(&p);
     if (rc == 0)
         rc = qr_store_state_at(p.store, p.epoch, &state);
     if (rc == 0)
@@ -235,6 +343,7 @@ int replay_in_place(struct qi_context *context, const struct replay *replay)
     qs_tree_close(p.tree);
     qr_state_destroy(state);
     qr_state_destroy(p.before);
-    closed = qr_store_close(p.store);
+    if (p.store)
+        closed = qr_store_close(p.store);
     return rc == 0 ? closed : rc;
 }

@@ -101,7 +101,8 @@ int replay_verify(struct qi_context *context, const struct replay *replay)
         rc = qi_open_log(context, replay->log, replay->max_memory, frames == QALLOW_E_DAMAGED,
                          &store);
     if (rc == 0)
-        rc = qr_verify_history(store, replay->threads, on_problem, &v, &result);
+        rc = qr_verify_history(store, replay->threads, replay->from_scratch, on_problem, &v,
+                               &result);
     if (rc == 0 && frames == QALLOW_E_DAMAGED)
         rc = frames;
     if (rc == 0 || rc == QALLOW_E_DAMAGED) {

@@ -501,7 +501,7 @@ int qallow_verify(struct qallow_store *store, int threads)
 
     QR_CHECK_ARGUMENT(store != NULL && threads >= 1);
     pthread_mutex_lock(&store->calls);
-    int rc = qr_verify_history(store->store, threads, first_problem, line, &result);
+    int rc = qr_verify_history(store->store, threads, 0, first_problem, line, &result);
     pthread_mutex_unlock(&store->calls);
     return rc == QALLOW_E_DAMAGED && line[0] ? qr_fail(rc, "%s", line) : rc;
 }

@@ -135,7 +135,7 @@ struct qr_verify_result {
  * and for every epoch from the bytes before and after each change. `problem` is called for each one
  * found, with the epoch (0: unknown), the page's name or NULL, and a text. Returns 0,
  * QALLOW_E_DAMAGED if there was any problem, or an error that prevented the verification. */
-int qr_verify_history(struct qr_store *store, int threads,
+int qr_verify_history(struct qr_store *store, int threads, int from_scratch,
                       void (*problem)(void *context, uint64_t epoch, const char *page,
                                       const char *text),
                       void *context, struct qr_verify_result *result);

@@ -32,7 +32,7 @@ struct touched {
 struct verify {
     struct qr_store *store;
     struct qr_reader *reader;
-    int threads;
+    int threads, from_scratch;
     uint64_t last_epoch;
     struct qb_u128 digest;   /* of the epoch before, recomputed */
     uint64_t since_full;     /* bytes hashed since the last state was summed from nothing */
@@ -324,7 +324,8 @@ static int epoch_end(void *context, const struct qr_epoch *epoch, const struct q
         if (rc == 0 && !qb_u128_equal(v->digest, epoch->digest))
             report(v, epoch->epoch, state, NULL,
                    "the state does not have the digest of the commit");
-        if (rc == 0 && (epoch->epoch == v->last_epoch || v->since_full > qr_state_bytes(state)))
+        if (rc == 0 && (v->from_scratch || epoch->epoch == v->last_epoch ||
+                        v->since_full > qr_state_bytes(state)))
             rc = check_full(v, epoch, state);
     }
     v->started = 1;
@@ -335,13 +336,13 @@ static int epoch_end(void *context, const struct qr_epoch *epoch, const struct q
     return rc;
 }
 
-int qr_verify_history(struct qr_store *store, int threads,
+int qr_verify_history(struct qr_store *store, int threads, int from_scratch,
                       void (*problem)(void *context, uint64_t epoch, const char *page,
                                       const char *text),
                       void *context, struct qr_verify_result *result)
 {
-    struct verify v = {.store = store, .threads = threads, .problem = problem, .context = context,
-                       .result = result};
+    struct verify v = {.store = store, .threads = threads, .from_scratch = from_scratch,
+                       .problem = problem, .context = context, .result = result};
     struct qr_store_info info;
     int rc;
 

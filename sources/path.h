@@ -57,8 +57,8 @@ struct qs_names {
 int qs_names_read(struct qs_names *names, int fd);
 void qs_names_finish(struct qs_names *names);
 
-/* A step of a restore failed at `path`, with errno `error`. That what was there a moment ago is gone
- * now, or something else (a symlink, say), is BUSY: somebody else works in there. */
+/* A step of a restore failed at `path`, with errno `error`. That what was there a moment ago is
+ * gone now, or something else (a symlink, say), is BUSY: somebody else works in there. */
 int qs_restore_failed(int error, const char *path);
 
 #endif

@@ -404,7 +404,7 @@ static void test_verify(void **state)
     struct qr_store *store;
 
     assert_ok(qr_store_open(path(log_name), &options, &store));
-    assert_ok(qr_verify_history(store, 2, note_problem, &problems, &result));
+    assert_ok(qr_verify_history(store, 2, 0, note_problem, &problems, &result));
     assert_int_equal(result.epochs, newest);
     assert_true(result.full >= 2);
     assert_int_equal(problems.count, 0);
@@ -416,7 +416,7 @@ static void test_verify(void **state)
     assert_int_equal(fseek(file, 8192 + 40 + 20, SEEK_SET), 0);
     fputc(byte ^ 1, file);
     assert_int_equal(fflush(file), 0);
-    assert_int_equal(qr_verify_history(store, 1, note_problem, &problems, &result),
+    assert_int_equal(qr_verify_history(store, 1, 0, note_problem, &problems, &result),
                      QALLOW_E_DAMAGED);
     assert_true(problems.count > 0 && result.damaged == problems.count);
     assert_int_equal(fseek(file, 8192 + 40 + 20, SEEK_SET), 0);

@@ -89,7 +89,7 @@ static void report(const char *path)
     if (rc == 0) {
         qr_store_info(store, &info);
         digest = qr_state_digest(qr_store_state(store));
-        rc = qr_verify_history(store, 1, no_problem, NULL, &result);
+        rc = qr_verify_history(store, 1, 0, no_problem, NULL, &result);
     }
     printf("%d %" PRIu64 " %" PRIu64 " %016" PRIx64 "%016" PRIx64 "\n", rc, info.first_epoch,
            info.last_epoch, digest.hi, digest.lo);

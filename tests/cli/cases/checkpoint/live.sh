@@ -5,7 +5,6 @@ command qallow accelerator --watch tree --log work.tlog --quiet >out 2>err &
 pid=$!
 until_true qallow accelerator --sync --log work.tlog --quiet >/dev/null 2>&1
 status qallow checkpoint save work.tlog tree 2>&1 | sed "s/$pid/PID/"
-status qallow replay work.tlog --in-place tree -e 1 2>&1 | sed "s/$pid/PID/"
 qallow checkpoint label work.tlog first --epoch 1
 qallow checkpoint label work.tlog newest --json
 qallow checkpoint prune work.tlog --keep-epochs 2 --dry-run
