@@ -72,7 +72,7 @@ static void test_its_variables_replace_those_it_inherits(void **state)
     setenv("QALLOW_SINCE", "888", 1);
     setenv("QALLOW_ROOT", "/another", 1);
     setenv("QALLOW_ROOTS", "kept", 1);
-    run_create(&run, "env | grep '^QALLOW_[ESR]' | sort >&$PIPE");
+    run_create(&run, "env | grep -E '^QALLOW_(EPOCH|SINCE|ROOTS?)=' | sort >&$PIPE");
     wait_and_reap(&run);
     qa_runner_destroy(run.runner);
     unsetenv("QALLOW_EPOCH");
