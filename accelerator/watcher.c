@@ -285,7 +285,10 @@ static int see_entry(struct qa_watcher *w, struct qa_dir *dir, int fd, const str
     if (!is_recorded(w, path, 1))
         return 0;
     struct qa_dir *child = qa_dirs_child(w->dirs, dir, name);
-    if (!child || dir->deep) {
+    /* It may be known only as part of the way to another one (qa_watcher_found), or have been
+     * unreadable. */
+    int is_followed = child && (child->watch >= 0 || child->polled);
+    if (!is_followed || dir->deep) {
         child = qa_dirs_add(w->dirs, dir, name);
         if (!child)
             return no_memory();

@@ -589,6 +589,22 @@ static void polling_tells_empty_directories_apart(void **state)
     qa_taken_finish(&taken);
 }
 
+/* Whoever captures may find a directory before the one that it lies in has been looked at. */
+static void the_way_to_what_was_found_is_polled(void **state)
+{
+    struct world *w = *state;
+    struct qa_taken taken;
+    start(w, 1);
+    build(w, "mkdir -p a/b/c; touch a/1 a/b/2 a/b/c/3");
+    assert_int_equal(qa_watcher_found(w->watcher, "a/b/c"), 0);
+    assert_int_equal(qa_watcher_work(w->watcher, 1), 0);
+    assert_int_equal(qa_dirty_take(w->dirty, NULL, qa_now_ns(), &taken), 0);
+    assert_true(took(&taken, "a"));
+    assert_true(took(&taken, "a/b"));
+    assert_true(took(&taken, "a/b/c"));
+    qa_taken_finish(&taken);
+}
+
 static void the_end_of_the_root_is_seen(void **state)
 {
     struct world *w = *state;
@@ -766,6 +782,7 @@ int main(void)
         TEST(a_remote_file_system_can_be_watched_all_the_same),
         TEST(polling_sees_no_change_where_there_is_none),
         TEST(polling_tells_empty_directories_apart),
+        TEST(the_way_to_what_was_found_is_polled),
         TEST(the_end_of_the_root_is_seen),
         TEST(an_unreadable_directory_is_found_when_it_opens),
         TEST(a_bind_mount_is_polled),
