@@ -356,6 +356,13 @@ uint64_t qa_indexer_deadline(const struct qa_indexer *ix)
 }
 
 /* A file that is young again by now is not read: it goes to the end of the list. */
+void qa_indexer_each_young(struct qa_indexer *ix,
+                           void (*visit)(void *context, const char *path), void *context)
+{
+    for (size_t i = ix->young_first; i < ix->young_count; i++)
+        visit(context, ix->young[i].path);
+}
+
 int qa_indexer_work(struct qa_indexer *ix, struct qa_indexed *result)
 {
     char *paths[WORK_PATHS];

@@ -85,6 +85,10 @@ uint64_t qa_indexer_deadline(const struct qa_indexer *indexer);
  * As a rule readers see no difference. As qa_indexer_update(). */
 int qa_indexer_work(struct qa_indexer *indexer, struct qa_indexed *result);
 
+/* Calls `visit` for each of these files, for who cannot wait until they are old enough. */
+void qa_indexer_each_young(struct qa_indexer *indexer,
+                           void (*visit)(void *context, const char *path), void *context);
+
 /* How busy the workers are: nanoseconds that worker i has spent reading and hashing. Returns the
  * number of workers; fills at most `count`. */
 size_t qa_indexer_busy_ns(const struct qa_indexer *indexer, uint64_t *busy, size_t count);

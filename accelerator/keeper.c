@@ -272,9 +272,18 @@ static int finish_barrier(struct qa_keeper *k, const struct qa_barrier *b, int l
     return 0;
 }
 
-/* What events do not tell of. */
+static void mark_young(void *context, const char *path)
+{
+    struct qa_keeper *k = context;
+    qa_dirty_mark(k->dirty, path, qa_now_ns(), 0, 0);
+}
+
+/* What events do not tell of. A file that was read a moment ago may have been stored into since,
+ * through a mapping, in the same tick of the clock. */
 static int look_everywhere(struct qa_keeper *k)
 {
+    if (k->indexer)
+        qa_indexer_each_young(k->indexer, mark_young, k);
     if (k->watcher)
         return qa_watcher_work(k->watcher, 1);
     qa_dirty_mark_everything(k->dirty, qa_now_ns());

@@ -217,6 +217,8 @@ int qa_index_work(struct qa_keeper *k)
     struct qa_indexed indexed = {0};
     int result = qa_indexer_work(k->indexer, &indexed);
     publish(k);
+    if (k->store && indexed.changed) /* the log has read it too early as well */
+        qa_dirty_mark_everything(k->dirty, qa_now_ns());
     return result;
 }
 

@@ -13,7 +13,8 @@ first_is_gone() {
     ! qallow replay work.tlog --json | head -n 1 | grep -q '"epoch":1,'
 }
 until_true first_is_gone
-status qallow replay work.tlog -e 1 -o out 2>&1 | sed -E 's/[0-9]+ to [0-9]+/N to N/'
+status qallow replay work.tlog -e 1 -o out 2>&1 |
+    sed -E 's/[0-9]+ to [0-9]+/N to N/;s/before [0-9]+/before N/'
 qallow accelerator --stop --log work.tlog >/dev/null
 status wait "$pid"
 qallow replay work.tlog --page file | cmp - work/file && echo same
