@@ -124,7 +124,7 @@ start_recorder edited edits.tlog
 edit() {
     python3 - "$saving" <<PYTHON
 import os, random, sys
-r = random.Random(len("""$1"""))
+r = random.Random("""$1, $saving""") # other bytes each time: what is in the log already is a copy
 data = bytearray(open("edited/file", "rb").read())
 $3
 if sys.argv[1] == "in place":

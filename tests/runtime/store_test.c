@@ -379,11 +379,11 @@ static int64_t counted_read(void *context, int file, void *buffer, size_t length
     return qr_os_posix()->pread(context, file, buffer, length, offset);
 }
 
-/* A page in pieces that stand in a thousand frames is read with few reads, and no frame twice, by
+/* A page in pieces that stand in hundreds of frames is read with few reads, and no frame twice, by
  * a reader that can keep hardly anything. */
 static void many_pieces_take_few_reads(void **unused)
 {
-    enum { SIZE = 1 << 20, EDITS = 1000, EDIT = 20 };
+    enum { SIZE = 256 << 10, EDITS = 400, EDIT = 20 };
     struct world w;
     struct qr_os os = *qr_os_posix();
     struct qr_txn *txn;
