@@ -104,6 +104,38 @@ static void pending_is_shown_and_goes_without_an_epoch(void **state)
     qa_cache_close(keeper);
 }
 
+/* A reader that still looks at a block which is given up must see that, whatever comes after. */
+static void blocks_that_are_given_up_say_so(void **state)
+{
+    struct qa_cache *keeper = test_keeper(0);
+    uint64_t hash = qa_path_hash(keeper->header->seed, "a", 1), content;
+    uint8_t bytes[100] = {0};
+    struct qa_file file = test_file("a", 100);
+    assert_int_equal(qa_cache_put(keeper, "a", &file, bytes), 1);
+    struct qa_entry *first = qa_entry_at(keeper, qa_table_find(keeper, hash, "a", 1));
+    content = qa_load(&first->content);
+    uint64_t generation = qa_load(&first->generation);
+    assert_true(content != 0 && generation != 0);
+    test_put(keeper, "a", 2);
+    struct qa_entry *second = qa_entry_at(keeper, qa_table_find(keeper, hash, "a", 1));
+    assert_ptr_not_equal(first, second);
+    assert_int_equal(qa_load(&first->generation), 0);
+    assert_int_equal(qa_load(&first->content), 0);
+    assert_int_equal(qa_cache_remove(keeper, "a"), 1);
+    assert_int_equal(qa_load(&second->generation), 0);
+    /* Its next use is another one. */
+    test_put(keeper, "a", 3);
+    second = qa_entry_at(keeper, qa_table_find(keeper, hash, "a", 1));
+    assert_true(qa_load(&second->generation) > generation);
+    qa_cache_close(keeper);
+    keeper = test_keeper(0);
+    test_put(keeper, "b", 1);
+    hash = qa_path_hash(keeper->header->seed, "b", 1);
+    first = qa_entry_at(keeper, qa_table_find(keeper, hash, "b", 1));
+    assert_true(qa_load(&first->generation) >> 40 > generation >> 40);
+    qa_cache_close(keeper);
+}
+
 static void unusual_files(void **state)
 {
     struct qa_cache *keeper = test_keeper(0);
@@ -552,6 +584,7 @@ int main(void)
         CASE(states_are_seen),
         CASE(one_keeper_for_a_directory),
         CASE(pending_is_shown_and_goes_without_an_epoch),
+        CASE(blocks_that_are_given_up_say_so),
         CASE(unusual_files),
         CASE(content_is_kept),
         CASE(old_content_gives_way),

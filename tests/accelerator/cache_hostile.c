@@ -207,6 +207,43 @@ static void a_table_without_end(void **state)
     free(victim.sound);
 }
 
+/* A sound entry that a search does not come to: it would be put a second time. */
+static void an_entry_out_of_place(void **state)
+{
+    struct victim victim = make_victim();
+    struct qa_header *header = (struct qa_header *)victim.sound;
+    uint64_t root = qa_load(&header->table), mask = (UINT64_C(1) << qa_log2_of(root)) - 1;
+    _Atomic uint64_t *slots =
+        (_Atomic uint64_t *)(victim.sound + qa_granule_of(root) * (size_t)QA_GRANULE);
+    uint64_t from = 0, to;
+    while (!qa_slot_is_used(qa_load(&slots[from])))
+        from++;
+    to = from; /* behind two slots that were never used */
+    for (int empty = 0; empty < 2; empty += qa_load(&slots[to]) == QA_SLOT_EMPTY)
+        to = (to + 1) & mask;
+    qa_store(&slots[to], qa_load(&slots[from]));
+    qa_store(&slots[from], QA_SLOT_DELETED);
+    write_segment(&victim, victim.sound, victim.size);
+    assert_int_equal(try_reader(), 0);
+    try_keeper();
+    assert_non_null(strstr(test_notices, "not found"));
+    free(victim.sound);
+}
+
+/* The bytes of a path are not those that its hash was made of: nobody would find it. */
+static void another_path(void **state)
+{
+    struct victim victim = make_victim();
+    uint8_t *at = memmem(victim.sound, victim.size, "with/names-1", 12);
+    assert_non_null(at);
+    *at = 'W';
+    write_segment(&victim, victim.sound, victim.size);
+    assert_int_equal(try_reader(), 0);
+    try_keeper();
+    assert_non_null(strstr(test_notices, "is not the one it had"));
+    free(victim.sound);
+}
+
 static void cut_off(void **state)
 {
     struct victim victim = make_victim();
@@ -318,6 +355,8 @@ int main(void)
         CASE(flipped_bits),
         CASE(lying_words),
         CASE(a_table_without_end),
+        CASE(an_entry_out_of_place),
+        CASE(another_path),
         CASE(cut_off),
         CASE(other_formats_and_owners),
         CASE(a_size_that_grows_without_the_file),
