@@ -182,12 +182,27 @@ int qs_before_get(struct qs_worker *worker, const struct qs_step *change,
 
 void qs_before_finish(struct qs_before *before) { qr_content_finish(&before->base); }
 
+/* The page of the directory in which an entry is made. PAGE_NOT_FOUND if there is none: names moved
+ * during the scan, which met the directory's entries and not the directory. */
+static int parent_of(const struct qs_worker *worker, const struct qs_step *change, uint64_t *parent)
+{
+    const struct qs_place *place = &worker->scan->places[change->place];
+    *parent = change->place ? place->page : 0;
+    if (change->place && !place->page && !worker->tree->file_name) /* a file alone has none */
+        return qr_fail(QALLOW_E_PAGE_NOT_FOUND, "%s: its directory %s was not there any more",
+                       qr_quotez(change->name), qr_quotez(place->path));
+    return 0;
+}
+
 int qs_put_head(struct qs_worker *worker, struct qs_step *change,
                 const struct qs_before *before, struct qr_batch *batch)
 {
     struct qr_attributes attributes = {.mode = change->mode, .mtime_ns = change->mtime_ns};
     if (change->action == QS_DO_CREATE) {
-        uint64_t parent = change->place ? worker->scan->places[change->place].page : 0;
+        uint64_t parent;
+        int rc = parent_of(worker, change, &parent);
+        if (rc < 0)
+            return rc;
         return qr_batch_page_create(batch, change->page, parent, change->name,
                                     strlen(change->name), change->kind, &attributes);
     }
@@ -262,6 +277,7 @@ static int encode_content(struct qs_worker *worker, struct qs_step *change,
 int qs_step_encode(struct qs_worker *worker, struct qs_step *change, struct qr_batch *batch)
 {
     int rc = 0, was_new = change->action == QS_DO_CREATE;
+    uint64_t parent;
     if (change->kind != QR_KIND_DIRECTORY &&
         (change->action == QS_DO_CREATE || change->action == QS_DO_CONTENT)) {
         rc = encode_content(worker, change, batch);
@@ -275,9 +291,10 @@ int qs_step_encode(struct qs_worker *worker, struct qs_step *change, struct qr_b
         rc = qs_put_head(worker, change, NULL, batch);
         break;
     case QS_DO_RENAME:
-        rc = qr_batch_page_rename(batch, change->page,
-                                  worker->scan->places[change->place].page, change->name,
-                                  strlen(change->name));
+        rc = parent_of(worker, change, &parent);
+        if (rc == 0)
+            rc = qr_batch_page_rename(batch, change->page, parent, change->name,
+                                      strlen(change->name));
         break;
     case QS_DO_FREE:
         rc = qr_batch_page_free(batch, change->page);
