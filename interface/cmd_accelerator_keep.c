@@ -172,6 +172,19 @@ static void count_ready(struct kept *kept)
     kept->is_ready = 1;
 }
 
+/* stdout takes nothing any more, which must not stop a recording. With --once the launcher reports
+ * it. */
+static void lose_output(struct speaker *speaker, int result)
+{
+    const char *why =
+        result == QALLOW_E_INTERRUPTED ? "nobody reads the output any more" : qallow_error_detail();
+    speaker->deaf = 1;
+    if (speaker->once)
+        return;
+    qi_note(speaker->context, "%s; recording goes on", why);
+    qi_stdout_forget();
+}
+
 static void on_event(void *context, const struct qallow_accelerator_event *event)
 {
     struct kept *kept = context;
@@ -187,11 +200,9 @@ static void on_event(void *context, const struct qallow_accelerator_event *event
             json_line(kept, event);
         else
             text_event(kept, event);
-        speaker->deaf = qi_stdout_flush() < 0;
-        if (speaker->deaf)
-            qi_stdout_forget();
-        if (speaker->deaf)
-            qi_note(speaker->context, "nobody reads the output any more; recording goes on");
+        int result = qi_stdout_flush();
+        if (result < 0)
+            lose_output(speaker, result);
     }
     pthread_mutex_unlock(&speaker->lock);
 }

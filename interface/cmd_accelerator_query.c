@@ -270,6 +270,13 @@ static int wait_for_epoch(struct query *q)
 
 /* --- --export --- */
 
+/* A write of the export failed, with errno. */
+static int export_failed(const struct query *q)
+{
+    return q->out == stdout ? qi_stdout_flush()
+                            : qr_fail_errno(errno, "%s", qr_quotez(q->a->export_to));
+}
+
 static int export_file(void *context, const char *path, const struct qallow_file *file)
 {
     struct query *q = context;
@@ -281,7 +288,7 @@ static int export_file(void *context, const char *path, const struct qallow_file
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory for the export");
     int failed = fprintf(q->out, "%s\n%s", q->count++ ? "," : "", text) < 0;
     cJSON_free(text);
-    return failed ? qr_fail_errno(errno, "%s", qr_quotez(q->a->export_to)) : 0;
+    return failed ? export_failed(q) : 0;
 }
 
 /* One object whose last member is the list of files, one a line. */
@@ -296,16 +303,16 @@ static int export_all(struct query *q)
     cJSON_Delete(head);
     if (!text)
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory for the export");
-    fprintf(q->out, "%.*s,\"files\":[", (int)strlen(text) - 1, text);
+    int failed = fprintf(q->out, "%.*s,\"files\":[", (int)strlen(text) - 1, text) < 0;
     cJSON_free(text);
+    if (failed)
+        return export_failed(q);
     int result = qallow_cache_each(q->cache, export_file, q, &now);
     if (result < 0)
         return result;
-    fprintf(q->out, "],\n\"epoch\":%llu,\"refused\":%llu}\n", (unsigned long long)now,
-            (unsigned long long)q->info.refused);
-    if (fflush(q->out) != 0 || ferror(q->out))
-        return qr_fail_errno(errno, "%s", qr_quotez(q->a->export_to));
-    return 0;
+    failed = fprintf(q->out, "],\n\"epoch\":%llu,\"refused\":%llu}\n", (unsigned long long)now,
+                     (unsigned long long)q->info.refused) < 0;
+    return failed || fflush(q->out) != 0 ? export_failed(q) : 0;
 }
 
 /* A pipe or a device is written to as it is. */

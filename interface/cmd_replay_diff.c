@@ -194,8 +194,8 @@ static int run_diff(const char *a_label, const char *b_label, const char *a, con
     pid_t pid;
     int status, error;
 
-    if (fflush(stdout) != 0)
-        return qi_stdout_check();
+    if ((status = qi_stdout_flush()) < 0)
+        return status;
     error = posix_spawnp(&pid, "diff", NULL, NULL, (char *const *)(uintptr_t)argv, environ);
     if (error != 0)
         return error == ENOENT

@@ -270,8 +270,8 @@ static int print_new(const struct qi_context *context, struct qr_store *store, u
         rc = print_range(context, store, *next, info.last_epoch, &labels, 0);
     labels_finish(&labels);
     *next = info.last_epoch + 1;
-    if (rc == 0 && fflush(stdout) != 0)
-        rc = qi_stdout_check();
+    if (rc == 0)
+        rc = qi_stdout_flush();
     return rc;
 }
 
@@ -305,8 +305,8 @@ int replay_follow(struct qi_context *context, const struct replay *replay, struc
     }
     if (rc == 0)
         print_head(context);
-    if (rc == 0 && fflush(stdout) != 0)
-        rc = qi_stdout_check();
+    if (rc == 0)
+        rc = qi_stdout_flush();
     while (rc == 0) {
         watch_lock(watch, lock); /* before looking: what comes after the look wakes us */
         rc = print_new(context, store, &next);

@@ -19,10 +19,7 @@ static int run(struct qi_context *context, const struct qi_command *root, int ar
         rc = context->command->run(context, context->values);
     /* What was printed must have arrived for the command to have succeeded; but a failure that the
      * command itself met comes first. */
-    int flushed = rc < 0 ? 0 : qi_stdout_flush();
-    if (rc < 0 || flushed < 0)
-        return qi_report(context, rc < 0 ? rc : flushed);
-    return rc;
+    return rc < 0 ? qi_report(context, rc) : qi_stdout_finish(context, rc);
 }
 
 int qi_main(const struct qi_command *root, int argc, char **argv)

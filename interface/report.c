@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -24,9 +23,13 @@
 static int reload_pipe[2] = {-1, -1};
 static atomic_int stop_signal;        /* the first signal that asked to stop */
 static int stop_pipe[2] = {-1, -1};   /* readable from then on */
-static int reader_gone;               /* stdout is a pipe that nobody reads */
+static atomic_int stdout_error;       /* errno of the first write to stdout that failed, or 0 */
+static int stdout_error_known;        /* a caller was told, and passes it on */
 static char *pending_hint;            /* for the line behind the next reported failure */
 static atomic_int json_out_of_memory; /* a cJSON call got no memory since qi_json_begin */
+
+/* stdout is a pipe that nobody reads. */
+static int reader_gone(void) { return atomic_load(&stdout_error) == EPIPE; }
 
 /* --- exit statuses --- */
 
@@ -62,7 +65,9 @@ int qi_exit_status(int result)
     if (result >= 0)
         return result;
     if (result == QALLOW_E_INTERRUPTED)
-        return 128 + (reader_gone ? SIGPIPE : qi_signal_received() ? qi_signal_received() : SIGINT);
+        return 128 + (reader_gone()          ? SIGPIPE
+                      : qi_signal_received() ? qi_signal_received()
+                                             : SIGINT);
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (table[i].result == result)
             return table[i].status;
@@ -144,7 +149,7 @@ int qi_report(const struct qi_context *context, int result)
 {
     const char *detail = qallow_error_detail();
 
-    if (result < 0 && !(result == QALLOW_E_INTERRUPTED && reader_gone))
+    if (result < 0 && !(result == QALLOW_E_INTERRUPTED && reader_gone()))
         qi_error(context, "%s", *detail ? detail : qallow_strerror(result));
     if (result < 0 && pending_hint)
         fprintf(stderr, "hint: %s\n", pending_hint);
@@ -157,25 +162,45 @@ int qi_report(const struct qi_context *context, int result)
 
 /* --- stdout --- */
 
-/* A write to stdout failed with `err`. */
-static int stdout_failed(int err)
+/* What stdio calls to write: whichever call it was that filled its buffer, and whether its result
+ * was looked at or not, the reason of the first failure is remembered. */
+static ssize_t write_stdout(void *cookie, const char *bytes, size_t length)
 {
-    if (err != EPIPE)
-        return qr_fail_errno(err ? err : EIO, "standard output");
-    reader_gone = 1;
-    return QALLOW_E_INTERRUPTED;
+    size_t done = 0;
+
+    (void)cookie;
+    while (done < length) {
+        ssize_t n = write(STDOUT_FILENO, bytes + done, length - done);
+        int none = 0, err = errno;
+        if (n < 0 && err == EINTR)
+            continue;
+        if (n < 0) {
+            atomic_compare_exchange_strong(&stdout_error, &none, err);
+            return 0; /* stdio's way to say that it failed */
+        }
+        done += (size_t)n;
+    }
+    return (ssize_t)length;
+}
+
+/* Without memory stdout stays what it was: a failure is found then, but not its reason. */
+static void take_over_stdout(void)
+{
+    FILE *out = fopencookie(NULL, "w", (cookie_io_functions_t){.write = write_stdout});
+
+    if (!out)
+        return;
+    setvbuf(out, NULL, isatty(STDOUT_FILENO) ? _IOLBF : _IOFBF, BUFSIZ);
+    stdout = out;
 }
 
 int qi_stdout_flush(void)
 {
-    errno = 0;
-    if (fflush(stdout) != 0)
-        return stdout_failed(errno);
-    /* An earlier write failed and its errno is gone; a pipe still tells. */
-    struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
-    if (ferror(stdout))
-        return stdout_failed(poll(&out, 1, 0) == 1 && out.revents & POLLERR ? EPIPE : EIO);
-    return 0;
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return 0;
+    int err = atomic_load(&stdout_error);
+    stdout_error_known = 1;
+    return err == EPIPE ? QALLOW_E_INTERRUPTED : qr_fail_errno(err ? err : EIO, "standard output");
 }
 
 void qi_stdout_forget(void)
@@ -187,16 +212,24 @@ void qi_stdout_forget(void)
         close(nothing);
     fflush(stdout);
     clearerr(stdout);
-    reader_gone = 0;
+    atomic_store(&stdout_error, 0);
+    stdout_error_known = 0;
 }
 
 int qi_stdout_check(void) { return ferror(stdout) ? qi_stdout_flush() : 0; }
 
 int qi_stdout_write(const void *bytes, size_t length)
 {
-    if (fwrite(bytes, 1, length, stdout) != length)
-        return stdout_failed(errno);
-    return 0;
+    return fwrite(bytes, 1, length, stdout) == length ? 0 : qi_stdout_flush();
+}
+
+int qi_stdout_finish(const struct qi_context *context, int status)
+{
+    int known = stdout_error_known, result = qi_stdout_flush();
+
+    if (result == 0)
+        return status;
+    return known && status != 0 ? qi_exit_status(result) : qi_report(context, result);
 }
 
 /* --- JSON --- */
@@ -236,7 +269,7 @@ int qi_json_end(cJSON *object)
     if (atomic_exchange(&json_out_of_memory, 0) || !text)
         rc = qr_fail(QALLOW_E_NO_MEMORY, "no memory for the JSON output");
     if (rc == 0 && (fputs(text, stdout) < 0 || fputc('\n', stdout) == EOF))
-        rc = stdout_failed(errno);
+        rc = qi_stdout_flush();
     cJSON_free(text);
     return rc;
 }
@@ -446,6 +479,7 @@ void qi_process_init(void)
     for (int fd = 0; fd <= 2; fd++)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) != fd)
             _exit(QI_SYSTEM_LIMIT);
+    take_over_stdout();
     signal(SIGPIPE, SIG_IGN);
     qr_set_assert_handler(on_failed_assert);
     qt_log_level_set(QT_WARN);

@@ -61,6 +61,9 @@ int qi_stdout_check(void);
 /* Writes out what is buffered, then as above. The launcher does it at the end; a stream that
  * somebody waits for does it after every item. */
 int qi_stdout_flush(void);
+/* At the end of a command that ended with `status`: the exit status. Lost output is a failure, and
+ * is said unless the command has reported it. The launcher does it. */
+int qi_stdout_finish(const struct qi_context *context, int status);
 /* After a failed write: the command goes on and succeeds without its output. */
 void qi_stdout_forget(void);
 /* Writes bytes to stdout, for `--output -`. Result as qi_stdout_check. */
@@ -78,7 +81,7 @@ int qi_json_end(cJSON *object);
 /* Exact integers (cJSON's own numbers are doubles). Return the item, or NULL. */
 cJSON *qi_json_u64(cJSON *object, const char *name, uint64_t value);
 cJSON *qi_json_i64(cJSON *object, const char *name, int64_t value);
-void qi_json_time(cJSON *object, const char *name, int64_t ns);    /* as RFC 3339 text */
+void qi_json_time(cJSON *object, const char *name, int64_t ns); /* as RFC 3339 text */
 void qi_json_hex(cJSON *object, const char *name, const void *bytes, size_t length);
 /* A path or name from the world: text with U+FFFD for what is not UTF-8, and in that case also
  * "NAME_hex" with the exact bytes. */
@@ -119,9 +122,10 @@ int qi_signal_check(void);
 
 /* --- the process --- */
 
-/* What holds for every command; the launcher calls it first. Descriptors 0 to 2 exist; SIGPIPE is
- * ignored, because a recorder must outlive the reader of its messages (a child process gets the
- * default back: posix_spawnattr_setsigdefault); failed asserts end with 70 and ask for a report. */
+/* What holds for every command; the launcher calls it first. Descriptors 0 to 2 exist; stdout is a
+ * stream that remembers why a write failed; SIGPIPE is ignored, because a recorder must outlive the
+ * reader of its messages (a child process gets the default back: posix_spawnattr_setsigdefault);
+ * failed asserts end with 70 and ask for a report. */
 void qi_process_init(void);
 
 #endif
