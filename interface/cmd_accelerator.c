@@ -302,7 +302,9 @@ const struct qi_command qi_command_accelerator = {
         {64, NULL}, {65, NULL},
         {66, "the directory does not exist, or was deleted, moved away or unmounted"},
         {69, "a request, but nobody records into this log, or no cache is there"},
-        {74, "the log cannot be written: disk full, or an I/O error; what was printed is kept"},
+        {73, "--export: the file cannot be created there"},
+        {74, "the log or the output cannot be written: disk full, or an I/O error; what was "
+             "printed is kept"},
         {75, "somebody else records into this log; files change faster than they can be read; "
              "--get: a hash is not that of the newest content; --wait: the time is over"},
         {71, NULL}, {77, NULL}, {0}},

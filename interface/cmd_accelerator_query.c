@@ -20,7 +20,11 @@
 #include "runtime/os.h"
 #include "telemetry/encoder.h"
 
-enum { SPIN_NS = 50000 };
+enum {
+    SPIN_NS = 50000,
+    TEMPORARIES_MAX = 1000,
+    TEMPORARY_NUMBERS = 32, /* bytes of the numbers in the name of one */
+};
 
 struct query {
     struct qi_context *context;
@@ -288,7 +292,7 @@ static int export_file(void *context, const char *path, const struct qallow_file
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory for the export");
     int failed = fprintf(q->out, "%s\n%s", q->count++ ? "," : "", text) < 0;
     cJSON_free(text);
-    return failed ? export_failed(q) : 0;
+    return failed ? export_failed(q) : qi_signal_check();
 }
 
 /* One object whose last member is the list of files, one a line. */
@@ -315,28 +319,69 @@ static int export_all(struct query *q)
     return failed || fflush(q->out) != 0 ? export_failed(q) : 0;
 }
 
+/* `to` cannot be opened or replaced, with errno. */
+static int cannot_create(const char *to)
+{
+    static const int in_the_way[] = {ENOENT, ENOTDIR, EISDIR,    ENAMETOOLONG,
+                                     ELOOP,  EEXIST,  ENOTEMPTY, ENXIO};
+    int err = errno, result = qr_fail_errno(err, "%s", qr_quotez(to));
+    for (size_t i = 0; i < sizeof in_the_way / sizeof *in_the_way; i++)
+        if (err == in_the_way[i])
+            return QALLOW_E_CANNOT_CREATE;
+    return result;
+}
+
+/* Closes what was written; the first error counts. */
+static int close_export(struct query *q, int result)
+{
+    if (fclose(q->out) != 0 && result == 0)
+        result = export_failed(q);
+    q->out = NULL;
+    return result;
+}
+
 /* A pipe or a device is written to as it is. */
 static int export_into(struct query *q, const char *to)
 {
     q->out = fopen(to, "we");
-    int result = q->out ? export_all(q) : qr_fail_errno(errno, "%s", qr_quotez(to));
-    if (q->out && fclose(q->out) != 0 && result == 0)
-        result = qr_fail_errno(errno, "%s", qr_quotez(to));
-    return result;
+    return q->out ? close_export(q, export_all(q)) : cannot_create(to);
+}
+
+/* Creates a file beside `to` that nobody else writes. No tree is recorded with its name, and the
+ * name is short, as that of `to` may be the longest that there can be. NULL, with errno. */
+static FILE *open_temporary(const char *to, char *name, size_t size)
+{
+    const char *slash = strrchr(to, '/');
+    int directory = slash ? (int)(slash + 1 - to) : 0, fd = -1;
+    for (unsigned n = 0; fd < 0 && n < TEMPORARIES_MAX; n++) {
+        snprintf(name, size, "%.*s.%d.%u" QT_TEMPORARY, directory, to, (int)getpid(), n);
+        fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (fd < 0 && errno != EEXIST) /* one of that name was left by somebody who was killed */
+            break;
+    }
+    FILE *out = fd < 0 ? NULL : fdopen(fd, "w");
+    if (fd >= 0 && !out) {
+        unlink(name);
+        close(fd);
+        errno = ENOMEM;
+    }
+    return out;
 }
 
 /* To a temporary name beside it, then in its place: it is there whole or not at all. */
-static int export_as(struct query *q, const char *to, const char *temporary)
+static int export_as(struct query *q, const char *to, char *temporary, size_t size)
 {
-    q->out = fopen(temporary, "we");
-    int result = q->out ? export_all(q) : qr_fail_errno(errno, "%s", qr_quotez(to));
+    qi_signals_catch();
+    q->out = open_temporary(to, temporary, size);
+    if (!q->out)
+        return cannot_create(to);
+    int result = export_all(q);
     if (result == 0 && fsync(fileno(q->out)) < 0)
-        result = qr_fail_errno(errno, "%s", qr_quotez(to));
-    if (q->out && fclose(q->out) != 0 && result == 0)
-        result = qr_fail_errno(errno, "%s", qr_quotez(to));
+        result = export_failed(q);
+    result = close_export(q, result);
     if (result == 0 && rename(temporary, to) < 0)
-        result = qr_fail_errno(errno, "%s", qr_quotez(to));
-    if (result < 0 && q->out)
+        result = cannot_create(to);
+    if (result < 0)
         unlink(temporary);
     return result;
 }
@@ -345,7 +390,7 @@ static int export(struct query *q)
 {
     const char *to = q->a->export_to;
     struct stat st;
-    size_t size = strlen(to) + sizeof QT_TEMPORARY;
+    size_t size = strlen(to) + sizeof QT_TEMPORARY + TEMPORARY_NUMBERS;
     if (strcmp(to, "-") == 0) {
         q->out = stdout;
         return export_all(q);
@@ -355,8 +400,7 @@ static int export(struct query *q)
     char *temporary = qr_malloc(size);
     if (!temporary)
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a path");
-    snprintf(temporary, size, "%s" QT_TEMPORARY, to);
-    int result = export_as(q, to, temporary);
+    int result = export_as(q, to, temporary, size);
     qr_free(temporary);
     return result;
 }

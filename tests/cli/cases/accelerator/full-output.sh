@@ -10,9 +10,8 @@ full() {
     qallow "$@" --quiet >/dev/full 2>said || rc=$?
     echo "$1: exit $rc: $(cat said)"
 }
-cd work
-many=(*)
-cd ..
+many=(work/*)
+many=("${many[@]#work/}")
 for json in '' --json; do
     set -- ${json:+"$json"}
     full accelerator --watch work --export - "$@"
