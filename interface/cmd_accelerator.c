@@ -17,6 +17,21 @@
 enum { AUTO = 0 };
 #define CONTENT_DEFAULT "1M"
 
+/* What it is asked to do. Each option says with which of these it goes. */
+enum {
+    KEEP = 1 << 0,
+    SYNC = 1 << 1,
+    LABEL = 1 << 2,
+    STATUS = 1 << 3,
+    STOP = 1 << 4,
+    GET = 1 << 5,
+    SINCE = 1 << 6,
+    WAIT = 1 << 7,
+    EXPORT = 1 << 8,
+};
+static const char *const modes[] = {"keeping a directory", "--sync", "--label", "--status",
+                                    "--stop", "--get", "--since", "--wait", "--export", NULL};
+
 /* --- values that are more than one kind --- */
 
 static const char *parse_threads(const char *text, void *field)
@@ -97,111 +112,125 @@ static const struct qi_option options[] = {
     {.name = "file", .letter = 'f', .kind = QI_TEXT, .argument = "FILE",
      QI_FIELD(struct accelerator, file), .group = "source",
      .help = "record and cache this one file while it changes"},
-    {.name = "log", .letter = 'l', .kind = QI_TEXT, .argument = "LOG",
-     QI_FIELD(struct accelerator, log), .help = "the log (default: DIR.tlog beside the directory)"},
-    {.name = "no-log", .kind = QI_FLAG, QI_FIELD(struct accelerator, no_log),
+    {.name = "log", .modes = KEEP | SYNC | LABEL | STATUS | STOP, .letter = 'l', .kind = QI_TEXT,
+     .argument = "LOG", QI_FIELD(struct accelerator, log),
+     .help = "the log (default: DIR.tlog beside the directory)"},
+    {.name = "no-log", .modes = KEEP, .kind = QI_FLAG, QI_FIELD(struct accelerator, no_log),
      .help = "keep no log, only the cache in shared memory"},
-    {.name = "no-cache", .kind = QI_FLAG, QI_FIELD(struct accelerator, no_cache),
+    {.name = "no-cache", .modes = KEEP, .kind = QI_FLAG, QI_FIELD(struct accelerator, no_cache),
      .help = "keep no cache, only the log"},
-    {.name = "threads", .letter = 't', .kind = QI_CUSTOM, .argument = "N", .parse = parse_threads,
-     QI_FIELD(struct accelerator, threads), .fallback = "auto",
+    {.name = "threads", .modes = KEEP, .letter = 't', .kind = QI_CUSTOM, .argument = "N",
+     .parse = parse_threads, QI_FIELD(struct accelerator, threads), .fallback = "auto",
      .help = "readers of files: a number, or auto: one for each CPU, at most 8"},
-    {.name = "settle", .kind = QI_DURATION, .argument = "TIME", .unit = "ms", .fallback = "100ms",
-     QI_FIELD(struct accelerator, settle), .maximum = UINT64_C(3600000000000),
+    {.name = "settle", .modes = KEEP, .kind = QI_DURATION, .argument = "TIME", .unit = "ms",
+     .fallback = "100ms", QI_FIELD(struct accelerator, settle), .maximum = UINT64_C(3600000000000),
      .help = "an epoch is made when nothing has changed for this long"},
-    {.name = "max-settle", .kind = QI_DURATION, .argument = "TIME", .unit = "ms",
+    {.name = "max-settle", .modes = KEEP, .kind = QI_DURATION, .argument = "TIME", .unit = "ms",
      .fallback = "2000ms", QI_FIELD(struct accelerator, max_settle),
      .maximum = UINT64_C(86400000000000),
      .help = "a change waits at most this long in a tree that never rests"},
-    {.name = "once", .letter = '1', .kind = QI_FLAG, QI_FIELD(struct accelerator, once),
+    {.name = "once", .modes = KEEP, .letter = '1', .kind = QI_FLAG,
+     QI_FIELD(struct accelerator, once),
      .help = "record one epoch and end; with --no-log: bring the cache up to date and end"},
-    {.name = "poll", .kind = QI_FLAG, QI_FIELD(struct accelerator, poll), .group = "watching",
+    {.name = "poll", .modes = KEEP, .kind = QI_FLAG, QI_FIELD(struct accelerator, poll),
+     .group = "watching",
      .help = "compare at intervals instead of waiting for events"},
-    {.name = "no-poll", .kind = QI_FLAG, QI_FIELD(struct accelerator, no_poll),
+    {.name = "no-poll", .modes = KEEP, .kind = QI_FLAG, QI_FIELD(struct accelerator, no_poll),
      .group = "watching",
      .help = "never compare at intervals, even what gives no events"},
-    {.name = "no-watch", .kind = QI_FLAG, QI_FIELD(struct accelerator, no_watch),
+    {.name = "no-watch", .modes = KEEP, .kind = QI_FLAG, QI_FIELD(struct accelerator, no_watch),
      .group = "watching",
      .help = "look at the start, at each --sweep and when --sync asks, and not otherwise"},
-    {.name = "sweep", .kind = QI_DURATION, .argument = "TIME",
+    {.name = "sweep", .modes = KEEP, .kind = QI_DURATION, .argument = "TIME",
      QI_FIELD(struct accelerator, sweep), .minimum = 1000000,
      .maximum = UINT64_C(31536000000000000),
      .help = "look at every file again this often, for what gives no events"},
-    {.name = "run", .kind = QI_TEXT, .argument = "CMD", QI_FIELD(struct accelerator, command),
+    {.name = "run", .modes = KEEP, .kind = QI_TEXT, .argument = "CMD",
+     QI_FIELD(struct accelerator, command),
      .help = "run this with sh after each epoch, never twice at once; it has QALLOW_EPOCH, "
              "QALLOW_SINCE and QALLOW_ROOT"},
-    {.name = "hash", .kind = QI_CHOICE, .argument = "HASH", .choices = hashes,
+    {.name = "hash", .modes = KEEP, .kind = QI_CHOICE, .argument = "HASH", .choices = hashes,
      QI_FIELD(struct accelerator, hash), .fallback = "xxh3",
      .help = "of the cache: xxh3 (XXH3-128), or sha256 where somebody may forge files"},
-    {.name = "content", .kind = QI_CUSTOM, .argument = "SIZE", .implied = CONTENT_DEFAULT,
-     .parse = parse_content, QI_FIELD(struct accelerator, content),
+    {.name = "content", .modes = KEEP, .kind = QI_CUSTOM, .argument = "SIZE",
+     .implied = CONTENT_DEFAULT, .parse = parse_content, QI_FIELD(struct accelerator, content),
      .help = "the cache has the bytes of files up to this size, as far as they fit"},
-    {.name = "shm-size", .kind = QI_SIZE, .argument = "SIZE",
+    {.name = "shm-size", .modes = KEEP, .kind = QI_SIZE, .argument = "SIZE",
      QI_FIELD(struct accelerator, shm_size), .minimum = 65536,
      .help = "most shared memory for the cache (default: what there is)"},
-    {.name = "exclude", .letter = 'x', .kind = QI_LIST, .argument = "GLOB",
+    {.name = "exclude", .modes = KEEP, .letter = 'x', .kind = QI_LIST, .argument = "GLOB",
      QI_FIELD(struct accelerator, excludes),
      .help = "leave out what this gitignore pattern matches"},
-    {.name = "no-ignore-files", .kind = QI_FLAG, QI_FIELD(struct accelerator, no_ignore),
+    {.name = "no-ignore-files", .modes = KEEP, .kind = QI_FLAG,
+     QI_FIELD(struct accelerator, no_ignore),
      .help = "do not read .qallowignore files"},
-    {.name = "include-git", .kind = QI_FLAG, QI_FIELD(struct accelerator, include_git),
+    {.name = "include-git", .modes = KEEP, .kind = QI_FLAG,
+     QI_FIELD(struct accelerator, include_git),
      .help = "record .git directories too"},
-    {.name = "max-file-size", .kind = QI_SIZE, .argument = "SIZE",
+    {.name = "max-file-size", .modes = KEEP, .kind = QI_SIZE, .argument = "SIZE",
      QI_FIELD(struct accelerator, max_file_size), .help = "leave out larger files"},
-    {.name = "keep-time", .kind = QI_DURATION, .argument = "TIME",
+    {.name = "keep-time", .modes = KEEP, .kind = QI_DURATION, .argument = "TIME",
      QI_FIELD(struct accelerator, keep_time), .minimum = 1,
      .help = "drop epochs older than this, now and then"},
-    {.name = "keep-bytes", .kind = QI_SIZE, .argument = "SIZE",
+    {.name = "keep-bytes", .modes = KEEP, .kind = QI_SIZE, .argument = "SIZE",
      QI_FIELD(struct accelerator, keep_bytes), .minimum = 1,
      .help = "drop the oldest epochs when the log is larger than this"},
-    {.name = "sync", .letter = 's', .kind = QI_CUSTOM, .argument = "WHEN", .implied = "now",
-     .parse = parse_sync, QI_FIELD(struct accelerator, sync),
+    {.name = "sync", .modes = KEEP | SYNC, .letter = 's', .kind = QI_CUSTOM, .argument = "WHEN",
+     .implied = "now", .parse = parse_sync, QI_FIELD(struct accelerator, sync),
      .help = "alone: ask the recorder of --log for the epoch that holds everything written before; "
              "with commit (default), interval[=MS] or none: when epochs become durable"},
-    {.name = "compress", .letter = 'z', .kind = QI_CUSTOM, .argument = "LEVEL",
+    {.name = "compress", .modes = KEEP, .letter = 'z', .kind = QI_CUSTOM, .argument = "LEVEL",
      .parse = qi_parse_compress, QI_FIELD(struct accelerator, compress), .fallback = "1",
      .help = QI_COMPRESS_HELP},
-    {.name = "label", .kind = QI_TEXT, .argument = "NAME", QI_FIELD(struct accelerator, label),
+    {.name = "label", .modes = KEEP | LABEL, .kind = QI_TEXT, .argument = "NAME",
+     QI_FIELD(struct accelerator, label),
      .help = "name the epoch that holds everything written before; with --watch or --file: the "
              "first one"},
-    {.name = "status", .kind = QI_FLAG, QI_FIELD(struct accelerator, status), .group = "request",
+    {.name = "status", .modes = STATUS, .kind = QI_FLAG, QI_FIELD(struct accelerator, status),
+     .group = "request",
      .help = "what the cache and its keeper are doing, also when it is dead; with --log: ask the "
              "recorder"},
-    {.name = "get", .letter = 'g', .kind = QI_FLAG, QI_FIELD(struct accelerator, get),
+    {.name = "get", .modes = GET, .letter = 'g', .kind = QI_FLAG, QI_FIELD(struct accelerator, get),
      .group = "request",
      .help = "print the hash of each PATH from the cache, as checksum tools do"},
-    {.name = "since", .kind = QI_NUMBER, .argument = "EPOCH", QI_FIELD(struct accelerator, since),
-     .group = "request", .help = "list what has changed after this epoch"},
-    {.name = "wait", .kind = QI_NUMBER, .argument = "EPOCH", QI_FIELD(struct accelerator, wait),
-     .group = "request", .help = "wait for an epoch after this one, and print it"},
-    {.name = "export", .kind = QI_TEXT, .argument = "FILE",
+    {.name = "since", .modes = SINCE, .kind = QI_NUMBER, .argument = "EPOCH",
+     QI_FIELD(struct accelerator, since), .group = "request",
+     .help = "list what has changed after this epoch"},
+    {.name = "wait", .modes = WAIT, .kind = QI_NUMBER, .argument = "EPOCH",
+     QI_FIELD(struct accelerator, wait), .group = "request",
+     .help = "wait for an epoch after this one, and print it"},
+    {.name = "export", .modes = EXPORT, .kind = QI_TEXT, .argument = "FILE",
      QI_FIELD(struct accelerator, export_to), .group = "request",
      .help = "write the whole cache to this file as JSON (-: to standard output)"},
-    {.name = "stop", .kind = QI_FLAG, QI_FIELD(struct accelerator, stop), .group = "request",
+    {.name = "stop", .modes = STOP, .kind = QI_FLAG, QI_FIELD(struct accelerator, stop),
+     .group = "request",
      .help = "let the recorder of --watch or --log record what has changed, and end"},
-    {.name = "timeout", .kind = QI_DURATION, .argument = "TIME", .unit = "ms", .fallback = "10s",
-     QI_FIELD(struct accelerator, timeout), .maximum = UINT64_C(86400000000000),
+    {.name = "timeout", .modes = SYNC | LABEL | WAIT, .kind = QI_DURATION, .argument = "TIME",
+     .unit = "ms", .fallback = "10s", QI_FIELD(struct accelerator, timeout),
+     .maximum = UINT64_C(86400000000000),
      .help = "--sync and --label wait this long for files that change while they are read; --wait "
              "this long for an epoch (for ever if it is not given)"},
-    {.name = "telemetry", .kind = QI_TEXT, .argument = "FILE",
+    {.name = "telemetry", .modes = KEEP, .kind = QI_TEXT, .argument = "FILE",
      QI_FIELD(struct accelerator, telemetry), .help = "append metrics to this CSV file"},
-    {.name = "prometheus", .kind = QI_TEXT, .argument = "FILE",
+    {.name = "prometheus", .modes = KEEP, .kind = QI_TEXT, .argument = "FILE",
      QI_FIELD(struct accelerator, prometheus),
      .help = "replace this file by the present metrics, as Prometheus reads them"},
-    {.name = "telemetry-interval", .kind = QI_DURATION, .argument = "TIME", .fallback = "10s",
-     QI_FIELD(struct accelerator, telemetry_interval), .minimum = 1000000,
-     .maximum = UINT64_C(86400000000000), .help = "time between rows of metrics"},
-    {.name = "verbose", .letter = 'v', .kind = QI_FLAG, QI_FIELD(struct accelerator, verbose),
+    {.name = "telemetry-interval", .modes = KEEP, .kind = QI_DURATION, .argument = "TIME",
+     .fallback = "10s", QI_FIELD(struct accelerator, telemetry_interval), .minimum = 1000000,
+     .maximum = UINT64_C(86400000000000),
+     .help = "time between rows of metrics"},
+    {.name = "verbose", .modes = KEEP, .letter = 'v', .kind = QI_FLAG,
+     QI_FIELD(struct accelerator, verbose),
      .help = "say on standard error when caches, watchers and workers come and go"},
-    {.name = "max-memory", .kind = QI_SIZE, .argument = "SIZE",
+    {.name = "max-memory", .modes = KEEP, .kind = QI_SIZE, .argument = "SIZE",
      QI_FIELD(struct accelerator, max_memory),
      .help = "memory for buffers: fewer threads are used if it is not enough for --threads"},
-    {.name = "cpu-mask", .kind = QI_TEXT, .argument = "SET",
+    {.name = "cpu-mask", .modes = KEEP, .kind = QI_TEXT, .argument = "SET",
      QI_FIELD(struct accelerator, cpu_mask),
      .help = "use at most this instruction set: scalar, avx2, avx512"},
-    {.name = "uuid", .kind = QI_CUSTOM, .argument = "UUID", .parse = parse_uuid,
+    {.name = "uuid", .modes = KEEP, .kind = QI_CUSTOM, .argument = "UUID", .parse = parse_uuid,
      QI_FIELD(struct accelerator, uuid), .help = "identity of a new log (default: random)"},
-    {.name = "clock", .kind = QI_CHOICE, .argument = "CLOCK", .choices = clocks,
+    {.name = "clock", .modes = KEEP, .kind = QI_CHOICE, .argument = "CLOCK", .choices = clocks,
      QI_FIELD(struct accelerator, clock), .fallback = "real",
      .help = "times of epochs: real, or logical (1, 2, 3 ...) for logs that are equal byte for "
              "byte"},
@@ -213,16 +242,31 @@ static const struct qi_option options[] = {
 
 /* --- what is asked for --- */
 
-static int count_requests(const struct qi_context *context, const struct accelerator *a, int source)
+/* How many requests there are; *mode is the last of them, or KEEP. */
+static int find_requests(const struct qi_context *context, const struct accelerator *a,
+                         unsigned *mode)
 {
-    return a->stop + a->status + a->sync.request + (a->label && (!source || a->sync.request)) +
-           a->get + (a->export_to != NULL) + qi_given(context, "since") + qi_given(context, "wait");
-}
-
-static int is_query(const struct qi_context *context, const struct accelerator *a)
-{
-    return a->get || a->export_to || qi_given(context, "since") || qi_given(context, "wait") ||
-           (a->status && !a->log);
+    int source = a->file || a->watch.count, count = 0;
+    const struct {
+        int asked;
+        unsigned mode;
+    } requests[] = {
+        {a->sync.request, SYNC},
+        {a->label && (!source || a->sync.request), LABEL},
+        {a->status, STATUS},
+        {a->stop, STOP},
+        {a->get, GET},
+        {qi_given(context, "since"), SINCE},
+        {qi_given(context, "wait"), WAIT},
+        {a->export_to != NULL, EXPORT},
+    };
+    *mode = KEEP;
+    for (size_t i = 0; i < sizeof requests / sizeof *requests; i++)
+        if (requests[i].asked) {
+            *mode = requests[i].mode;
+            count++;
+        }
+    return count;
 }
 
 /* Which options go together. 0, or a usage error. */
@@ -254,16 +298,19 @@ static int check(struct qi_context *context, const struct accelerator *a, int re
 static int run(struct qi_context *context, const void *values)
 {
     const struct accelerator *a = values;
-    int requests = count_requests(context, a, a->file || a->watch.count);
+    unsigned mode;
+    int requests = find_requests(context, a, &mode);
     int wrong = check(context, a, requests);
-    if (wrong)
+    if (wrong || (wrong = qi_check_mode(context, mode)) != 0)
         return wrong;
     if (a->cpu_mask && qb_cpu_mask_set(a->cpu_mask) < 0)
         return qi_usage(context, "--cpu-mask scalar, avx2 or avx512");
     qt_log_level_set(context->quiet ? QT_QUIET : a->verbose ? QT_INFO : QT_WARN);
-    if (is_query(context, a))
+    if (mode == KEEP)
+        return accelerator_keep(context, a);
+    if (mode & (GET | SINCE | WAIT | EXPORT) || (mode == STATUS && !a->log))
         return accelerator_query(context, a);
-    return requests ? accelerator_ask(context, a) : accelerator_keep(context, a);
+    return accelerator_ask(context, a);
 }
 
 const struct qi_command qi_command_accelerator = {
@@ -285,6 +332,7 @@ const struct qi_command qi_command_accelerator = {
         "--log LOG, or of --watch DIR, or else of the nearest directory at or above the present "
         "one. SIGHUP reads the ignore files again.",
     .options = options,
+    .modes = modes,
     .values_size = sizeof(struct accelerator),
     .run = run,
     .examples = (const struct qi_example[]){

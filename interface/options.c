@@ -273,11 +273,22 @@ static const char *set_value(struct qi_context *context, const struct qi_option 
     return NULL;
 }
 
+/* A variable of a script that was never set, most often: it names nothing. */
+static int empty_value(struct qi_context *context, const struct qi_option *option)
+{
+    if (option->positional)
+        return fail(context, "expected %s, not '': %s", option->name, option->help);
+    return fail(context, "--%s needs a value, not '': --%s %s", option->name, option->name,
+                option->argument ? option->argument : "VALUE");
+}
+
 static int take_value(struct qi_context *context, const struct qi_option *option, const char *text)
 {
     char expected[sizeof context->error];
     const char *wrong = NULL;
 
+    if (!*text && (option->kind == QI_TEXT || option->kind == QI_LIST))
+        return empty_value(context, option);
     if (option->kind == QI_LIST) {
         int rc = add_to_list(field_of(context, option), text);
         if (rc < 0)
@@ -332,6 +343,7 @@ static void check_table(const struct qi_command *command)
         qr_assert(!a->fallback || a->kind != QI_LIST);
         qr_assert(a->kind != QI_CHOICE || a->choices);
         qr_assert(a->kind != QI_CUSTOM || a->parse);
+        qr_assert(!a->modes || command->modes);
         qr_assert(!a->implied || a->kind == QI_CHOICE || a->kind == QI_CUSTOM);
         for (size_t j = 0; j < i; j++) {
             b = qi_option_at(command, j);
@@ -610,6 +622,39 @@ int qi_usage_error(const struct qi_context *context)
     else
         fprintf(stderr, "example: %s --help\n", context->path);
     return 64;
+}
+
+/* "A, B or C": the modes that an option goes with. */
+static void list_modes(const struct qi_command *command, unsigned modes, char *text, size_t size)
+{
+    size_t n = 0;
+
+    text[0] = 0;
+    for (size_t i = 0; command->modes[i] && n < size; i++) {
+        unsigned later = modes >> i >> 1;
+        if (modes & 1u << i)
+            n += (size_t)snprintf(text + n, size - n, "%s%s", command->modes[i],
+                                  !later                ? ""
+                                  : later & (later - 1) ? ", "
+                                                        : " or ");
+    }
+}
+
+int qi_check_mode(struct qi_context *context, unsigned mode)
+{
+    const struct qi_command *command = context->command;
+    char good[256], present[64];
+
+    for (size_t i = 0; i < option_count(command->options); i++) {
+        const struct qi_option *option = &command->options[i];
+        if (!context->given[i] || !option->modes || option->modes & mode)
+            continue;
+        list_modes(command, option->modes, good, sizeof good);
+        list_modes(command, mode, present, sizeof present);
+        fail(context, "--%s goes with %s, not with %s", option->name, good, present);
+        return qi_usage_error(context);
+    }
+    return 0;
 }
 
 int qi_usage(struct qi_context *context, const char *expected, ...)

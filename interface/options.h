@@ -46,7 +46,7 @@
 /* What an option's text means and the type of the field it is stored in. */
 enum qi_kind {
     QI_FLAG,     /* no value              -> int: 1 given, 0 with --no-NAME (if negatable) */
-    QI_TEXT,     /* any text              -> const char *, into argv */
+    QI_TEXT,     /* any text but none     -> const char *, into argv */
     QI_NUMBER,   /* decimal               -> int or unsigned (up to 2^31 - 1) or uint64_t, within
                                              [minimum, maximum] */
     QI_SIZE,     /* 4096, 10K, 1.5G       -> uint64_t bytes, powers of 1024 */
@@ -85,6 +85,7 @@ struct qi_option {
      * ("an epoch range like 3..7") and stores nothing. */
     const char *(*parse)(const char *text, void *field);
     const char *group; /* at most one option of the same group may be given */
+    unsigned modes; /* bits: the modes of the command that it goes with; 0: all of them */
     bool positional;
     bool required;
     bool negatable; /* --no-NAME undoes an earlier --NAME or a fallback of "1" */
@@ -114,6 +115,7 @@ struct qi_command {
     const struct qi_example *examples;     /* ends with {0} */
     const struct qi_exit *exits;           /* ends with a second {0}; 0, 64 and 70 are implied */
     const struct qi_command *const *actions; /* NULL-terminated, or NULL */
+    const char *const *modes; /* what its modes are called, bit 0 first; NULL-terminated, or NULL */
     size_t values_size;
     bool hidden;
     /* `values`: the parsed struct. Returns 0, or a negative QALLOW_E_* that the launcher reports
@@ -159,6 +161,10 @@ const struct qi_command *qi_find_action(const struct qi_command *command, const 
  * works; returns 64. */
 int qi_usage(struct qi_context *context, const char *expected, ...)
     __attribute__((format(printf, 2, 3)));
+
+/* For a command of several modes, once it knows in which one (a single bit) it is: 0, or wrong
+ * usage as above if an option was given that does not go with it. */
+int qi_check_mode(struct qi_context *context, unsigned mode);
 
 /* After qi_parse failed: the same for context->error. */
 int qi_usage_error(const struct qi_context *context);

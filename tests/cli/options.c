@@ -221,6 +221,11 @@ static void test_refusals(void **state)
     REFUSED("--text needs a value, but '--flag' follows (if that is it: --text=--flag)", "leaf",
             "l", "--text", "--flag");
     REFUSED("--text needs a value: --text VALUE", "leaf", "l", "--text");
+    REFUSED("--text needs a value, not '': --text VALUE", "leaf", "l", "--text", "");
+    REFUSED("--text needs a value, not '': --text VALUE", "leaf", "l", "--text=");
+    REFUSED("--exclude needs a value, not '': --exclude VALUE", "leaf", "l", "--exclude=");
+    REFUSED("expected LOG, not '': the log", "leaf", "");
+    REFUSED("expected NAME, not '': names", "leaf", "l", "a", "");
     REFUSED("--size takes a size from 1.0 KiB to 16.0 EiB, not '1'", "leaf", "l", "--size", "1");
     REFUSED("--size takes a size like 512, 10M or 1G, not '16777216T'", "leaf", "l", "--size",
             "16777216T");

@@ -33,8 +33,10 @@ status qallow accelerator --watch work --export out/cache.json/file
 status qallow accelerator --watch work --export "${long}0" 2>&1 | sed 's/00*/0.../'
 echo full
 status qallow accelerator --watch work --export /dev/full
-status bash -c 'trap "" XFSZ; ulimit -f 8; exec qallow accelerator --watch work --export out/new'
-status bash -c 'trap "" XFSZ; ulimit -f 8; exec qallow accelerator --watch work --export out/cache.json'
+for file in out/new out/cache.json; do
+    status bash -c 'trap "" XFSZ; ulimit -f 8; exec "$@"' - \
+        qallow accelerator --watch work --export "$file"
+done
 is_whole out/cache.json
 
 echo interrupted
