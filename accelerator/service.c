@@ -16,7 +16,13 @@
 #include "runtime/error.h"
 #include "runtime/os.h"
 
-enum { THREADS_MAX = 1024, AUTO_THREADS_MAX = 8, DETAIL_MAX = 1024 };
+enum {
+    THREADS_MAX = 1024,
+    AUTO_THREADS_MAX = 8,
+    DETAIL_MAX = 1024,
+    COMPRESS_MIN = -7,
+    COMPRESS_MAX = 22
+};
 #define MS UINT64_C(1000000)
 
 struct qallow_accelerator {
@@ -90,6 +96,10 @@ static int thread_count(int32_t wanted)
     return online < 1 ? 1 : (int)online;
 }
 
+/* A time that nobody lives to see the end of is for ever. 292 years can be added to any moment of
+ * the clock, so no sum of the two wraps. */
+static uint64_t at_most_for_ever(uint64_t ns) { return ns < INT64_MAX ? ns : INT64_MAX; }
+
 static struct qa_keeper_options keeper_options(struct qallow_accelerator *a)
 {
     const struct qallow_accelerator_options *o = &a->options;
@@ -109,11 +119,11 @@ static struct qa_keeper_options keeper_options(struct qallow_accelerator *a)
                   .exclude_count = o->exclude_count,
                   .no_ignore_file = o->no_ignore_files != 0},
         .threads = thread_count(o->threads),
-        .settle = {o->settle_ns, o->max_settle_ns},
+        .settle = {at_most_for_ever(o->settle_ns), at_most_for_ever(o->max_settle_ns)},
         .once = o->once != 0,
         .label = o->label,
         .watch = (enum qa_watch_mode)o->watch,
-        .sweep_ns = o->sweep_ns,
+        .sweep_ns = at_most_for_ever(o->sweep_ns),
         .retention = {.keep_time_ns = o->keep_time_ns, .keep_bytes = o->keep_bytes},
         .no_cache = o->no_cache != 0,
         .hash = (enum qallow_hash)o->hash,
@@ -122,7 +132,7 @@ static struct qa_keeper_options keeper_options(struct qallow_accelerator *a)
         .command = o->command,
         .telemetry = o->telemetry,
         .prometheus = o->prometheus,
-        .telemetry_interval_ns = o->telemetry_interval_ns,
+        .telemetry_interval_ns = at_most_for_ever(o->telemetry_interval_ns),
         .stop_fd = a->stop,
         .reload_fd = a->reload,
         .report = on_report,
@@ -160,8 +170,12 @@ static int check(const struct qallow_accelerator_options *o)
         return qr_fail(QALLOW_E_ARGUMENT, "the options are not of this version of the library");
     if (!o->path || (!o->log && o->no_cache))
         return qr_fail(QALLOW_E_ARGUMENT, "the options name no path, or neither log nor cache");
+    if (o->exclude_count && !o->excludes)
+        return qr_fail(QALLOW_E_ARGUMENT, "the options count patterns but name none");
     if (o->threads < 0 || o->threads > THREADS_MAX || o->watch > QALLOW_WATCH_NONE ||
-        o->hash > QALLOW_HASH_SHA256 || o->sync > QR_SYNC_NONE || o->telemetry_interval_ns == 0)
+        o->hash > QALLOW_HASH_SHA256 || o->sync > QR_SYNC_NONE || o->sync_interval_ms > INT32_MAX ||
+        o->compress_level < COMPRESS_MIN || o->compress_level > COMPRESS_MAX ||
+        o->keep_time_ns < 0 || o->telemetry_interval_ns == 0)
         return qr_fail(QALLOW_E_ARGUMENT, "an option is out of range");
     return 0;
 }

@@ -162,6 +162,8 @@ struct qallow_accelerator_event {
     uint64_t cached;       /* paths that changed in the cache */
 };
 
+/* Times in nanoseconds. One that is longer than 292 years (INT64_MAX), like UINT64_MAX, is for ever:
+ * what it is the time until never happens by itself. */
 struct qallow_accelerator_options {
     uint32_t size;               /* of this struct, for qallow_accelerator_defaults() */
     uint32_t is_file;            /* `path` is one file, not a directory */
@@ -190,14 +192,14 @@ struct qallow_accelerator_options {
     uint32_t logical_clock;
     const uint8_t *uuid;
     uint64_t max_memory;
-    int64_t keep_time_ns;        /* drop older epochs now and then; 0: never */
+    int64_t keep_time_ns;        /* drop older epochs now and then; 0: never; not < 0 */
     uint64_t keep_bytes;         /* drop the oldest when the log is larger; 0: never */
     const char *label;           /* for the first epoch, or NULL */
     /* what else it does */
     const char *command;         /* for `sh -c` after each epoch, or NULL */
     const char *telemetry;       /* CSV file to append metrics to, or NULL */
     const char *prometheus;      /* file to be replaced by the present metrics, or NULL */
-    uint64_t telemetry_interval_ns;
+    uint64_t telemetry_interval_ns; /* between rows; not 0 */
     /* Called on the keeper's thread; they must not wait. Any may be NULL. */
     void (*event)(void *context, const struct qallow_accelerator_event *event);
     void (*notice)(void *context, const char *line); /* about something done or impossible */
@@ -216,7 +218,7 @@ struct qallow_accelerator;
 /* Starts a keeper on a thread of its own, which has all signals blocked, and returns. What fails
  * afterwards (the directory is missing, the log is locked) ends the keeper: see
  * qallow_accelerator_finish(). The options are copied, not what they point to, which must live
- * until then. ARGUMENT, NO_MEMORY, IO (no thread). */
+ * until then. ARGUMENT (an option is out of range, or they contradict each other), NO_MEMORY, IO (no thread). */
 QALLOW_API int qallow_accelerator_start(const struct qallow_accelerator_options *options,
                                         struct qallow_accelerator **accelerator);
 /* Asks it to take in what has changed and end. Any thread, also from a signal handler. */

@@ -17,7 +17,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "accelerator/cache_reader.h"
+#include "accelerator/control_client.h"
 #include "qallow/accelerator.h"
+#include "runtime/os.h"
 
 #define SECOND INT64_C(1000000000)
 
@@ -292,6 +295,97 @@ static void options_that_make_no_sense(void **unused)
     place_finish(&place);
 }
 
+static void expect_refused(struct place *place, const struct qallow_accelerator_options *good)
+{
+    struct qallow_accelerator *accelerator;
+    assert_int_equal(qallow_accelerator_start(&place->options, &accelerator), QALLOW_E_ARGUMENT);
+    place->options = *good;
+}
+
+static void numbers_that_are_out_of_range(void **unused)
+{
+    struct place place;
+    place_init(&place);
+    const struct qallow_accelerator_options good = place.options;
+    place.options.telemetry_interval_ns = 0;
+    expect_refused(&place, &good);
+    place.options.keep_time_ns = -1;
+    expect_refused(&place, &good);
+    place.options.keep_time_ns = INT64_MIN;
+    expect_refused(&place, &good);
+    place.options.sync_interval_ms = (uint32_t)INT32_MAX + 1;
+    expect_refused(&place, &good);
+    place.options.compress_level = 23;
+    expect_refused(&place, &good);
+    place.options.compress_level = INT32_MIN;
+    expect_refused(&place, &good);
+    place.options.threads = -1;
+    expect_refused(&place, &good);
+    place.options.exclude_count = 1;
+    expect_refused(&place, &good);
+    place_finish(&place);
+}
+
+/* A turn of the keeper's loop: its answer says whether anything waits to be taken in. */
+static void expect_settled(const struct qallow_cache *cache, int settled)
+{
+    char *reply = NULL;
+    if (qa_control_request(qa_cache_reader_path(cache), "{\"request\":\"status\"}", &reply) < 0)
+        fail_msg("%s", qallow_error_detail());
+    assert_non_null(strstr(reply, settled ? "\"settled\":true" : "\"settled\":false"));
+    qr_free(reply);
+}
+
+static size_t count_rows(const char *path)
+{
+    char line[400];
+    size_t rows = 0;
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    while (fgets(line, sizeof line, file))
+        rows += strstr(line, ",watches,") != NULL;
+    fclose(file);
+    return rows;
+}
+
+/* Not "at once", and not in a loop that never sleeps, as it was when the sums wrapped. */
+static void times_beyond_the_clock_are_for_ever(void **unused)
+{
+    struct place place;
+    char csv[100];
+    struct qallow_accelerator *accelerator;
+    struct qallow_cache *cache;
+    struct qallow_file file;
+    uint64_t epoch;
+    place_init(&place);
+    snprintf(csv, sizeof csv, "%s/metrics.csv", place.base);
+    place.options.settle_ns = UINT64_MAX;
+    place.options.max_settle_ns = UINT64_MAX - 1;
+    place.options.sweep_ns = UINT64_MAX;
+    place.options.telemetry_interval_ns = UINT64_MAX;
+    place.options.telemetry = csv;
+    write_file(&place, "a", "one");
+    start(&place, &accelerator);
+    assert_int_equal(qallow_cache_open(place.tree, &cache), 0);
+    epoch = qallow_cache_epoch(cache);
+    for (int turns = 0; turns < 5; turns++)
+        expect_settled(cache, 1);
+    write_file(&place, "a", "another");
+    do
+        assert_int_equal(qallow_cache_get(cache, "a", &file), 0);
+    while (file.state != QALLOW_FILE_PENDING && qallow_cache_epoch(cache) == epoch);
+    for (int turns = 0; turns < 5; turns++)
+        expect_settled(cache, 0);
+    assert_int_equal(qallow_cache_epoch(cache), epoch);
+    assert_int_equal(count_rows(csv), 1);
+    stop(accelerator);
+    assert_int_equal(qallow_cache_get(cache, "a", &file), 0);
+    assert_int_equal(file.size, 7);
+    assert_int_equal(count_rows(csv), 2);
+    qallow_cache_close(cache);
+    place_finish(&place);
+}
+
 static size_t count_caches(const struct place *place)
 {
     DIR *directory = opendir(place->base);
@@ -372,6 +466,8 @@ int main(void)
         cmocka_unit_test(reloading_looks_at_everything),
         cmocka_unit_test(ends_by_itself),
         cmocka_unit_test(options_that_make_no_sense),
+        cmocka_unit_test(numbers_that_are_out_of_range),
+        cmocka_unit_test(times_beyond_the_clock_are_for_ever),
         cmocka_unit_test(caches_of_directories_that_are_gone),
         cmocka_unit_test(a_file_alone),
     };
