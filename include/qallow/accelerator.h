@@ -162,8 +162,8 @@ struct qallow_accelerator_event {
     uint64_t cached;       /* paths that changed in the cache */
 };
 
-/* Times in nanoseconds. One that is longer than 292 years (INT64_MAX), like UINT64_MAX, is for ever:
- * what it is the time until never happens by itself. */
+/* Times are in nanoseconds. One of more than 292 years (INT64_MAX), like UINT64_MAX, is for ever:
+ * what would happen after it never happens by itself. */
 struct qallow_accelerator_options {
     uint32_t size;               /* of this struct, for qallow_accelerator_defaults() */
     uint32_t is_file;            /* `path` is one file, not a directory */
@@ -218,7 +218,8 @@ struct qallow_accelerator;
 /* Starts a keeper on a thread of its own, which has all signals blocked, and returns. What fails
  * afterwards (the directory is missing, the log is locked) ends the keeper: see
  * qallow_accelerator_finish(). The options are copied, not what they point to, which must live
- * until then. ARGUMENT (an option is out of range, or they contradict each other), NO_MEMORY, IO (no thread). */
+ * until then. ARGUMENT (an option is out of range, or two contradict each other), NO_MEMORY, IO (no
+ * thread). */
 QALLOW_API int qallow_accelerator_start(const struct qallow_accelerator_options *options,
                                         struct qallow_accelerator **accelerator);
 /* Asks it to take in what has changed and end. Any thread, also from a signal handler. */
