@@ -11,6 +11,7 @@ extern const struct qi_command qi_command_accelerator;
 extern const struct qi_command qi_command_replay;
 extern const struct qi_command qi_command_checkpoint;
 extern const struct qi_command qi_command_stats;
+extern const struct qi_command qi_command_bench;
 extern const struct qi_command qi_command_doctor;
 extern const struct qi_command qi_command_help;
 extern const struct qi_command qi_command_version;

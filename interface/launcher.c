@@ -16,6 +16,7 @@ static const struct qi_command *const commands[] = {
     &qi_command_replay,
     &qi_command_checkpoint,
     &qi_command_stats,
+    &qi_command_bench,
     &qi_command_doctor,
     &qi_command_help,
     &qi_command_version,

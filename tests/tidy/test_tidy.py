@@ -41,10 +41,12 @@ class Tidy(unittest.TestCase):
         self.finds('includes', 'arrows', runtime__a_dot_c='#include "sources/tree.h"\n')
         self.finds('includes', 'arrows', backend__a_dot_c='#  include "runtime/page.h"\n')
         self.finds('includes', 'arrows', vm__a_dot_c='#include "accelerator/a.h"\n')
+        self.finds('includes', 'arrows', runtime__a_dot_c='#include "bench/bench.h"\n')
+        self.finds('includes', 'arrows', bench__a_dot_c='#include "interface/report.h"\n')
         self.finds('includes', 'terminal', sources__a_dot_c='#include <termios.h>\n')
         self.finds('includes', 'processors', runtime__a_dot_c='#include <immintrin.h>\n')
         self.finds('includes', 'CUDA', runtime__a_dot_c='#include <cuda_runtime.h>\n')
-        self.silent('includes', interface__a_dot_c='#include "vm/a.h"\n#include <stdio.h>\n',
+        self.silent('includes', interface__a_dot_c='#include "vm/a.h"\n#include "bench/bench.h"\n',
                     runtime__b_dot_c='#include "qallow/error.h"\n#include "backend/kernels.h"\n')
 
     def test_calls(self):

@@ -26,12 +26,14 @@ BELOW = {
     'sources': {'include', 'backend', 'telemetry', 'runtime'},
     'accelerator': {'include', 'backend', 'telemetry', 'runtime', 'sources'},
     'vm': {'include', 'backend', 'telemetry', 'runtime', 'sources'},
-    'interface': {'include', 'backend', 'telemetry', 'runtime', 'sources', 'accelerator', 'vm'},
+    'bench': {'include', 'backend', 'telemetry', 'runtime', 'sources', 'accelerator'},
+    'interface': {'include', 'backend', 'telemetry', 'runtime', 'sources', 'accelerator', 'vm',
+                  'bench'},
     'examples': {'include'},
 }
 # Headers that are code with parameters: whoever includes one defines what it is made of.
 TEMPLATES = {'backend/cpu/apply.h', 'backend/cpu/diff.h'}
-LIBRARY = {'backend', 'telemetry', 'runtime', 'sources', 'accelerator', 'vm'}
+LIBRARY = {'backend', 'telemetry', 'runtime', 'sources', 'accelerator', 'vm', 'bench'}
 
 # System headers that only some folders may know.
 HEADERS = [

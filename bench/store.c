@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The store that the cases work on, see store.h. */
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "bench/store.h"
+#include "runtime/error.h"
+#include "runtime/os.h"
+
+enum { PAGES_A_COMMIT = 4096 };
+
+static int create_page(struct qm_store *s, struct qallow_txn *txn, uint64_t number)
+{
+    struct qallow_page_options options = QALLOW_PAGE_OPTIONS_INIT;
+    char name[32];
+    int rc;
+    snprintf(name, sizeof name, "page%llu", (unsigned long long)number);
+    options.name = name;
+    options.mode = 0600;
+    rc = qallow_page_create(txn, &options, &s->pages[number]);
+    for (uint64_t at = 0; rc == 0 && at < s->page_size;) {
+        size_t from = qm_random(&s->seed) % (QM_SOURCE / 2) / 8 * 8, length = QM_SOURCE / 2;
+        if (length > s->page_size - at)
+            length = (size_t)(s->page_size - at);
+        rc = qallow_page_write(txn, s->pages[number], at, s->source + from, length);
+        at += length;
+    }
+    return rc;
+}
+
+static int create_pages(struct qm_context *context, struct qm_store *s)
+{
+    struct qallow_txn *txn;
+    uint64_t pages_a_commit = (UINT64_C(16) << 20) / s->page_size;
+    if (pages_a_commit > PAGES_A_COMMIT || pages_a_commit == 0)
+        pages_a_commit = pages_a_commit ? PAGES_A_COMMIT : 1;
+    for (uint64_t i = 0; i < s->page_count;) {
+        int rc = qm_stopped(context);
+        if (rc == 0)
+            rc = qallow_begin(s->store, &txn);
+        if (rc < 0)
+            return rc;
+        for (uint64_t n = 0; rc == 0 && n < pages_a_commit && i < s->page_count; n++)
+            rc = create_page(s, txn, i++);
+        if (rc < 0) {
+            qallow_abort(txn);
+            return rc;
+        }
+        rc = qallow_commit(txn, NULL);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+int qm_store_create(struct qm_context *context, const char *name, enum qallow_sync sync,
+                    uint64_t page_count, uint64_t page_size, struct qm_store *s)
+{
+    struct qallow_options options = QALLOW_OPTIONS_INIT;
+    options.writable = options.create = 1;
+    options.sync = QALLOW_SYNC_NONE;
+    *s = (struct qm_store){.page_count = page_count, .page_size = page_size, .seed = 1};
+    snprintf(s->path, sizeof s->path, "%s", qm_path(context, name));
+    s->pages = qr_calloc(page_count, sizeof *s->pages);
+    if (!s->pages)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for %llu ids",
+                       (unsigned long long)page_count);
+    int rc = qm_map(QM_SOURCE, &s->source);
+    if (rc < 0)
+        return rc;
+    qm_random_fill(&s->seed, s->source, QM_SOURCE);
+    rc = qallow_open(s->path, &options, &s->store);
+    if (rc == 0)
+        rc = create_pages(context, s);
+    if (rc < 0 || sync == QALLOW_SYNC_NONE)
+        return rc;
+    rc = qallow_close(s->store);
+    s->store = NULL;
+    options.create = 0;
+    options.sync = sync;
+    return rc < 0 ? rc : qallow_open(s->path, &options, &s->store);
+}
+
+void qm_store_finish(struct qm_store *s)
+{
+    if (s->store)
+        qallow_close(s->store);
+    if (*s->path)
+        unlink(s->path);
+    qr_free(s->pages);
+    qm_unmap(s->source, QM_SOURCE);
+    *s = (struct qm_store){0};
+}
+
+static int write_once(struct qm_writer *w, struct qallow_txn *txn)
+{
+    struct qm_store *s = w->store;
+    uint64_t r = qm_random(&w->seed);
+    uint64_t number = r % (s->page_count / w->threads) * w->threads + w->thread;
+    uint64_t places = (s->page_size - w->length) / 64 + 1;
+    uint64_t at = (r >> 40) % places * 64;
+    size_t from = (r >> 20) % (QM_SOURCE - w->length);
+    return qallow_page_write(txn, s->pages[number], at, s->source + from, w->length);
+}
+
+int qm_store_write(struct qm_writer *w, uint64_t writes)
+{
+    struct qallow_txn *txn;
+    int rc = qallow_begin(w->store->store, &txn);
+    if (rc < 0)
+        return rc;
+    for (uint64_t i = 0; rc == 0 && i < writes; i++)
+        rc = write_once(w, txn);
+    if (rc == 0)
+        return qallow_commit(txn, NULL);
+    qallow_abort(txn);
+    return rc;
+}
+
+/* --- may two threads have a transaction at once? --- */
+
+struct probe {
+    struct qallow_store *store;
+    pthread_mutex_t mutex;
+    pthread_cond_t done;
+    int is_done, rc;
+};
+
+static void *begin_second(void *argument)
+{
+    struct probe *p = argument;
+    struct qallow_txn *txn = NULL;
+    int rc = qallow_begin(p->store, &txn);
+    qallow_abort(txn);
+    pthread_mutex_lock(&p->mutex);
+    p->rc = rc;
+    p->is_done = 1;
+    pthread_cond_signal(&p->done);
+    pthread_mutex_unlock(&p->mutex);
+    return NULL;
+}
+
+/* Whoever has no answer within a tenth of a second waits for the first transaction to end. */
+static void wait_for_probe(struct probe *p)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += 100000000;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_mutex_lock(&p->mutex);
+    while (!p->is_done && pthread_cond_timedwait(&p->done, &p->mutex, &until) == 0)
+        ;
+    pthread_mutex_unlock(&p->mutex);
+}
+
+int qm_store_takes_turns(struct qm_store *store)
+{
+    struct probe p = {.store = store->store,
+                      .mutex = PTHREAD_MUTEX_INITIALIZER,
+                      .done = PTHREAD_COND_INITIALIZER};
+    struct qallow_txn *txn;
+    pthread_t thread;
+    int rc = qallow_begin(store->store, &txn);
+    if (rc < 0)
+        return rc;
+    int error = pthread_create(&thread, NULL, begin_second, &p);
+    if (error == 0)
+        wait_for_probe(&p);
+    qallow_abort(txn);
+    if (error)
+        return qr_fail_errno(error, "a thread");
+    pthread_join(thread, NULL);
+    return p.rc == 0 ? 1 : p.rc == QALLOW_E_STATE ? 0 : p.rc;
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A store of equal pages with random bytes, made and changed through the public C API. */
+#ifndef QM_STORE_H
+#define QM_STORE_H
+
+#include "bench/case.h"
+#include "qallow/store.h"
+
+enum { QM_SOURCE = 1 << 20 }; /* random bytes to write from */
+
+struct qm_store {
+    struct qallow_store *store;
+    char path[4200];
+    uint64_t *pages; /* their ids */
+    uint64_t page_count, page_size;
+    uint8_t *source;
+    uint64_t seed;
+};
+
+/* A new log NAME in the case's directory with so many pages. Also finished after a failure. */
+int qm_store_create(struct qm_context *context, const char *name, enum qallow_sync sync,
+                    uint64_t page_count, uint64_t page_size, struct qm_store *store);
+/* Closes the store, removes its files; legal on a zeroed one. */
+void qm_store_finish(struct qm_store *store);
+
+/* One transaction of `writes` writes of `length` bytes, each to a random page and place among the
+ * pages whose number is `thread` modulo `threads`. */
+struct qm_writer {
+    struct qm_store *store;
+    uint64_t seed;
+    unsigned thread, threads;
+    size_t length;
+};
+int qm_store_write(struct qm_writer *writer, uint64_t writes);
+
+/* 1 if the store takes transactions of several threads at once or makes them wait by itself, 0 if
+ * its callers must see to it; or an error. */
+int qm_store_takes_turns(struct qm_store *store);
+
+#endif
