@@ -21,8 +21,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "accelerator/watcher.h"
 #include "runtime/error.h"
 #include "runtime/os.h"
+#include "telemetry/telemetry.h"
+
+static const uint64_t accept_pause_ns = 100000000;
 
 struct client {
     int fd; /* -1: free */
@@ -35,9 +39,10 @@ struct client {
 struct qa_control {
     int fd, directory_fd;
     uint64_t serial;
-    char *path;       /* LOG.sock */
-    char *link;       /* another name for it; NULL: none */
-    const char *name; /* its last component */
+    uint64_t accept_at; /* no connection is taken before; 0: at once */
+    char *path;         /* LOG.sock */
+    char *link;         /* another name for it; NULL: none */
+    const char *name;   /* its last component */
     struct client clients[QA_CLIENTS_MAX];
 };
 
@@ -179,9 +184,14 @@ size_t qa_control_poll(const struct qa_control *control, struct pollfd *fds)
         if (client->fd >= 0) /* a busy one is only watched for hanging up */
             fds[n++] = (struct pollfd){client->fd, client->busy ? 0 : POLLIN, 0};
     }
-    if (free_places > 0)
+    if (free_places > 0 && !control->accept_at)
         fds[n++] = (struct pollfd){control->fd, POLLIN, 0};
     return n;
+}
+
+uint64_t qa_control_deadline(const struct qa_control *control)
+{
+    return control->accept_at ? control->accept_at : UINT64_MAX;
 }
 
 static int is_trusted(int fd)
@@ -192,15 +202,30 @@ static int is_trusted(int fd)
            (peer.uid == geteuid() || peer.uid == 0);
 }
 
+/* No connection came. If that is for want of descriptors or memory the socket stays readable, so it
+ * is left alone for a while; whoever connects waits in its queue. */
+static void refuse_for_now(struct qa_control *control, int err)
+{
+    if (err == EAGAIN || err == EWOULDBLOCK || err == EINTR || err == ECONNABORTED)
+        return;
+    control->accept_at = qa_now_ns() + accept_pause_ns;
+    qt_log(QT_WARN, "%s: requests have to wait: %s", qr_quotez(control->path), strerror(err));
+}
+
 static void accept_clients(struct qa_control *control)
 {
+    if (control->accept_at && qa_now_ns() < control->accept_at)
+        return;
+    control->accept_at = 0;
     for (size_t i = 0; i < QA_CLIENTS_MAX; i++) {
         struct client *client = &control->clients[i];
         if (client->fd >= 0)
             continue;
         int fd = accept4(control->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0)
+        if (fd < 0) {
+            refuse_for_now(control, errno);
             return;
+        }
         if (!is_trusted(fd)) {
             close(fd);
             continue;
@@ -262,7 +287,7 @@ static void serve_client(struct qa_control *control, struct client *client,
 static int has_hung_up(const struct client *client)
 {
     struct pollfd p = {client->fd, 0, 0};
-    return poll(&p, 1, 0) > 0 && p.revents & (POLLHUP | POLLERR);
+    return poll(&p, 1, 0) > 0 && p.revents & (POLLHUP | POLLERR | POLLNVAL);
 }
 
 void qa_control_serve(struct qa_control *control,

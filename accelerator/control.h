@@ -34,6 +34,9 @@ const char *qa_control_path(const struct qa_control *control);
 
 /* Fills in what to poll for; returns how many, at most QA_POLL_MAX. */
 size_t qa_control_poll(const struct qa_control *control, struct pollfd *fds);
+/* When to serve although nothing was polled: connections could not be taken and are tried again.
+ * CLOCK_MONOTONIC nanoseconds; UINT64_MAX: never. */
+uint64_t qa_control_deadline(const struct qa_control *control);
 /* Takes in connections and requests. `handle` is called for each request and answers it, now or
  * later, with qa_control_reply(client). The request is freed afterwards. */
 void qa_control_serve(struct qa_control *control,

@@ -346,7 +346,23 @@ static uint64_t next_moment(const struct qa_keeper *k)
         min(&until, k->sync_at);
     if (k->indexer)
         min(&until, qa_indexer_deadline(k->indexer));
+    min(&until, qa_control_deadline(k->control));
     return until;
+}
+
+/* A descriptor that the program around us has closed would end every sleep at once. (POLLERR and
+ * POLLHUP are news like any other: of the mounts, or of a child that ended.) */
+static int check_descriptors(const struct pollfd *fds)
+{
+    static const char *const names[ON_COUNT] = {[ON_STOP] = "the wish to stop",
+                                                [ON_MOUNTS] = "mounts",
+                                                [ON_EVENTS] = "file-system events",
+                                                [ON_RELOAD] = "the wish to reload",
+                                                [ON_RUN_ENDED] = "the end of --run"};
+    for (size_t i = 0; i < ON_COUNT; i++)
+        if (fds[i].revents & POLLNVAL)
+            return qr_fail_errno(EBADF, "waiting for %s", names[i]);
+    return 0;
 }
 
 /* Sleeps until something happens or is due, and says what happened, a bit for each ON_*. */
@@ -372,7 +388,7 @@ static int wait_for_work(struct qa_keeper *k, unsigned *happened)
     *happened = 0;
     for (size_t i = 0; i < ON_COUNT && ready > 0; i++)
         *happened |= (unsigned)(fds[i].revents != 0) << i;
-    return 0;
+    return check_descriptors(fds);
 }
 
 /* The present numbers, to wherever they are wanted. */

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -19,6 +20,7 @@
 
 #include "accelerator/control.h"
 #include "accelerator/control_client.h"
+#include "accelerator/watcher.h"
 #include "runtime/error.h"
 #include "runtime/os.h"
 
@@ -239,6 +241,55 @@ static void the_end_is_noticed(void **state)
     assert_int_equal(status, 0);
 }
 
+/* Sleeps no longer than a keeper would. */
+static void serve_in_time(struct world *w)
+{
+    struct pollfd fds[QA_POLL_MAX];
+    size_t n = qa_control_poll(w->control, fds);
+    uint64_t now = qa_now_ns(), until = qa_control_deadline(w->control);
+    int timeout = until == UINT64_MAX ? 10000
+                  : until < now       ? 0
+                                      : (int)((until - now) / 1000000) + 1;
+    poll(fds, n, timeout);
+    qa_control_serve(w->control, handle, w);
+}
+
+/* A connection that cannot be accepted leaves the socket readable; that must not become a loop that
+ * never sleeps, and the client is served when it can be. */
+static void want_of_descriptors_is_waited_out(void **state)
+{
+    struct world *w = *state;
+    struct rlimit before, none;
+    struct pollfd fds[QA_POLL_MAX];
+    open_control(w);
+    assert_int_equal(qa_control_poll(w->control, fds), 1);
+    assert_int_equal(qa_control_deadline(w->control), UINT64_MAX);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    pid_t child = ask(w, "{\"request\":\"hello\"}", 0, "hello");
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = before.rlim_max};
+    assert_int_equal(poll(fds, 1, 10000), 1); /* it has connected */
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    qa_control_serve(w->control, handle, w);
+    uint64_t deadline = qa_control_deadline(w->control);
+    assert_true(deadline > qa_now_ns() && deadline < qa_now_ns() + UINT64_C(1000000000));
+    for (int i = 0; i < 3; i++) { /* nothing to poll for, and nothing done, until then */
+        assert_int_equal(qa_control_poll(w->control, fds), 0);
+        qa_control_serve(w->control, handle, w);
+    }
+    while (qa_control_deadline(w->control) == deadline) {
+        assert_int_equal(w->requests, 0);
+        serve_in_time(w);
+    }
+    assert_true(qa_control_deadline(w->control) > deadline); /* tried again, in vain */
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    while (w->requests == 0)
+        serve_in_time(w);
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    assert_int_equal(qa_control_deadline(w->control), UINT64_MAX);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -250,6 +301,7 @@ int main(void)
         TEST(bad_clients_hurt_nobody),
         TEST(more_clients_than_places_wait),
         TEST(the_end_is_noticed),
+        TEST(want_of_descriptors_is_waited_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

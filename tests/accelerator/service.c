@@ -19,6 +19,7 @@
 
 #include "accelerator/cache_reader.h"
 #include "accelerator/control_client.h"
+#include "accelerator/keeper.h"
 #include "qallow/accelerator.h"
 #include "runtime/os.h"
 
@@ -386,6 +387,27 @@ static void times_beyond_the_clock_are_for_ever(void **unused)
     place_finish(&place);
 }
 
+/* A program around the keeper that closes every descriptor it does not know gets an error, not a
+ * keeper that never sleeps. */
+static void a_closed_descriptor_is_an_error(void **unused)
+{
+    struct place place;
+    place_init(&place);
+    int closed = dup(0);
+    assert_true(closed >= 0);
+    assert_int_equal(close(closed), 0);
+    closed += 1000; /* nor is it opened meanwhile */
+    struct qa_keeper_options options = {.path = place.tree, .threads = 1, .stop_fd = -1};
+    options.reload_fd = closed;
+    assert_int_equal(qa_keep(&options), QALLOW_E_IO);
+    assert_string_equal(qallow_error_detail(),
+                        "waiting for the wish to reload: Bad file descriptor");
+    options.reload_fd = -1;
+    options.stop_fd = closed;
+    assert_int_equal(qa_keep(&options), QALLOW_E_IO);
+    place_finish(&place);
+}
+
 static size_t count_caches(const struct place *place)
 {
     DIR *directory = opendir(place->base);
@@ -467,6 +489,7 @@ int main(void)
         cmocka_unit_test(ends_by_itself),
         cmocka_unit_test(options_that_make_no_sense),
         cmocka_unit_test(numbers_that_are_out_of_range),
+        cmocka_unit_test(a_closed_descriptor_is_an_error),
         cmocka_unit_test(times_beyond_the_clock_are_for_ever),
         cmocka_unit_test(caches_of_directories_that_are_gone),
         cmocka_unit_test(a_file_alone),
