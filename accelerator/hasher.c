@@ -7,6 +7,11 @@
  * second-level cache between reading and hashing. Then fstat again: if size, mtime or ctime moved,
  * what was read may be of two versions, and is thrown away.
  *
+ * A file that a listing has, and the cache has not, is read first and judged afterwards, which
+ * saves one of the two fstat calls: nothing can have moved meanwhile if its last change is older
+ * than the clock was before. If it is not, or the file is large, it is done again as above. (Should
+ * something else be there by then, pread does no harm: it fails on what cannot be sought in.)
+ *
  * A path of several components is only ever opened beneath the root, step by step without links:
  * that lstat by the whole path may have followed some does no harm, since it only decides what is
  * tried.
@@ -101,9 +106,9 @@ static int is_same(const struct qa_look *look, const struct stat *st)
            (is_link || known->size == (uint64_t)st->st_size);
 }
 
-static void describe(struct qa_look *look, const struct stat *st)
+/* `now` was the time before it was read. */
+static void describe(struct qa_look *look, const struct stat *st, int64_t now)
 {
-    int64_t now = clock_ns();
     int racy = is_racy(st, now);
     /* A ctime to come is of a clock that was set back: who knows for how long. */
     look->is_young = racy && qs_ns(st->st_ctim) - now < CLOCK_STEP_NS;
@@ -120,11 +125,23 @@ static void describe(struct qa_look *look, const struct stat *st)
     };
 }
 
+static int is_too_large(const struct qa_hasher *h, const struct stat *st)
+{
+    uint64_t most = h->options->max_file_size;
+    return most && S_ISREG(st->st_mode) && (uint64_t)st->st_size > most;
+}
+
+/* `st` is NULL if it is not known. */
+static int is_admitted(const struct qa_hasher *h, const struct qa_look *look, const struct stat *st)
+{
+    const struct qa_indexer_options *o = h->options;
+    return (!o->admits || o->admits(o->context, look->path, 0)) && !(st && is_too_large(h, st));
+}
+
 /* Is it to be looked at no further? */
 static int is_settled(struct qa_hasher *h, struct qa_look *look, const struct stat *st)
 {
-    const struct qa_indexer_options *o = h->options;
-    if (o->admits && !o->admits(o->context, look->path, 0, st)) {
+    if (!is_admitted(h, look, st)) {
         look->found = QA_FOUND_NOTHING;
         return 1;
     }
@@ -141,17 +158,16 @@ static int is_settled(struct qa_hasher *h, struct qa_look *look, const struct st
 /* It cannot be read. `st` is NULL if not even that is known. */
 static void cannot(struct qa_hasher *h, struct qa_look *look, const struct stat *st, int error)
 {
-    const struct qa_indexer_options *o = h->options;
     look->found = (uint8_t)qa_found_after(error);
     if (look->found != QA_FOUND_UNREADABLE)
         return;
-    if (o->admits && !o->admits(o->context, look->path, 0, st)) {
+    if (!is_admitted(h, look, st)) {
         look->found = QA_FOUND_NOTHING;
         return;
     }
     look->error = error;
     if (st)
-        describe(look, st);
+        describe(look, st, clock_ns());
     else if (look->is_known)
         look->file = look->known;
     else if (look->type == DT_REG || look->type == DT_LNK)
@@ -225,7 +241,7 @@ static int read_file(struct qa_hasher *h, struct qa_look *look, int fd, const st
 {
     uint64_t size = (uint64_t)st->st_size;
     int rc = 0, got;
-    describe(look, st);
+    describe(look, st, clock_ns());
     look->found = QA_FOUND_FILE;
     if (h->only_old && look->is_young) {
         look->found = QA_FOUND_YOUNG;
@@ -283,7 +299,7 @@ static int look_at_link(struct qa_hasher *h, int directory_fd, struct qa_look *l
     } else if (!S_ISLNK(st.st_mode)) {
         look->found = QA_FOUND_UNSTABLE;
     } else if (!is_settled(h, look, &st)) {
-        describe(look, &st);
+        describe(look, &st, clock_ns());
         ssize_t n = readlinkat(fd, "", (char *)h->buffer, LINK_BYTES);
         look->found = QA_FOUND_FILE;
         if (n < 0) {
@@ -342,17 +358,57 @@ static int look_at_closed(struct qa_hasher *h, int directory_fd, struct qa_look 
     return 0;
 }
 
-static int look_inside(struct qa_hasher *h, int directory_fd, struct qa_look *look)
+static int open_to_read(struct qa_hasher *h, int directory_fd, const struct qa_look *look)
 {
-    struct stat st;
     const int flags = O_RDONLY | O_NONBLOCK | O_NOCTTY;
-    int rc = 0, fd = open_it(look, directory_fd, h->touches_atime ? flags : flags | O_NOATIME);
+    int fd = open_it(look, directory_fd, h->touches_atime ? flags : flags | O_NOATIME);
     if (fd < 0 && errno == EPERM && !h->touches_atime) { /* only the owner may ask for that */
         fd = open_it(look, directory_fd, flags);
         h->touches_atime = fd >= 0;
     }
+    return fd;
+}
+
+/* Takes what was read from `fd`, all of it in the buffer, if it cannot have changed since `before`.
+ * 0: it may have, or there is more. */
+static int take_read(struct qa_hasher *h, struct qa_look *look, int fd, size_t n, int64_t before)
+{
+    struct stat st;
+    if (n >= BUFFER_BYTES || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
+        (uint64_t)st.st_size != n || is_racy(&st, before) || is_too_large(h, &st))
+        return 0;
+    describe(look, &st, before);
+    if (h->options->content_max && n <= h->options->content_max &&
+        (look->content = qr_malloc(n ? n : 1)) != NULL)
+        memcpy(look->content, h->buffer, n);
+    if (qa_content_hash_of(h->hash, h->buffer, n, look->file.hash) < 0) {
+        qr_free(look->content);
+        look->content = NULL;
+        return 0;
+    }
+    look->found = QA_FOUND_FILE;
+    h->read_files++;
+    h->read_bytes += n;
+    return 1;
+}
+
+static int look_inside(struct qa_hasher *h, int directory_fd, struct qa_look *look)
+{
+    struct stat st;
+    int is_new = !look->is_known && look->type == DT_REG && !h->only_old;
+    if (is_new && !is_admitted(h, look, NULL))
+        return 0;
+    int rc = 0, fd = open_to_read(h, directory_fd, look);
     if (fd < 0)
         return look_at_closed(h, directory_fd, look, errno);
+    if (is_new) {
+        int64_t before = clock_ns();
+        ssize_t n = pread(fd, h->buffer, BUFFER_BYTES, 0);
+        if (n >= 0 && take_read(h, look, fd, (size_t)n, before)) {
+            close(fd);
+            return 0;
+        }
+    }
     if (fstat(fd, &st) < 0)
         cannot(h, look, NULL, errno);
     else if (!S_ISREG(st.st_mode))

@@ -145,7 +145,7 @@ int qa_found_directory(struct qa_worker *worker, const struct qa_listing *listin
 {
     struct qa_indexer *ix = worker->indexer;
     const struct qa_indexer_options *o = &ix->options;
-    int is_admitted = !o->only && (!o->admits || o->admits(o->context, path, 1, NULL));
+    int is_admitted = !o->only && (!o->admits || o->admits(o->context, path, 1));
     if (ix->whole)
         return is_admitted ? qa_walk_directory(ix, path) : 0;
     int rc = listing ? replace_file(worker, path) : 0;

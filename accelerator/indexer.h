@@ -18,10 +18,10 @@ struct qa_indexer_options {
     const char *only; /* one entry of it, nothing else; NULL: the whole tree */
     int threads;      /* that read files, >= 1 */
     enum qallow_hash hash;
-    uint64_t content_max; /* keep the bytes of files up to this size; 0: of none */
-    /* Is this path to be cached? `st` may be NULL. Called from several threads at once. NULL: all.
-     */
-    int (*admits)(void *context, const char *path, int is_directory, const struct stat *st);
+    uint64_t content_max;   /* keep the bytes of files up to this size; 0: of none */
+    uint64_t max_file_size; /* larger ones are not cached; 0: all are */
+    /* Is this path to be cached? Called from several threads at once. NULL: all are. */
+    int (*admits)(void *context, const char *path, int is_directory);
     /* A directory is about to be listed: it must be watched by then. Not during
      * qa_indexer_update_all(). Called on the caller's thread. May be NULL. */
     int (*directory)(void *context, const char *path); /* "" is the root */

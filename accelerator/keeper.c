@@ -151,6 +151,9 @@ static int take_in(struct qa_keeper *k, const struct qa_taken *taken, int first)
     }
     if (result == 0 && k->cache)
         result = qa_index_take(k, taken, &indexed);
+    if (result == 0 && k->is_entering && k->watcher)
+        result = qa_watcher_entered(k->watcher);
+    k->is_entering = 0;
     if (result < 0)
         return result;
     k->unstable =
@@ -581,6 +584,7 @@ static int open_watcher(struct qa_keeper *k)
         .only = k->options->is_file ? base_name(k->options->path) : NULL,
         .poll = k->poll,
         .no_poll = k->options->watch == QA_WATCH_NO_POLL,
+        .is_entered = qa_index_enters(k),
         .is_recorded = is_kept,
         .notice = on_notice,
         .context = k,
@@ -588,14 +592,8 @@ static int open_watcher(struct qa_keeper *k)
     k->mounts_fd = open("/proc/self/mounts", O_RDONLY | O_CLOEXEC); /* -1: poll() skips it */
     if (k->options->watch == QA_WATCH_NONE)
         return 0;
-    int result = qa_watcher_create(&options, k->dirty, &k->watcher);
-    if (result == 0) {
-        struct qa_watcher_status watcher;
-        qa_watcher_status(k->watcher, &watcher);
-        qt_log(QT_INFO, "watcher of %s starts: %zu directories watched, %zu compared at intervals",
-               qr_quotez(k->options->path), watcher.watches, watcher.polled);
-    }
-    return result;
+    k->is_entering = options.is_entered;
+    return qa_watcher_create(&options, k->dirty, &k->watcher);
 }
 
 static int open_telemetry(struct qa_keeper *k)
@@ -663,11 +661,21 @@ static int stop_was_asked(const struct qa_keeper *k)
     return poll(&p, 1, 0) > 0;
 }
 
+static void say_watched(const struct qa_keeper *k)
+{
+    struct qa_watcher_status watcher;
+    qa_watcher_status(k->watcher, &watcher);
+    qt_log(QT_INFO, "watcher of %s starts: %zu directories watched, %zu compared at intervals",
+           qr_quotez(k->options->path), watcher.watches, watcher.polled);
+}
+
 /* The whole tree once; with --once until every file has held still. */
 static int first_capture(struct qa_keeper *k)
 {
     const struct qa_taken everything = {.everything = 1};
     int result = take_in(k, &everything, 1);
+    if (result == 0 && k->watcher)
+        say_watched(k);
     uint64_t deadline = qa_now_ns() + drain_limit_ns, pause = retry_first_ns;
     while (result == 0 && k->options->once && k->unstable > 0 && !stop_was_asked(k)) {
         if (qa_now_ns() > deadline)

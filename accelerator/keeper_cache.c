@@ -23,22 +23,17 @@ static void on_notice(void *context, const char *line)
     qa_keeper_say(k, "%s", line);
 }
 
-static int admits(void *context, const char *path, int is_directory, const struct stat *st)
+static int admits(void *context, const char *path, int is_directory)
 {
     struct qa_keeper *k = context;
-    uint64_t most = k->options->rules.max_file_size;
-    if (most && st && S_ISREG(st->st_mode) && (uint64_t)st->st_size > most)
-        return 0;
     pthread_rwlock_rdlock(&k->rules_lock);
     int recorded = qs_is_recorded(k->tree, path, is_directory);
     pthread_rwlock_unlock(&k->rules_lock);
     return recorded;
 }
 
-/* Without a log nobody else reads the ignore files. */
-static int on_entering(void *context, const char *path, int fd)
+static int enter_rules(struct qa_keeper *k, const char *path, int fd)
 {
-    struct qa_keeper *k = context;
     pthread_rwlock_rdlock(&k->rules_lock);
     int known = qs_rules_are_known(k->tree, fd);
     pthread_rwlock_unlock(&k->rules_lock);
@@ -48,6 +43,25 @@ static int on_entering(void *context, const char *path, int fd)
     int result = qs_rules_enter(k->tree, path, fd);
     pthread_rwlock_unlock(&k->rules_lock);
     return result;
+}
+
+/* With a log the capture has been there, for which all of it was watched; and it reads the ignore
+ * files. */
+int qa_index_enters(const struct qa_keeper *k)
+{
+    return k->cache && !k->store && !k->options->is_file;
+}
+
+static int on_entering(void *context, const char *path, int fd)
+{
+    struct qa_keeper *k = context;
+    int result = 0;
+    if (k->is_entering && k->watcher) { /* before anything of it is read */
+        pthread_mutex_lock(&k->enter_lock);
+        result = qa_watcher_enter(k->watcher, path, fd);
+        pthread_mutex_unlock(&k->enter_lock);
+    }
+    return result < 0 ? result : enter_rules(k, path, fd);
 }
 
 static int on_directory(void *context, const char *path)
@@ -113,9 +127,10 @@ static int open_indexer(struct qa_keeper *k)
         .threads = k->options->threads,
         .hash = k->options->hash ? k->options->hash : QALLOW_HASH_XXH3_128,
         .content_max = k->options->content_max,
+        .max_file_size = k->options->rules.max_file_size,
         .admits = admits,
         .directory = on_directory,
-        .entering = k->store || k->options->is_file ? NULL : on_entering,
+        .entering = qa_index_enters(k) ? on_entering : NULL,
         .unstable = qa_keeper_unstable,
         .unreadable = on_unreadable,
         .context = k,
@@ -125,7 +140,7 @@ static int open_indexer(struct qa_keeper *k)
 
 int qa_index_open(struct qa_keeper *k)
 {
-    if (pthread_rwlock_init(&k->rules_lock, NULL))
+    if (pthread_rwlock_init(&k->rules_lock, NULL) || pthread_mutex_init(&k->enter_lock, NULL))
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a lock");
     char *root = realpath(k->options->path, NULL);
     int result =
@@ -169,6 +184,7 @@ void qa_index_close(struct qa_keeper *k)
     qallow_cache_close(k->reader);
     qa_cache_close(k->cache);
     pthread_rwlock_destroy(&k->rules_lock);
+    pthread_mutex_destroy(&k->enter_lock);
     k->indexer = NULL;
     k->reader = NULL;
     k->cache = NULL;

@@ -65,6 +65,8 @@ struct qa_keeper {
     struct qa_cache *cache;
     struct qa_indexer *indexer;
     pthread_rwlock_t rules_lock; /* of the tree's rules, while the indexer works */
+    pthread_mutex_t enter_lock;  /* of the watcher, during the first walk */
+    int is_entering;             /* the first walk says which directories are to be watched */
     struct qallow_cache *reader; /* of our own cache, for the numbers that readers leave; or NULL */
     uint64_t watch_limit, last_wait_ns;
     int cache_is_full; /* said already */
@@ -91,6 +93,8 @@ int qa_log_retain(struct qa_keeper *k);
 
 /* --- keeper_cache.c --- */
 int qa_index_open(struct qa_keeper *k);
+/* Does the first walk tell the watcher of each directory, so that it need not walk itself? */
+int qa_index_enters(const struct qa_keeper *k);
 void qa_index_close(struct qa_keeper *k);
 /* Brings the cache up to what was taken; without a log that is an epoch. */
 int qa_index_take(struct qa_keeper *k, const struct qa_taken *taken, struct qa_indexed *indexed);

@@ -53,7 +53,7 @@ enum {
 };
 static const uint64_t poll_interval_ns = 1000 * MS;
 static const uint64_t backoff_first_ns = 100 * MS, backoff_max_ns = 10000 * MS;
-static const uint64_t calm_ns = 60000 * MS; /* after this long without a rescan, start over */
+static const uint64_t calm_ns = 60000 * MS;       /* after this long without a rescan, start over */
 static const int64_t young_ns = 50 * (int64_t)MS; /* a clock tick is at most 10 ms */
 
 static const uint32_t event_mask = IN_CREATE | IN_DELETE | IN_MODIFY | IN_CLOSE_WRITE | IN_ATTRIB |
@@ -110,6 +110,8 @@ static char *path_of(struct qa_watcher *w, const struct qa_dir *dir, const char 
 {
     return qa_dirs_path(dir, name, &w->path, &w->path_size);
 }
+
+static int is_followed(const struct qa_dir *dir) { return dir->watch >= 0 || dir->polled; }
 
 static void enqueue(struct qa_watcher *w, struct qa_dir *dir, int deep)
 {
@@ -251,10 +253,14 @@ static uint64_t entry_signature(struct qa_watcher *w, const char *name, const st
     clock_gettime(CLOCK_REALTIME, &now);
     int64_t age = (now.tv_sec - st->st_ctim.tv_sec) * INT64_C(1000000000) +
                   (now.tv_nsec - st->st_ctim.tv_nsec);
-    const uint64_t what[] = {st->st_ino,          (uint64_t)st->st_size,
-                             st->st_mode,         (uint64_t)st->st_mtim.tv_sec,
-                             (uint64_t)st->st_mtim.tv_nsec, (uint64_t)st->st_ctim.tv_sec,
-                             (uint64_t)st->st_ctim.tv_nsec, age < young_ns ? ++w->poll_salt : 0};
+    const uint64_t what[] = {st->st_ino,
+                             (uint64_t)st->st_size,
+                             st->st_mode,
+                             (uint64_t)st->st_mtim.tv_sec,
+                             (uint64_t)st->st_mtim.tv_nsec,
+                             (uint64_t)st->st_ctim.tv_sec,
+                             (uint64_t)st->st_ctim.tv_nsec,
+                             age < young_ns ? ++w->poll_salt : 0};
     return XXH3_64bits_withSeed(what, sizeof what, XXH3_64bits(name, strlen(name)));
 }
 
@@ -287,8 +293,7 @@ static int see_entry(struct qa_watcher *w, struct qa_dir *dir, int fd, const str
     struct qa_dir *child = qa_dirs_child(w->dirs, dir, name);
     /* It may be known only as part of the way to another one (qa_watcher_found), or have been
      * unreadable. */
-    int is_followed = child && (child->watch >= 0 || child->polled);
-    if (!is_followed || dir->deep) {
+    if (!child || !is_followed(child) || dir->deep) {
         child = qa_dirs_add(w->dirs, dir, name);
         if (!child)
             return no_memory();
@@ -602,11 +607,10 @@ int qa_watcher_work(struct qa_watcher *w, int force)
     return result;
 }
 
-int qa_watcher_found(struct qa_watcher *w, const char *path)
+/* The node of a directory, made if it is not known. */
+static int node_of(struct qa_watcher *w, const char *path, struct qa_dir **out)
 {
     struct qa_dir *dir = qa_dirs_root(w->dirs);
-    if (w->options.only)
-        return 0;
     for (const char *name = path; strcmp(path, ".") != 0 && *name;) {
         size_t length = strcspn(name, "/");
         char part[NAME_MAX + 1];
@@ -619,15 +623,38 @@ int qa_watcher_found(struct qa_watcher *w, const char *path)
             return no_memory();
         name += length + (name[length] == '/');
     }
-    if (dir->watch >= 0 || dir->polled)
+    *out = dir;
+    return 0;
+}
+
+int qa_watcher_found(struct qa_watcher *w, const char *path)
+{
+    struct qa_dir *dir;
+    if (w->options.only)
         return 0;
+    int result = node_of(w, path, &dir);
+    if (result < 0 || is_followed(dir))
+        return result;
     int fd = open_directory(w, path);
     if (fd < 0) /* gone again, which is an event, or unreadable, which the caller finds out */
         return 0;
-    int result = watch(w, dir, fd);
+    result = watch(w, dir, fd);
     close(fd);
     return result;
 }
+
+int qa_watcher_enter(struct qa_watcher *w, const char *path, int fd)
+{
+    struct qa_dir *dir;
+    int result = node_of(w, path, &dir);
+    if (result < 0 || is_followed(dir))
+        return result;
+    result = watch(w, dir, fd);
+    dir->deep = 0; /* what is below is entered next */
+    return result;
+}
+
+int qa_watcher_entered(struct qa_watcher *w) { return run_queue(w); }
 
 void qa_watcher_status(const struct qa_watcher *w, struct qa_watcher_status *status)
 {
@@ -689,10 +716,12 @@ int qa_watcher_create(const struct qa_watcher_options *options, struct qa_dirty 
     w->device = st.st_dev;
     open_events(w);
     watch_parent(w);
-    w->starting = 1;
-    enqueue(w, qa_dirs_root(w->dirs), 1);
-    result = run_queue(w);
-    w->starting = 0;
+    if (w->fd < 0 || !options->is_entered) {
+        w->starting = 1;
+        enqueue(w, qa_dirs_root(w->dirs), 1);
+        result = run_queue(w);
+        w->starting = 0;
+    }
     if (result == 0 && w->status.root_gone)
         result = qr_fail(QALLOW_E_NO_INPUT, "the watched directory is gone");
 out:

@@ -34,6 +34,9 @@ struct qa_watcher_options {
     const char *only; /* one entry of it, nothing else and nothing below; NULL: the whole tree */
     int poll;         /* no events: compare directory entries at intervals */
     int no_poll;      /* events also where they do not tell everything */
+    /* Where there are events, nothing is watched yet: the caller is about to walk the whole tree,
+     * and says of each directory, before listing it, that it enters it. */
+    int is_entered;
     /* Is this path recorded? NULL: all are. */
     int (*is_recorded)(void *context, const char *path, int is_directory);
     /* One line for the user: a limit that was reached and what to do about it. May be NULL. */
@@ -43,8 +46,8 @@ struct qa_watcher_options {
 
 struct qa_watcher;
 
-/* Watches the whole tree; from here on no change is missed. Nothing is marked yet: the caller
- * captures everything once. NO_MEMORY, NO_INPUT, IO. */
+/* Watches the whole tree (but see is_entered); from here on no change is missed. Nothing is marked
+ * yet: the caller captures everything once. NO_MEMORY, NO_INPUT, IO. */
 int qa_watcher_create(const struct qa_watcher_options *options, struct qa_dirty *dirty,
                       struct qa_watcher **watcher);
 void qa_watcher_destroy(struct qa_watcher *watcher);
@@ -65,6 +68,12 @@ int qa_watcher_rescan(struct qa_watcher *watcher);
 /* Somebody found a directory; watches it if that is not so already. To be called before it is
  * listed. NO_MEMORY. */
 int qa_watcher_found(struct qa_watcher *watcher, const char *path);
+
+/* Somebody is about to list a directory, which is open as `fd`: as qa_watcher_found(), for walks
+ * over the whole tree. NO_MEMORY. */
+int qa_watcher_enter(struct qa_watcher *watcher, const char *path, int fd);
+/* The walk is over: what it met twice is put right, and limits met are said. NO_MEMORY. */
+int qa_watcher_entered(struct qa_watcher *watcher);
 
 struct qa_watcher_status {
     size_t directories, watches, polled;

@@ -4,6 +4,7 @@
  * watcher marks: a marked path and, if it is a directory, its direct entries. After every drain of
  * a tree at rest the mirror must equal what a walk over the whole tree finds.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -15,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <dirent.h>
 #include <sys/inotify.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -25,159 +25,16 @@
 
 #include "accelerator/watcher.h"
 #include "runtime/error.h"
+#include "tests/accelerator/mirror.h"
 #include "tests/accelerator/seed.h"
-
-/* --- the mirror --- */
-
-struct seen {
-    char *path;
-    struct stat st;
-};
-
-struct mirror {
-    struct seen *items;
-    size_t count, capacity;
-};
-
-static struct seen *find(struct mirror *m, const char *path)
-{
-    for (size_t i = 0; i < m->count; i++)
-        if (strcmp(m->items[i].path, path) == 0)
-            return &m->items[i];
-    return NULL;
-}
-
-static void forget_below(struct mirror *m, const char *path, int itself)
-{
-    size_t kept = 0, length = strlen(path);
-    for (size_t i = 0; i < m->count; i++) {
-        const char *p = m->items[i].path;
-        int below = strcmp(path, ".") == 0 ||
-                    (strncmp(p, path, length) == 0 && p[length] == '/');
-        if (below || (itself && strcmp(p, path) == 0))
-            free(m->items[i].path);
-        else
-            m->items[kept++] = m->items[i];
-    }
-    m->count = kept;
-}
-
-static void put(struct mirror *m, const char *path, const struct stat *st)
-{
-    struct seen *item = find(m, path);
-    if (!item) {
-        if (m->count == m->capacity) {
-            m->capacity = m->capacity ? m->capacity * 2 : 64;
-            m->items = realloc(m->items, m->capacity * sizeof *m->items);
-            assert_non_null(m->items);
-        }
-        item = &m->items[m->count++];
-        item->path = strdup(path);
-    }
-    item->st = *st;
-}
-
-static void clear(struct mirror *m)
-{
-    forget_below(m, ".", 1);
-    free(m->items);
-    *m = (struct mirror){0};
-}
-
-static void join(char *out, const char *directory, const char *name)
-{
-    if (strcmp(directory, ".") == 0)
-        snprintf(out, PATH_MAX, "%s", name);
-    else
-        snprintf(out, PATH_MAX, "%s/%s", directory, name);
-}
-
-static int is_child_of(const char *path, const char *directory)
-{
-    const char *slash = strrchr(path, '/');
-    if (strcmp(directory, ".") == 0)
-        return !slash;
-    return slash && (size_t)(slash - path) == strlen(directory) &&
-           strncmp(path, directory, strlen(directory)) == 0;
-}
-
-/* Looks at one path; at a directory's direct entries too; below those only if `deep`. */
-static void look(struct mirror *m, int root, const char *path, int deep)
-{
-    struct stat st;
-    char child[PATH_MAX];
-    if (fstatat(root, path, &st, AT_SYMLINK_NOFOLLOW) < 0) {
-        forget_below(m, path, 1);
-        return;
-    }
-    if (strcmp(path, ".") != 0)
-        put(m, path, &st);
-    if (!S_ISDIR(st.st_mode)) {
-        forget_below(m, path, 0);
-        return;
-    }
-    int fd = openat(root, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *stream = fd < 0 ? NULL : fdopendir(fd);
-    if (!stream)
-        return;
-    for (size_t i = 0; i < m->count;) { /* entries that have vanished */
-        struct stat gone;
-        if (is_child_of(m->items[i].path, path) &&
-            fstatat(root, m->items[i].path, &gone, AT_SYMLINK_NOFOLLOW) < 0) {
-            char *copy = strdup(m->items[i].path);
-            forget_below(m, copy, 1);
-            free(copy);
-            i = 0;
-        } else {
-            i++;
-        }
-    }
-    for (const struct dirent *e; (e = readdir(stream));) {
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-            continue;
-        join(child, path, e->d_name);
-        if (fstatat(root, child, &st, AT_SYMLINK_NOFOLLOW) < 0)
-            continue;
-        put(m, child, &st);
-        if (!S_ISDIR(st.st_mode))
-            forget_below(m, child, 0);
-        else if (deep)
-            look(m, root, child, 1);
-    }
-    closedir(stream);
-}
-
-static int same(const struct stat *a, const struct stat *b)
-{
-    if (a->st_ino != b->st_ino || a->st_mode != b->st_mode)
-        return 0;
-    return S_ISDIR(a->st_mode) || /* a directory's own time makes no epoch */
-           (a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
-            a->st_mtim.tv_nsec == b->st_mtim.tv_nsec);
-}
-
-static void assert_mirrors(struct mirror *m, int root)
-{
-    struct mirror truth = {0};
-    look(&truth, root, ".", 1);
-    for (size_t i = 0; i < truth.count; i++) {
-        const struct seen *mine = find(m, truth.items[i].path);
-        if (!mine || !same(&mine->st, &truth.items[i].st))
-            fail_msg("%s: %s", truth.items[i].path, mine ? "out of date" : "missed");
-    }
-    for (size_t i = 0; i < m->count; i++)
-        if (!find(&truth, m->items[i].path))
-            fail_msg("%s: still there for the watcher", m->items[i].path);
-    clear(&truth);
-}
 
 /* --- inotify that can be made to fail --- */
 
 struct faults {
-    int adds_left;   /* -1: no limit */
+    int adds_left; /* -1: no limit */
     int no_instance;
-    int overflow;    /* the next read loses everything */
-    int unknown;     /* the next read is of a watch nobody set */
+    int overflow;              /* the next read loses everything */
+    int unknown;               /* the next read is of a watch nobody set */
     unsigned long file_system; /* of every directory; 0: what it is */
 };
 
@@ -270,9 +127,8 @@ static int setup(void **state)
     assert_non_null(mkdtemp(w->path));
     w->root = open(w->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     w->faults.adds_left = -1;
-    w->inotify = (struct qa_inotify){&w->faults,    faulty_open, faulty_add,
-                                     faulty_remove, faulty_read, faulty_pending,
-                                     faulty_file_system};
+    w->inotify = (struct qa_inotify){&w->faults,  faulty_open,    faulty_add,        faulty_remove,
+                                     faulty_read, faulty_pending, faulty_file_system};
     assert_int_equal(qa_dirty_create(65536, &w->dirty), 0);
     *state = w;
     return 0;
@@ -280,16 +136,51 @@ static int setup(void **state)
 
 static void start_with(struct world *w, int poll, int no_poll)
 {
-    const struct qa_watcher_options options = {.inotify = &w->inotify, .root_fd = w->root,
-                                               .poll = poll, .no_poll = no_poll,
+    const struct qa_watcher_options options = {.inotify = &w->inotify,
+                                               .root_fd = w->root,
+                                               .poll = poll,
+                                               .no_poll = no_poll,
                                                .is_recorded = not_ignored,
-                                               .notice = on_notice, .context = w};
+                                               .notice = on_notice,
+                                               .context = w};
     assert_int_equal(qa_watcher_create(&options, w->dirty, &w->watcher), 0);
     assert_true(qa_dirty_is_empty(w->dirty));
     look(&w->mirror, w->root, ".", 1);
 }
 
 static void start(struct world *w, int poll) { start_with(w, poll, 0); }
+
+/* A walk that says which directories it enters, and looks at them then. */
+static void walk_in(struct world *w, const char *path)
+{
+    int fd = openat(w->root, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    assert_int_equal(qa_watcher_enter(w->watcher, path, fd), 0);
+    look(&w->mirror, w->root, path, 0);
+    DIR *stream = fdopendir(fd);
+    assert_non_null(stream);
+    for (const struct dirent *entry; (entry = readdir(stream)) != NULL;) {
+        char child[PATH_MAX];
+        join(child, path, entry->d_name);
+        if (entry->d_type == DT_DIR && entry->d_name[0] != '.')
+            walk_in(w, child);
+    }
+    closedir(stream);
+}
+
+static void start_walking(struct world *w)
+{
+    const struct qa_watcher_options options = {.inotify = &w->inotify,
+                                               .root_fd = w->root,
+                                               .is_entered = 1,
+                                               .is_recorded = not_ignored,
+                                               .notice = on_notice,
+                                               .context = w};
+    assert_int_equal(qa_watcher_create(&options, w->dirty, &w->watcher), 0);
+    walk_in(w, ".");
+    assert_int_equal(qa_watcher_entered(w->watcher), 0);
+}
 
 static int teardown(void **state)
 {
@@ -504,6 +395,25 @@ static void beyond_the_limit_directories_are_polled(void **state)
     assert_follows(w);
     build(w, "echo 4 > a/b/moved/new; echo 5 > e/f/g/h/i");
     assert_follows(w);
+}
+
+static void what_a_walk_enters_is_watched(void **state)
+{
+    struct world *w = *state;
+    build(w, "mkdir -p a/b c/d e/f");
+    w->faults.adds_left = 4;
+    start_walking(w);
+    assert_true(qa_dirty_is_empty(w->dirty));
+    assert_int_equal(status_of(w).watches, 3);
+    assert_int_equal(status_of(w).polled, 4);
+    assert_non_null(strstr(w->notices, "3 of 7 directories"));
+    build(w, "for d in a a/b c c/d e e/f; do echo 1 > $d/file; done; mkdir -p e/f/g/h");
+    assert_follows(w);
+    w->faults.adds_left = -1;
+    assert_int_equal(qa_watcher_work(w->watcher, 1), 0);
+    build(w, "for d in a a/b c c/d e e/f/g/h; do echo 2 > $d/file; done; mv c/d a/b/moved");
+    assert_follows(w);
+    assert_int_equal(status_of(w).polled, 0);
 }
 
 static void without_an_instance_everything_is_polled(void **state)
@@ -763,6 +673,32 @@ static void follows_a_concurrent_writer(void **state)
     assert_int_equal(status_of(w).overflows, 0);
 }
 
+/* The tree changes while the first walk is on its way. */
+static void a_first_walk_beside_a_writer_misses_nothing(void **state)
+{
+    struct world *w = *state;
+    unsigned seed = test_seed();
+    for (int round = 0; round < 40; round++) {
+        fflush(stdout);
+        pid_t child = fork();
+        if (child == 0) {
+            for (int i = 0; i < 400; i++)
+                random_change(w->root, &seed);
+            _exit(0);
+        }
+        seed += 7919;
+        int result;
+        start_walking(w);
+        assert_int_equal(waitpid(child, &result, 0), child);
+        assert_int_equal(result, 0);
+        assert_follows(w);
+        qa_watcher_destroy(w->watcher);
+        w->watcher = NULL;
+        clear(&w->mirror);
+        assert_true(qa_dirty_is_empty(w->dirty));
+    }
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -777,6 +713,7 @@ int main(void)
         TEST(a_real_overflow_rescans),
         TEST(rescans_in_a_row_are_held_back),
         TEST(beyond_the_limit_directories_are_polled),
+        TEST(what_a_walk_enters_is_watched),
         TEST(without_an_instance_everything_is_polled),
         TEST(a_remote_file_system_is_polled),
         TEST(a_remote_file_system_can_be_watched_all_the_same),
@@ -788,6 +725,7 @@ int main(void)
         TEST(a_bind_mount_is_polled),
         TEST(follows_random_changes),
         TEST(follows_a_concurrent_writer),
+        TEST(a_first_walk_beside_a_writer_misses_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
