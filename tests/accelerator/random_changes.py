@@ -38,6 +38,7 @@ class Changer:
         self.random = random.Random(seed)
         self.maps = []
         self.own = f"{os.getpid()}.tmp"
+        self.linked = None  # by the present operation: the inode, and the new name
         actions = [(self.write, 20), (self.append, 12), (self.write_within, 6), (self.truncate, 5),
                    (self.make_directory, 10), (self.rename, 14), (self.rename_over, 8),
                    (self.exchange, 3), (self.link, 5), (self.chmod, 4), (self.set_time, 3),
@@ -124,7 +125,13 @@ class Changer:
     def link(self):
         path, other = self.path(), self.path()
         yield f"link {path!r} {other!r}"
-        os.link(path, other, follow_symlinks=False)
+        # Through a descriptor, because others may replace the path at any time.
+        fd = os.open(path, os.O_PATH | os.O_NOFOLLOW)
+        try:
+            os.link(f"/proc/self/fd/{fd}", other, follow_symlinks=True)
+            self.linked = (os.fstat(fd).st_ino, other)
+        finally:
+            os.close(fd)
 
     def chmod(self):
         path, mode = self.path(), self.random.choice((0o644, 0o600, 0o755, 0o4755, 0o700))
@@ -236,22 +243,22 @@ class Changer:
     # --- all together ---
 
     def change(self):
-        """Tries one operation; (when, what, the error or None)."""
+        """Tries one operation; (when, what, the error or None, what was linked or None)."""
         action = self.random.choices(self.actions, self.weights)[0]
-        what, error = action.__name__, None
+        what, error, self.linked = action.__name__, None, None
         try:
             steps = action()
             what = next(steps)
             next(steps, None)
         except (OSError, shutil.Error) as problem:
             error = errno.errorcode.get(problem.errno, str(problem))
-        return time.monotonic(), what, error
+        return time.monotonic(), what, error, self.linked
 
     def finish(self):
         while self.maps:
             path, mapped = self.maps.pop()
             mapped.close()
-            yield time.monotonic(), f"unmap {path!r}", None
+            yield time.monotonic(), f"unmap {path!r}", None, None
 
 
 def serve(pipe, root, seed, with_mappings):
