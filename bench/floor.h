@@ -30,6 +30,8 @@ void qm_floor_close(struct qm_floor_log *log);
 /* `writes` records in a 64 KiB buffer, each also written to a random place of the state, with the
  * digest kept over the cells of 128 bytes; then a commit record, and the buffer is written out. */
 int qm_floor_commit(struct qm_floor_log *log, uint64_t writes);
+/* Reads the file from its start, checks every record and stores its bytes. */
+int qm_floor_replay(struct qm_floor_log *log);
 /* Cuts the file when it has become long; between the runs. */
 int qm_floor_trim(struct qm_floor_log *log);
 
@@ -62,5 +64,8 @@ int qm_floor_write_file(const char *path, uint64_t length, struct qm_cold_source
 /* Reads a file from the start in pieces of 1 MiB, into `memory` (its length must suffice) or, if
  * that is NULL, into one buffer; `check` hashes each piece. */
 int qm_floor_read_file(const char *path, uint8_t *memory, int check);
+/* Reads a file in pieces of 1 MiB, hashes each and copies it to the next place of `memory`, from
+ * whose end it goes on at the start. */
+int qm_floor_copy_file(const char *path, uint8_t *memory, size_t length);
 
 #endif

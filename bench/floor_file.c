@@ -52,26 +52,61 @@ int qm_floor_write_file(const char *path, uint64_t length, struct qm_cold_source
     return rc;
 }
 
-int qm_floor_read_file(const char *path, uint8_t *memory, int check)
+/* Where the pieces of a file go. */
+struct target {
+    uint8_t *memory;   /* NULL: nowhere */
+    size_t length, at; /* length 0: the file fits */
+    int check, copy;
+};
+
+static uint8_t *piece_target(const struct target *target, uint8_t *buffer)
+{
+    return target->memory && !target->copy ? target->memory + target->at : buffer;
+}
+
+static void take_piece(struct target *target, const uint8_t *bytes, size_t n, uint64_t *sum)
+{
+    if (target->check)
+        *sum += qb_kernels()->hash64(bytes, n, 0);
+    if (!target->copy) {
+        target->at += n;
+        return;
+    }
+    if (target->at + n > target->length)
+        target->at = 0;
+    memcpy(target->memory + target->at, bytes, n);
+    target->at += n;
+}
+
+static int read_pieces(const char *path, struct target *target)
 {
     static uint8_t buffer[PIECE];
-    const struct qb_kernels *k = qb_kernels();
     int rc = 0, file = open(path, O_RDONLY | O_CLOEXEC);
     uint64_t sum = 0;
-    ssize_t n;
+    ssize_t n = 1;
     if (file < 0)
         return qr_fail_errno(errno, "%s", qr_quotez(path));
-    do {
-        uint8_t *to = memory ? memory : buffer;
+    while (rc == 0 && n > 0) {
+        uint8_t *to = piece_target(target, buffer);
         n = read(file, to, PIECE);
         if (n < 0)
             rc = qr_fail_errno(errno, "%s", qr_quotez(path));
-        else if (check)
-            sum += k->hash64(to, (size_t)n, 0);
-        if (n > 0 && memory)
-            memory += n;
-    } while (rc == 0 && n > 0);
+        else
+            take_piece(target, to, (size_t)n, &sum);
+    }
     qm_keep(&sum);
     close(file);
     return rc;
+}
+
+int qm_floor_read_file(const char *path, uint8_t *memory, int check)
+{
+    struct target target = {.memory = memory, .check = check};
+    return read_pieces(path, &target);
+}
+
+int qm_floor_copy_file(const char *path, uint8_t *memory, size_t length)
+{
+    struct target target = {.memory = memory, .length = length, .check = 1, .copy = 1};
+    return read_pieces(path, &target);
 }

@@ -89,6 +89,26 @@ int qm_floor_commit(struct qm_floor_log *log, uint64_t writes)
     return rc < 0 ? rc : write_out(log);
 }
 
+int qm_floor_replay(struct qm_floor_log *log)
+{
+    const struct qb_kernels *k = qb_kernels();
+    struct qm_record record;
+    size_t length, whole = QM_FLOOR_BUFFER / sizeof record * sizeof record;
+    ssize_t n;
+    for (uint64_t from = 0; (n = pread(log->file, log->buffer, whole, (off_t)from)) > 0;
+         from += length) {
+        length = (size_t)n / sizeof record * sizeof record;
+        for (size_t at = 0; at < length; at += sizeof record) {
+            memcpy(&record, log->buffer + at, sizeof record);
+            if (record.check != k->hash64(&record.offset, sizeof record - 8, 0))
+                return qr_fail(QALLOW_E_INTERNAL, "the floor's log is wrong");
+            if (record.offset < log->state_size)
+                memcpy(log->state + record.offset, record.bytes, sizeof record.bytes);
+        }
+    }
+    return n < 0 ? qr_fail_errno(errno, "the log of the floor") : 0;
+}
+
 int qm_floor_trim(struct qm_floor_log *log)
 {
     if (log->written < UINT64_C(256) << 20)

@@ -7,9 +7,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bench/floor.h"
 #include "bench/store.h"
 #include "runtime/error.h"
 #include "runtime/os.h"
+#include "runtime/store.h"
 
 enum { PAGES_A_COMMIT = 4096 };
 
@@ -119,6 +121,97 @@ int qm_store_write(struct qm_writer *w, uint64_t writes)
         return qallow_commit(txn, NULL);
     qallow_abort(txn);
     return rc;
+}
+
+int qm_store_write_pages(struct qm_store *s, struct qm_cold_source *source, uint64_t count)
+{
+    struct qallow_txn *txn;
+    int rc = qallow_begin(s->store, &txn);
+    if (rc < 0)
+        return rc;
+    for (uint64_t i = 0; rc == 0 && i < count; i++) {
+        uint64_t page = s->pages[qm_random(&s->seed) % s->page_count];
+        rc = qallow_page_write(txn, page, 0, qm_cold_source_next(source, (size_t)s->page_size),
+                               (size_t)s->page_size);
+    }
+    if (rc == 0)
+        return qallow_commit(txn, NULL);
+    qallow_abort(txn);
+    return rc;
+}
+
+int qm_store_log_bytes(struct qm_store *s, uint64_t *log_bytes, uint64_t *keyframes)
+{
+    struct qallow_stats stats = QALLOW_STATS_INIT;
+    int rc = qallow_stats_get(s->store, &stats);
+    *log_bytes = stats.log_bytes;
+    *keyframes = stats.keyframes;
+    return rc;
+}
+
+int qm_store_lengthen(struct qm_context *context, struct qm_store *s, struct qm_cold_source *source,
+                      uint64_t log_bytes)
+{
+    uint64_t length, before, keyframes;
+    int rc = qm_store_log_bytes(s, &length, &keyframes);
+    do {
+        before = keyframes;
+        rc = rc < 0 ? rc : qm_stopped(context);
+        rc = rc < 0 ? rc : qm_store_write_pages(s, source, 64);
+        rc = rc < 0 ? rc : qm_store_log_bytes(s, &length, &keyframes);
+    } while (rc == 0 && (length < log_bytes || keyframes == before));
+    return rc;
+}
+
+int qm_store_close(struct qm_store *s)
+{
+    int rc = s->store ? qallow_close(s->store) : 0;
+    s->store = NULL;
+    return rc;
+}
+
+/* --- loading --- */
+
+struct places {
+    const struct qm_store *store;
+    uint8_t *memory;
+};
+
+/* Ids are given one after the other. */
+static uint8_t *place(void *context, const struct qr_page *page)
+{
+    const struct places *p = context;
+    uint64_t number = page->id - p->store->pages[0];
+    if (number >= p->store->page_count || page->size != p->store->page_size)
+        return NULL;
+    return p->memory + number * p->store->page_size;
+}
+
+static int load(const struct qm_store *s, struct qr_store *store, uint64_t epoch, uint8_t *memory)
+{
+    struct places places = {s, memory};
+    struct qr_state *state = NULL;
+    int rc;
+    if (epoch == 0)
+        return qr_state_load(store, qr_store_state(store), place, &places);
+    rc = qr_store_state_at(store, epoch, &state);
+    if (rc == 0)
+        rc = qr_state_load(store, state, place, &places);
+    qr_state_destroy(state);
+    return rc;
+}
+
+int qm_store_load(const struct qm_store *s, const char *path, uint64_t epoch, int whole,
+                  uint8_t *memory)
+{
+    struct qr_store_options options = {.ignore_index = whole};
+    struct qr_store *store;
+    int closed, rc = qr_store_open(path, &options, &store);
+    if (rc < 0)
+        return rc;
+    rc = load(s, store, epoch, memory);
+    closed = qr_store_close(store);
+    return rc < 0 ? rc : closed;
 }
 
 /* --- may two threads have a transaction at once? --- */

@@ -33,6 +33,24 @@ struct qm_writer {
 };
 int qm_store_write(struct qm_writer *writer, uint64_t writes);
 
+/* One transaction that writes `count` random pages anew, from a cold source. */
+struct qm_cold_source;
+int qm_store_write_pages(struct qm_store *store, struct qm_cold_source *source, uint64_t count);
+/* Transactions of that kind until the log is so long, and then on until a keyframe has just been
+ * written, so that all such logs have the same to read behind it. */
+int qm_store_lengthen(struct qm_context *context, struct qm_store *store,
+                      struct qm_cold_source *source, uint64_t log_bytes);
+int qm_store_log_bytes(struct qm_store *store, uint64_t *log_bytes, uint64_t *keyframes);
+
+/* Closes the log, which stays, and gives the page ids and the rest back with qm_store_finish. */
+int qm_store_close(struct qm_store *store);
+
+/* The state of an epoch (0: the newest) as bytes at `memory`, verified: opens the log read-only,
+ * reads it whole instead of its index if `whole`, and loads every page's content to where its
+ * number says. `memory` holds page_count * page_size bytes. */
+int qm_store_load(const struct qm_store *store, const char *path, uint64_t epoch, int whole,
+                  uint8_t *memory);
+
 /* 1 if the store takes transactions of several threads at once or makes them wait by itself, 0 if
  * its callers must see to it; or an error. */
 int qm_store_takes_turns(struct qm_store *store);
