@@ -330,7 +330,8 @@ const struct qi_command qi_command_accelerator = {
         "--sync prints the epoch that holds everything written before the call. With --get, "
         "--since, --wait, --export or --status it asks the cache. Who is asked is the one of "
         "--log LOG, or of --watch DIR, or else of the nearest directory at or above the present "
-        "one. SIGHUP reads the ignore files again.",
+        "one. SIGHUP reads the ignore files again.\n\n"
+        "`qallow-accelerator` is this command as an executable of its own.",
     .options = options,
     .modes = modes,
     .values_size = sizeof(struct accelerator),

@@ -15,7 +15,7 @@ static int run(struct qi_context *context, const void *values)
 {
     (void)values;
     if (!context->json) {
-        printf("qallow %s\n", qallow_version());
+        printf("%s %s\n", context->root->name, qallow_version());
         return 0;
     }
     cJSON *object = qi_json_begin(context);
