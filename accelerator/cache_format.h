@@ -22,10 +22,10 @@
 #include <xxhash.h>
 
 #define QA_CACHE_MAGIC "QALLOWSM"
-#define QA_MAP_BYTES   (UINT64_C(64) << 30) /* of address space that a mapping takes */
+#define QA_MAP_BYTES   (UINT64_C(63) << 30) /* of address space; less than 2^32 granules */
 enum {
-    QA_CACHE_VERSION = 1,
-    QA_GRANULE = 32, /* blocks begin at multiples of it and are as long */
+    QA_CACHE_VERSION = 2,
+    QA_GRANULE = 16, /* blocks begin at multiples of it and are as long */
     QA_HEADER_BYTES = 8192,
     QA_NUMBERS_MAX = 256,
     QA_ROOT_MAX = 4096,    /* with the NUL */

@@ -38,8 +38,8 @@ int qa_space_extend(struct qa_space *space, uint64_t end)
     if (words > space->word_count) {
         uint64_t *bits = qr_realloc(space->bits, words * sizeof *bits);
         if (!bits)
-            return qr_fail(QALLOW_E_NO_MEMORY, "no memory for the map of %llu bytes of cache",
-                           (unsigned long long)end * 32);
+            return qr_fail(QALLOW_E_NO_MEMORY, "no memory for the map of %llu granules of cache",
+                           (unsigned long long)end);
         memset(bits + space->word_count, 0, (words - space->word_count) * sizeof *bits);
         space->bits = bits;
         space->word_count = words;

@@ -257,7 +257,7 @@ class Cache(Case):
                           check=False).returncode:
             self.skipTest("this build needs more address space itself (a sanitizer?)")
         status, check = self.memory(command)
-        self.assert_check(check, "FAIL", "64 GiB of address space", "ulimit -v unlimited")
+        self.assert_check(check, "FAIL", "63 GiB of address space", "ulimit -v unlimited")
         self.assertEqual(status, LIMIT)
 
     def test_a_container_s_small_memory(self):
