@@ -132,6 +132,15 @@ static void report(struct qa_keeper *k, struct qa_report *line, const struct qa_
         k->options->report(k->options->context, line);
 }
 
+/* Once, and not before there is one: it is news only to who has some. */
+static void say_git(struct qa_keeper *k)
+{
+    if (!k->git_said && qs_tree_met_git(k->tree)) {
+        qa_keeper_say(k, ".git directories are left out; --include-git records them");
+        k->git_said = 1;
+    }
+}
+
 /* One epoch of what was taken; what could not be taken in goes back into the set. */
 static int take_in(struct qa_keeper *k, const struct qa_taken *taken, int first)
 {
@@ -159,6 +168,7 @@ static int take_in(struct qa_keeper *k, const struct qa_taken *taken, int first)
     k->unstable =
         line.capture.unstable > indexed.unstable ? line.capture.unstable : indexed.unstable;
     line.committed = qa_keeper_epoch(k) > before;
+    say_git(k);
     report(k, &line, &indexed, taken->since);
     if (k->runner && line.committed)
         qa_runner_epoch(k->runner, line.epoch);

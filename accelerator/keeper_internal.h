@@ -59,6 +59,7 @@ struct qa_keeper {
     int torn;            /* captures, one after the other, that met no tree at rest */
     uint64_t prune_size; /* of the log, to prune at */
     int64_t prune_time;  /* or at this time */
+    int git_said;        /* that .git directories are left out */
     int no_punch_said;   /* that dropped epochs still take space on disk */
 
     /* the cache; NULL without one */

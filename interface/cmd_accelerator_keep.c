@@ -367,8 +367,6 @@ int accelerator_keep(struct qi_context *context, const struct accelerator *a)
         return qi_usage(context, "at most 64 directories");
     qi_signals_catch();
     int reload_fd = qi_signals_reload_fd();
-    if (!a->include_git && !a->file && !context->quiet)
-        qi_note(context, ".git directories are left out; --include-git records them");
     for (size_t i = 0; i < count && result >= 0; i++) {
         kept[i].speaker = &speaker;
         kept[i].is_first = i == 0;

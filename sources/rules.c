@@ -181,14 +181,11 @@ static int has_ending(const char *name, const char *ending)
     return n >= e && memcmp(name + n - e, ending, e) == 0;
 }
 
-int qs_rules_admit(const struct qs_tree *tree, const char *path, int is_directory,
-                   const struct stat *st)
+int qs_rules_admit(struct qs_tree *tree, const char *path, int is_directory, const struct stat *st)
 {
     const char *slash = strrchr(path, '/');
     const char *name = slash ? slash + 1 : path;
     if (has_ending(name, QS_TEMPORARY) || strcmp(name, QS_JOURNAL) == 0 || is_own(tree, path, st))
-        return 0;
-    if (is_directory && !tree->rules.include_git && strcmp(name, ".git") == 0)
         return 0;
     int verdict = qs_ignore_match(&tree->excludes, path, is_directory);
     size_t length = slash ? (size_t)(slash - path) : 0;
@@ -203,7 +200,16 @@ int qs_rules_admit(const struct qs_tree *tree, const char *path, int is_director
         while (length > 0 && path[--length] != '/')
             ;
     }
+    if (verdict <= 0 && is_directory && !tree->rules.include_git && strcmp(name, ".git") == 0) {
+        atomic_store_explicit(&tree->met_git, 1, memory_order_relaxed);
+        return 0;
+    }
     return verdict <= 0;
+}
+
+int qs_tree_met_git(const struct qs_tree *tree)
+{
+    return atomic_load_explicit(&tree->met_git, memory_order_relaxed);
 }
 
 int qs_is_recorded(struct qs_tree *tree, const char *path, int is_directory)

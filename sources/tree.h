@@ -91,6 +91,8 @@ int qs_capture_is_torn(int rc);
 
 /* --- the decision whether a path is recorded; the watcher asks the same question --- */
 int qs_is_recorded(struct qs_tree *tree, const char *path, int is_directory);
+/* Was a .git directory met, and left out for no other reason than its name? Any thread. */
+int qs_tree_met_git(const struct qs_tree *tree);
 /* For who lists directories without capturing them: the rules of the directory `path` ("" is the
  * root), open as `fd`, from its .qallowignore. Not beside other calls with this tree, unless
  * qs_rules_are_known() says that there is nothing to do, which may run beside qs_is_recorded(). */

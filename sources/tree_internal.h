@@ -3,6 +3,7 @@
 #ifndef QS_TREE_INTERNAL_H
 #define QS_TREE_INTERNAL_H
 
+#include <stdatomic.h>
 #include <sys/stat.h>
 
 #include "runtime/batch.h"
@@ -60,6 +61,7 @@ struct qs_tree {
     int threads, compress_level;
     int scanned;              /* all of it has been captured since it was opened */
     struct qs_rules rules;
+    atomic_int met_git;       /* a .git directory was left out that --include-git would record */
     struct qs_ignore excludes;
     struct qs_directory_rules *directory_rules; /* sorted by path */
     size_t directory_rules_count;
@@ -77,8 +79,7 @@ int qs_own_files_set(struct qs_tree *tree, const char *const *paths, size_t coun
 void qs_own_files_look(struct qs_tree *tree); /* finds out their inodes */
 void qs_rules_release(struct qs_tree *tree);
 /* May this entry be recorded, provided that its directory is? `st` may be NULL. */
-int qs_rules_admit(const struct qs_tree *tree, const char *path, int is_directory,
-                   const struct stat *st);
+int qs_rules_admit(struct qs_tree *tree, const char *path, int is_directory, const struct stat *st);
 /* Reads the ignore file of a directory anew; fd is the directory. */
 int qs_rules_read_directory(struct qs_tree *tree, const char *path, int fd);
 void qs_rules_drop_directory(struct qs_tree *tree, const char *path);
