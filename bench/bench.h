@@ -126,7 +126,8 @@ struct qm_options {
 };
 /* Is the case one of those that the options ask for? */
 int qm_selected(const struct qm_options *options, const struct qm_case *what);
-unsigned qm_cpus(void); /* that this process may use */
+size_t qm_count(const struct qm_options *options); /* how many are */
+unsigned qm_cpus(void);                            /* that this process may use */
 
 struct qm_report {
     struct qm_machine machine;
@@ -165,6 +166,10 @@ struct qm_baseline {
 int qm_baseline_load(const char *path, struct qm_baseline *baseline);
 void qm_baseline_finish(struct qm_baseline *baseline);
 
+/* The case of this name and size in it; NULL if there is none. */
+const struct qm_past *qm_baseline_find(const struct qm_baseline *baseline, const char *name,
+                                       uint64_t size);
+
 /* How a case stands beside an earlier report. */
 struct qm_change {
     const struct qm_result *now;
@@ -181,6 +186,10 @@ int qm_report_html(const struct qm_report *report, const struct qm_baseline *bas
 
 /* Writes text to a file; the file is whole or as it was before. */
 int qm_write_file(const char *path, const char *bytes, size_t length);
+
+/* "2026-11-21T10:17:00Z" */
+enum { QM_TIME_MAX = 40 };
+const char *qm_format_time(int64_t ns, char text[QM_TIME_MAX]);
 
 /* A number with three significant digits, as people read it: "1,234", "12.3", "0.045". */
 enum { QM_NUMBER_MAX = 40 };

@@ -155,7 +155,7 @@ static int run_table(struct qm_context *context, uint64_t repeats, struct qm_sam
 static const struct qm_work looking_up = {setup, run, run_table, finish};
 
 /* clang-format off */
-#define WHAT "qallow_cache_get for random names; beside the least table that could do the same: "     \
+#define WHAT "qallow_cache_get for random names; beside the least table that could do the same: " \
              "XXH3 of the name, slots of 64 bytes, each under a sequence lock."
 const struct qm_case qm_cache_cases[] = {
     {"cache/get-10k", "cache look-up, 10,000 files", "bare table", WHAT,

@@ -80,7 +80,7 @@ static const struct qm_work digesting = {setup, run, run_stores, finish};
 
 /* clang-format off */
 #define MIB (UINT64_C(1) << 20)
-#define WHAT "The digest's terms of a cell before and after 64 bytes of it change, in a random "       \
+#define WHAT "The digest's terms of a cell before and after 64 bytes of it change, in a random " \
              "place of the state; beside the same writes without a digest."
 const struct qm_case qm_digest_cases[] = {
     {"digest/64m", "digest of a 64 B delta, state 64 MiB", "64 B store", WHAT,

@@ -85,17 +85,17 @@ static const struct qm_work pages = {setup_pages, run_pages, run_few_pages, fini
 static const struct qm_work epochs = {setup_epochs, run_epochs, run_few_epochs, finish};
 
 /* clang-format off */
-#define PAGES(name, count, title, target)                                                          \
-    {"scaling/pages-" name, "a 64 B delta, " title " pages", "1,000 pages",                         \
-     "A 64-byte delta to a random page of 256 bytes, 1,000 in a commit that is not synced; "       \
-     "beside the same with 1,000 pages.",                                                          \
+#define PAGES(name, count, title, target) \
+    {"scaling/pages-" name, "a 64 B delta, " title " pages", "1,000 pages", \
+     "A 64-byte delta to a random page of 256 bytes, 1,000 in a commit that is not synced; " \
+     "beside the same with 1,000 pages.", \
      &qm_us, target, &pages, .size = count, .tier = QM_FULL, .series = "cost of a delta over the " \
      "number of pages"}
-#define EPOCHS(name, count, title, target)                                                         \
-    {"scaling/epochs-" name, "an epoch, behind " title, "behind 1,000",                            \
-     "A commit of one 64-byte delta that is not synced, in a store of 1,000 pages with so many "   \
-     "epochs behind it; beside 1,000 epochs.",                                                     \
-     &qm_us, target, &epochs, .size = count, .tier = QM_FULL, .series = "cost of an epoch over "   \
+#define EPOCHS(name, count, title, target) \
+    {"scaling/epochs-" name, "an epoch, behind " title, "behind 1,000", \
+     "A commit of one 64-byte delta that is not synced, in a store of 1,000 pages with so many " \
+     "epochs behind it; beside 1,000 epochs.", \
+     &qm_us, target, &epochs, .size = count, .tier = QM_FULL, .series = "cost of an epoch over " \
      "the length of the history"}
 #define NONE {QM_NOTHING, 0}
 #define AT_MOST_4 {QM_RATIO, 4}

@@ -1,10 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The report as JSON, which is also the file of a baseline. docs/performance/README.md says what
  * the members mean. */
-#include <stdio.h>
-#include <string.h>
-#include <time.h>
-
 #include "bench/bench.h"
 
 static void add_spread(cJSON *object, const char *name, const struct qm_spread *spread)
@@ -60,16 +56,6 @@ static cJSON *result_json(const struct qm_result *result)
     return object;
 }
 
-static void add_time(cJSON *object, int64_t time_ns)
-{
-    char text[40];
-    time_t seconds = (time_t)(time_ns / 1000000000);
-    struct tm parts;
-    gmtime_r(&seconds, &parts);
-    strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
-    cJSON_AddStringToObject(object, "time", text);
-}
-
 static void add_machine(cJSON *object, const struct qm_machine *machine)
 {
     cJSON *item = cJSON_AddObjectToObject(object, "machine");
@@ -85,10 +71,11 @@ static void add_machine(cJSON *object, const struct qm_machine *machine)
 cJSON *qm_report_json(const struct qm_report *report)
 {
     cJSON *object = cJSON_CreateObject();
+    char time[QM_TIME_MAX];
     cJSON_AddStringToObject(object, "schema", "qallow.bench");
     cJSON_AddNumberToObject(object, "version", 1);
     cJSON_AddStringToObject(object, "qallow", report->machine.version);
-    add_time(object, report->time_ns);
+    cJSON_AddStringToObject(object, "time", qm_format_time(report->time_ns, time));
     cJSON_AddStringToObject(object, "tier", report->tier == QM_SMOKE ? "smoke" : "full");
     add_machine(object, &report->machine);
     cJSON *cases = cJSON_AddArrayToObject(object, "cases");

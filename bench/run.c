@@ -60,6 +60,15 @@ int qm_selected(const struct qm_options *options, const struct qm_case *what)
     return options->filter_count == 0;
 }
 
+size_t qm_count(const struct qm_options *options)
+{
+    const struct qm_case *what;
+    size_t count = 0;
+    for (size_t i = 0; (what = qm_case_at(i)); i++)
+        count += (size_t)qm_selected(options, what);
+    return count;
+}
+
 /* --- the scratch directory --- */
 
 static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *at)
@@ -135,14 +144,11 @@ int qm_run(const struct qm_options *options, struct qm_report *report)
 {
     struct timespec now;
     char scratch[4100];
-    size_t selected = 0;
-    const struct qm_case *what;
+    size_t selected = qm_count(options);
     clock_gettime(CLOCK_REALTIME, &now);
     *report = (struct qm_report){.tier = options->tier};
     report->time_ns = now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
     qm_machine_look(&report->machine);
-    for (size_t i = 0; (what = qm_case_at(i)); i++)
-        selected += (size_t)qm_selected(options, what);
     report->results = qr_calloc(selected + 1, sizeof *report->results);
     if (!report->results)
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory for %zu results", selected);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "bench/case.h"
 #include "runtime/error.h"
@@ -87,7 +88,7 @@ int qm_in_threads(unsigned threads, int (*work)(void *context, unsigned thread),
     return rc;
 }
 
-/* --- numbers --- */
+/* --- numbers and times --- */
 
 const char *qm_number(double value, char text[QM_NUMBER_MAX])
 {
@@ -111,5 +112,14 @@ const char *qm_number(double value, char text[QM_NUMBER_MAX])
         text[out++] = plain[i];
     }
     text[out] = '\0';
+    return text;
+}
+
+const char *qm_format_time(int64_t ns, char text[QM_TIME_MAX])
+{
+    time_t seconds = (time_t)(ns / 1000000000);
+    struct tm parts;
+    gmtime_r(&seconds, &parts);
+    strftime(text, QM_TIME_MAX, "%Y-%m-%dT%H:%M:%SZ", &parts);
     return text;
 }
