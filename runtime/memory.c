@@ -16,19 +16,22 @@ static int (*allocation_hook)(size_t size);
 
 void qr_set_allocation_hook(int (*hook)(size_t size)) { allocation_hook = hook; }
 
-static int refused(size_t size) { return allocation_hook && allocation_hook(size); }
+int qr_allocation_refused(size_t size) { return allocation_hook && allocation_hook(size); }
 
-void *qr_malloc(size_t size) { return refused(size) ? NULL : malloc(size); }
+void *qr_malloc(size_t size) { return qr_allocation_refused(size) ? NULL : malloc(size); }
 
 void *qr_calloc(size_t count, size_t size)
 {
     size_t bytes;
-    if (__builtin_mul_overflow(count, size, &bytes) || refused(bytes))
+    if (__builtin_mul_overflow(count, size, &bytes) || qr_allocation_refused(bytes))
         return NULL;
     return calloc(count, size);
 }
 
-void *qr_realloc(void *old, size_t size) { return refused(size) ? NULL : realloc(old, size); }
+void *qr_realloc(void *old, size_t size)
+{
+    return qr_allocation_refused(size) ? NULL : realloc(old, size);
+}
 
 void qr_free(void *memory) { free(memory); }
 

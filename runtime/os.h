@@ -58,5 +58,22 @@ int qr_grow(void *array, size_t *capacity, size_t size);
 /* `hook` is asked before each allocation; returning nonzero makes it fail. NULL removes the hook.
  * For tests; not thread-safe. */
 void qr_set_allocation_hook(int (*hook)(size_t size));
+/* Asks the hook: 1 if an allocation of `size` bytes is to fail. */
+int qr_allocation_refused(size_t size);
+
+/* Memory in whole pages of the system, for the pool (runtime/map.c). What takes memory or address
+ * space asks the hook. `alignment` is a power of two. NULL or -1 when there is none.
+ * Thread-safety: safe. */
+/* Zeros that count as used where they are touched, not where they are mapped. */
+void *qr_map(size_t size, size_t alignment);
+/* Address space that must not be touched before qr_map_commit. */
+void *qr_map_reserve(size_t size, size_t alignment);
+/* Makes reserved address space usable: zeros. */
+int qr_map_commit(void *at, size_t size);
+/* Gives the memory back and keeps the address space, usable as before: zeros. */
+void qr_map_discard(void *at, size_t size);
+/* Says whether huge pages are wanted there; the system may not have them. */
+void qr_map_huge(void *at, size_t size, int wanted);
+void qr_unmap(void *at, size_t size);
 
 #endif

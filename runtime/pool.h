@@ -73,9 +73,9 @@ void qr_pool_destroy(struct qr_pool *pool);
 int qr_pool_alloc(struct qr_pool *pool, size_t size, void **block);
 /* The same, and the first `size` bytes are zero. */
 int qr_pool_alloc_zero(struct qr_pool *pool, size_t size, void **block);
-/* A block of `size` bytes, all zero, that can grow up to `reserve` bytes without moving. Up to
- * QR_POOL_SMALL that costs the memory of `reserve` bytes, beyond it only address space: memory is
- * taken as it is touched, and growing cannot fail. */
+/* A block of `size` bytes, all zero, that can grow up to `reserve` bytes without moving. It is
+ * always a mapping of its own, however small: address space for all of it, memory for what is
+ * touched. Growing so far cannot fail, unless for max_bytes. */
 int qr_pool_alloc_growable(struct qr_pool *pool, size_t size, size_t reserve, void **block);
 /* Frees a block; `size` is what it was allocated with or last grown to. block == NULL is legal and
  * does nothing. Errors: see above. */

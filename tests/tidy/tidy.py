@@ -64,7 +64,8 @@ CALLS = [
     ('malloc calloc realloc free strdup strndup', {'runtime', 'sources'}, ('runtime/memory.c',),
      'use qr_malloc and its family, so that tests can fail the n-th call'),
     ('fopen open openat pread pwrite read write fsync fdatasync ftruncate fallocate unlink '
-     'rename clock_gettime gettimeofday time getrandom mmap', {'runtime'}, ('runtime/os_posix.c',),
+     'rename clock_gettime gettimeofday time getrandom mmap', {'runtime'},
+     ('runtime/os_posix.c', 'runtime/map.c'),
      'go through the table of runtime/os.h'),
 ]
 
