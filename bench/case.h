@@ -67,6 +67,9 @@ static inline void qm_keep(const void *p) { __asm__ volatile("" : : "g"(p) : "me
 int qm_map(size_t length, uint8_t **bytes);
 void qm_unmap(uint8_t *bytes, size_t length);
 
+/* Removes a directory and all that is in it; one that does not exist is none. */
+int qm_remove_tree(const char *path);
+
 /* "DIRECTORY/name" of the case's directory; one of four buffers, used in turn. */
 const char *qm_path(const struct qm_context *context, const char *name);
 

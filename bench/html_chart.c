@@ -72,13 +72,15 @@ static double target_figure(const struct qm_result *r)
     return target->judged == QM_RATIO ? target->value * r->reference.median : target->value;
 }
 
-static void add_bar(struct qt_text *text, double y, double width, const char *style,
+static void add_bar(struct qt_text *text, double y, double width, const char *style, double value,
                     const char *label)
 {
+    char number[QM_NUMBER_MAX];
     qt_text_add(text,
                 "<rect x=\"0\" y=\"%.1f\" width=\"%.1f\" height=\"%d\" rx=\"2\" class=\"%s\"/>\n",
                 y, fmax(width, 1.5), BAR, style);
-    add_words(text, BARS_ROOM + 12, y + BAR - 3, "value", label);
+    add_words(text, BARS_ROOM + 58, y + BAR - 3, "end", qm_number(value, number));
+    add_words(text, BARS_ROOM + 64, y + BAR - 3, "start", label);
 }
 
 static void add_interval(struct qt_text *text, double y, double low, double high)
@@ -95,18 +97,16 @@ void qm_chart_bars(struct qt_text *text, const struct qm_result *r)
 {
     const struct qm_case *what = r->what;
     double target = target_figure(r), most = fmax(r->figure.high, target);
-    char number[QM_NUMBER_MAX], label[160];
+    char label[16];
     if (what->reference)
         most = fmax(most, r->reference.high);
     double scale = BARS_ROOM / most;
     begin_svg(text, "bars", BARS_WIDTH, BARS_HEIGHT, what->title);
-    snprintf(label, sizeof label, "%s %s", qm_number(r->figure.median, number), what->unit->name);
-    add_bar(text, 6, r->figure.median * scale, "qallow", label);
+    add_bar(text, 6, r->figure.median * scale, "qallow", r->figure.median, what->unit->name);
     add_interval(text, 6, r->figure.low * scale, r->figure.high * scale);
     if (what->reference) {
-        snprintf(label, sizeof label, "%s %s", qm_number(r->reference.median, number),
-                 what->reference);
-        add_bar(text, 27, r->reference.median * scale, "reference", label);
+        add_bar(text, 27, r->reference.median * scale, "reference", r->reference.median,
+                what->reference);
         add_interval(text, 27, r->reference.low * scale, r->reference.high * scale);
     }
     if (target > 0) {

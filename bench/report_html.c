@@ -24,7 +24,7 @@ static const char style[] =
     "body{margin:0 auto;max-width:1080px;padding:2.5rem 1.25rem 4rem;background:var(--paper);"
     "color:var(--ink);font:15px/1.5 system-ui,-apple-system,\"Segoe UI\",Roboto,sans-serif}\n"
     "h1{font-size:1.7rem;line-height:1.2;margin:0 0 .3rem}\n"
-    "h2{font-size:1.15rem;margin:2.6rem 0 .2rem;padding-bottom:.35rem;"
+    "h2{text-transform:capitalize;font-size:1.15rem;margin:2.6rem 0 .2rem;padding-bottom:.35rem;"
     "border-bottom:1px solid var(--line)}\n"
     "h3{font-size:.95rem;margin:0 0 .15rem}\n"
     "p{margin:0 0 .5rem}.soft,.case p,figcaption{color:var(--soft);font-size:.85rem}\n"
@@ -133,13 +133,13 @@ static void add_judgement(struct qt_text *text, const struct qm_result *r)
     qt_text_add(text, "<div class=\"judged\">");
     if (what->reference) {
         qt_text_add(text, "<b>%s\u00a0\u00d7</b>", qm_number(r->ratio.median, number));
-        qt_text_add(text, "<span class=\"soft\">of the reference, %s is better</span><br>",
+        qt_text_add(text, "<span class=\"soft\">%s is better</span><br>",
                     what->unit->lower_is_better ? "less" : "more");
     }
     if (reached >= 0) {
         qt_text_add(text, "<span class=\"chip %s\">", reached ? "yes" : "no");
         qm_html_target(text, what);
-        qt_text_add(text, " %s</span>", reached ? "reached" : "NO");
+        qt_text_add(text, " %s</span>", reached ? "reached" : "missed");
     }
     qt_text_add(text, "</div>\n");
 }

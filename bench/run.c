@@ -79,7 +79,7 @@ static int remove_entry(const char *path, const struct stat *st, int type, struc
     return 0;
 }
 
-static int remove_tree(const char *path)
+int qm_remove_tree(const char *path)
 {
     if (nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) != 0 && errno != ENOENT)
         return qr_fail_errno(errno, "%s cannot be removed", qr_quotez(path));
@@ -104,7 +104,7 @@ static int run_case(struct qm_context *context, unsigned runs, struct qm_result 
     if (mkdir(context->directory, 0700) != 0)
         return qr_fail_errno(errno, "%s", qr_quotez(context->directory));
     rc = qm_measure(context, runs, result);
-    removed = remove_tree(context->directory);
+    removed = qm_remove_tree(context->directory);
     return rc < 0 ? rc : removed;
 }
 
@@ -158,7 +158,7 @@ int qm_run(const struct qm_options *options, struct qm_report *report)
     if (!mkdtemp(scratch))
         return qr_fail_errno(errno, "%s", qr_quotez(options->directory));
     int rc = run_cases(options, scratch, selected, report);
-    int removed = remove_tree(scratch);
+    int removed = qm_remove_tree(scratch);
     return rc < 0 ? rc : removed;
 }
 
