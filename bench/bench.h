@@ -76,6 +76,10 @@ const char *qm_peer_name(unsigned i); /* NULL at the end */
  * its version in `text` if it can. */
 int qm_peer_find(unsigned i, char *text, size_t size);
 
+/* What a child process does for the peer jemalloc: the seconds of so many pairs of malloc and free
+ * with memset between. UNAVAILABLE if jemalloc is not in this process. */
+int qm_malloc_pairs(uint64_t repeats, uint64_t size, double *seconds);
+
 /* --- statistics --- */
 
 /* Of a number of runs: the median, an interval that holds the true median with a confidence of at

@@ -14,7 +14,7 @@ struct qm_peer {
     /* Writes its version and returns 1, or what is missing and returns 0. */
     int (*find)(char *text, size_t size);
 };
-extern const struct qm_peer qm_redis, qm_git, qm_lmdb, qm_sqlite;
+extern const struct qm_peer qm_redis, qm_git, qm_lmdb, qm_sqlite, qm_jemalloc;
 
 /* The path of a program in PATH: 1, or 0 if there is none. */
 int qm_find_program(const char *name, char *path, size_t size);

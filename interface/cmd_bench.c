@@ -20,6 +20,7 @@ struct bench_options {
     struct qi_list filters, baselines;
     unsigned runs, threads, peers;
     double fail_over; /* 0.15 */
+    uint64_t malloc_pairs, malloc_size;
     const char *directory, *html, *save;
 };
 
@@ -66,8 +67,7 @@ static const char *target_text(const struct qm_case *what, char text[48])
     if (what->target.judged == QM_NOTHING)
         return "";
     snprintf(number, sizeof number, "%g", what->target.value);
-    snprintf(text, 48, "%s %s%s",
-             what->unit->lower_is_better ? "<=" : ">=", qm_number(what->target.value, number),
+    snprintf(text, 48, "%s %s%s", what->unit->lower_is_better ? "<=" : ">=", number,
              what->target.judged == QM_RATIO ? " x" : "");
     return text;
 }
@@ -366,6 +366,16 @@ static int measure(struct qi_context *context, const struct bench_options *optio
     return rc;
 }
 
+/* For ourselves, see bench.h. */
+static int print_malloc_pairs(const struct bench_options *options)
+{
+    double seconds;
+    int rc = qm_malloc_pairs(options->malloc_pairs, options->malloc_size, &seconds);
+    if (rc == 0)
+        printf("%.9f\n", seconds);
+    return rc < 0 ? rc : qi_stdout_check();
+}
+
 static int run(struct qi_context *context, const void *values)
 {
     const struct bench_options *options = values;
@@ -384,6 +394,8 @@ static int run(struct qi_context *context, const void *values)
     int rc = check_usage(context, options);
     if (rc != 0)
         return rc;
+    if (options->malloc_pairs)
+        return print_malloc_pairs(options);
     if (qm_count(&wanted) == 0)
         return qr_fail(QALLOW_E_NO_INPUT, "no case matches; --list names them");
     if (options->list)
@@ -428,7 +440,7 @@ static const char *parse_peers(const char *text, void *field)
         size_t length = strcspn(text, ",");
         unsigned bits = peer_bits(text, length);
         if (!bits)
-            return "names out of redis, git, lmdb and sqlite with commas between, or all";
+            return "redis, git, lmdb, sqlite or jemalloc, with commas between, or all";
         peers |= bits;
         text += length + (text[length] == ',');
     } while (*text);
@@ -437,7 +449,8 @@ static const char *parse_peers(const char *text, void *field)
 }
 
 static const char *const tiers[] = {"smoke", "full", NULL};
-static const char *const peer_choices[] = {"redis", "git", "lmdb", "sqlite", "all", NULL};
+static const char *const peer_choices[] = {"redis",    "git", "lmdb", "sqlite",
+                                           "jemalloc", "all", NULL};
 
 /* clang-format off */
 static const struct qi_option options_table[] = {
@@ -457,7 +470,7 @@ static const struct qi_option options_table[] = {
      .help = "threads of the cases with several (default: one a processor)"},
     {.name = "peers", .kind = QI_CUSTOM, .argument = "NAMES", QI_FIELD(struct bench_options, peers),
      .parse = parse_peers, .choices = peer_choices,
-     .help = "also beside redis, git, lmdb, sqlite (commas between), or all"},
+     .help = "also beside redis, git, lmdb, sqlite, jemalloc (commas between), or all"},
     {.name = "csv", .kind = QI_FLAG, QI_FIELD(struct bench_options, csv),
      .help = "print the figures as CSV, one line a value"},
     {.name = "html", .kind = QI_TEXT, .argument = "FILE", QI_FIELD(struct bench_options, html),
@@ -474,6 +487,10 @@ static const struct qi_option options_table[] = {
     {.name = "dir", .letter = 'd', .kind = QI_TEXT, .argument = "DIR",
      QI_FIELD(struct bench_options, directory),
      .help = "where files are written meanwhile (default: $TMPDIR or /tmp)"},
+    {.name = "malloc-pairs", .kind = QI_NUMBER, .argument = "N", .hidden = true,
+     QI_FIELD(struct bench_options, malloc_pairs), .help = "what the peer jemalloc does"},
+    {.name = "malloc-size", .kind = QI_NUMBER, .argument = "BYTES", .hidden = true,
+     QI_FIELD(struct bench_options, malloc_size), .fallback = "4096", .help = "of what size"},
     {.name = NULL},
 };
 
