@@ -179,9 +179,12 @@ const struct qm_case qm_page_cases[] = {
     {"page/alloc-4k", "page of 4 KiB: alloc, zero, free", "free list + memset",
      PAIR "beside a list of free blocks and memset.",
      &qm_ns, {QM_NOTHING, 0}, &beside_list, .size = 4096},
-    {"page/alloc-threads", "the same, all threads", "one thread",
+    {"page/alloc-threads", "page of 4 KiB, all threads", "one thread",
      PAIR "in all threads at once; beside one thread.",
      &qm_million_s, {QM_RATIO, 1.9}, &parallel, .size = 4096, .threads = QM_ALL_THREADS},
+    {0},
+};
+const struct qm_case qm_jemalloc_cases[] = {
     {"peer/jemalloc-4k", "vs jemalloc: alloc, zero, free", "jemalloc + memset",
      PAIR "beside malloc and free of jemalloc, and memset.",
      &qm_ns, {QM_RATIO, 1.5}, &beside_jemalloc, .size = 4096, .peer = &qm_jemalloc},

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -73,11 +74,16 @@ static int make_killed_log(struct qm_context *context, const char *name, uint64_
         return qr_fail_errno(errno, "a child process");
     if (child == 0) {
         signal(SIGABRT, SIG_DFL);
+        signal(SIGTERM, SIG_DFL);
+        prctl(PR_SET_PDEATHSIG, SIGTERM);
         fill_and_die(context, name, log_bytes);
     }
-    while (waitpid(child, &status, 0) < 0)
+    while (waitpid(child, &status, 0) < 0) {
         if (errno != EINTR)
             return qr_fail_errno(errno, "the child process");
+        if (qm_stopped(context) < 0)
+            kill(child, SIGTERM);
+    }
     if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
         return 0;
     int rc = qm_stopped(context);

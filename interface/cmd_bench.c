@@ -458,7 +458,7 @@ static const struct qi_option options_table[] = {
      .help = "list the cases instead of running them"},
     {.name = "filter", .letter = 'f', .kind = QI_LIST, .argument = "PATTERN",
      QI_FIELD(struct bench_options, filters),
-     .help = "only cases whose name holds or matches PATTERN; may be repeated"},
+     .help = "only cases whose name holds or matches PATTERN"},
     {.name = "tier", .letter = 't', .kind = QI_CHOICE, QI_FIELD(struct bench_options, tier),
      .choices = tiers, .fallback = "full",
      .help = "smoke: small sizes, less than 20 s in all; full: everything"},

@@ -51,7 +51,7 @@ launcher() {
     check 'qallow --version' says '^qallow [0-9]' qallow --version
     check 'qallow version --json' json_of qallow version --json
     check 'qallow help' says '^ *accelerator ' qallow help
-    for command in accelerator replay checkpoint stats doctor help version completion; do
+    for command in accelerator replay checkpoint stats bench doctor help version completion; do
         check "qallow help $command" says '^Examples:' qallow help "$command"
         check "qallow $command --help" says '^Usage: qallow ' qallow "$command" --help
     done
@@ -229,10 +229,20 @@ exported() {
     /usr/bin/python3 "$top/tests/accelerator/tree_scan.py" cached cached.json
 }
 
+# Ratios to references of the same run, with much room: what has become several times slower shows,
+# whatever the machine. (qallow bench --tier smoke --save-baseline tests/bench/baseline.json)
+measuring() {
+    check 'bench --tier smoke' \
+        qallow bench --tier smoke --save-baseline bench.json --html bench.html
+    check 'bench --baseline, no case is much slower' \
+        qallow bench --tier smoke --baseline "$top/tests/bench/baseline.json" --fail-over 400%
+}
+
 launcher
 recording
 replaying
 checkpoints
+measuring
 caching qallow accelerator
 if command -v qallow-accelerator >/dev/null; then
     caching qallow-accelerator

@@ -1,0 +1,1 @@
+qallow bench --help
