@@ -325,6 +325,8 @@ int qr_slab_take(struct qr_pool *pool, unsigned number, void **blocks, uint32_t 
     struct qr_size_class *class = &pool->classes[number];
     int rc = 0;
     *taken = 0;
+    if (qr_allocation_refused(count * class->size)) /* tests: also where no memory is taken */
+        return qr_fail(QALLOW_E_NO_MEMORY, "pool: no memory for blocks of %u bytes", class->size);
     pthread_mutex_lock(&class->lock);
     if (class->partial == SLAB_NONE)
         rc = add_slab(pool, number);
