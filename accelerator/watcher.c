@@ -538,7 +538,7 @@ int qa_watcher_drain(struct qa_watcher *w)
 {
     int result = 0;
     if (w->fd < 0)
-        return 0;
+        return qa_watcher_work(w, 0);
     uint64_t now = qa_now_ns(), events = w->status.events;
     int pending = w->inotify->pending(w->inotify->context, w->fd);
     for (ssize_t taken = 0, n = 0; result == 0 && taken < pending; taken += n) {

@@ -321,6 +321,15 @@ class Following(Case):
             recorder.sync()
             self.assert_recorded()
 
+    def test_polling_needs_nobody_to_ask(self):
+        self.write("a/file", "1")
+        recorder = Recorder(self, "--poll")
+        for content in ("22", "333"):
+            self.write("a/file", content)
+            line = recorder.line()
+            self.assertEqual((line["event"], line["changed"]), ("epoch", 1), line)
+            self.assert_recorded()
+
     def test_a_file_that_is_always_appended_to(self):
         self.write("quiet", "1")
         recorder = Recorder(self, "--settle", "50", "--max-settle", "100")

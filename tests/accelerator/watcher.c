@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -471,6 +472,25 @@ static void polling_sees_no_change_where_there_is_none(void **state)
     assert_true(qa_dirty_is_empty(w->dirty));
 }
 
+/* By itself: nobody asks for it, and there is no event that could. */
+static void a_poll_that_is_due_is_made(void **state)
+{
+    struct world *w = *state;
+    build(w, "mkdir -p a/b && echo 1 > a/b/f");
+    start(w, 1);
+    take_into_mirror(w);
+    build(w, "echo 22 > a/b/f; mkdir c; touch c/g");
+    uint64_t due = qa_watcher_deadline(w->watcher), now = qa_now_ns();
+    assert_in_range(due, 1, now + UINT64_C(60000000000));
+    while ((now = qa_now_ns()) < due)
+        poll(NULL, 0, (int)((due - now) / 1000000) + 1);
+    assert_int_equal(qa_watcher_drain(w->watcher), 0);
+    assert_in_range(qa_watcher_deadline(w->watcher), now + 1, UINT64_MAX - 1);
+    assert_false(qa_dirty_is_empty(w->dirty));
+    take_into_mirror(w);
+    assert_mirrors(&w->mirror, w->root);
+}
+
 static int took(const struct qa_taken *taken, const char *path)
 {
     for (size_t i = 0; i < taken->count; i++)
@@ -718,6 +738,7 @@ int main(void)
         TEST(a_remote_file_system_is_polled),
         TEST(a_remote_file_system_can_be_watched_all_the_same),
         TEST(polling_sees_no_change_where_there_is_none),
+        TEST(a_poll_that_is_due_is_made),
         TEST(polling_tells_empty_directories_apart),
         TEST(the_way_to_what_was_found_is_polled),
         TEST(the_end_of_the_root_is_seen),
