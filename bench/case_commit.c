@@ -43,11 +43,23 @@ static int setup(struct qm_context *context, enum qallow_sync sync, uint64_t wri
             (struct qm_writer){.store = &c->store, .seed = i, .thread = i, .length = DELTA};
     return rc;
 }
-static int setup_batched(struct qm_context *context)
+static int setup_buffered(struct qm_context *context, enum qallow_sync sync, uint64_t writes)
 {
-    int rc = setup(context, QALLOW_SYNC_NONE, BATCH);
+    int rc = setup(context, sync, writes);
     struct commits *c = context->state;
     return rc < 0 ? rc : qm_floor_open(context, context->size, &c->floor);
+}
+static int setup_batched(struct qm_context *context)
+{
+    return setup_buffered(context, QALLOW_SYNC_NONE, BATCH);
+}
+static int setup_single(struct qm_context *context)
+{
+    return setup_buffered(context, QALLOW_SYNC_NONE, 1);
+}
+static int setup_interval(struct qm_context *context)
+{
+    return setup_buffered(context, QALLOW_SYNC_INTERVAL, 1);
 }
 static int setup_durable(struct qm_context *context)
 {
@@ -109,8 +121,8 @@ static int run_floor(struct qm_context *context, uint64_t repeats, struct qm_sam
     int rc = qm_floor_trim(&c->floor);
     double start = qm_now();
     for (uint64_t i = 0; rc == 0 && i < repeats; i++)
-        rc = qm_floor_commit(&c->floor, BATCH);
-    *sample = (struct qm_sample){qm_now() - start, (double)repeats * BATCH};
+        rc = qm_floor_commit(&c->floor, c->writes);
+    *sample = (struct qm_sample){qm_now() - start, (double)repeats * (double)c->writes};
     return rc;
 }
 
@@ -126,6 +138,8 @@ static int run_sync_floor(struct qm_context *context, uint64_t repeats, struct q
 }
 
 static const struct qm_work batched = {setup_batched, run, run_floor, finish};
+static const struct qm_work single = {setup_single, run, run_floor, finish};
+static const struct qm_work interval = {setup_interval, run, run_floor, finish};
 static const struct qm_work parallel = {setup_batched, run, run_one_thread, finish};
 static const struct qm_work durable = {setup_durable, run, run_sync_floor, finish};
 
@@ -137,7 +151,7 @@ const struct qm_case qm_commit_cases[] = {
     {"commit/batched-64m", "commit 1,000 x 64 B, state 64 MiB", "log + store + digest",
      BATCHED "Beside a loop that appends checksummed records to a log, stores the bytes and keeps "
      "the digest.",
-     &qm_million_s, {QM_FIGURE, 8}, &batched, .size = 64 * MIB, .smoke_size = 16 * MIB},
+     &qm_million_s, {QM_FIGURE, 8}, &batched, .size = 64 * MIB},
     {"commit/batched-1g", "commit 1,000 x 64 B, state 1 GiB", "log + store + digest",
      BATCHED "Beside the same loop as for 64 MiB.",
      &qm_million_s, {QM_FIGURE, 5}, &batched, .size = 1024 * MIB, .tier = QM_FULL},
@@ -145,6 +159,13 @@ const struct qm_case qm_commit_cases[] = {
      BATCHED "Each thread commits to pages of its own; beside one thread.",
      &qm_million_s, {QM_RATIO, 1.6}, &parallel, .size = 64 * MIB, .smoke_size = 16 * MIB,
      .threads = QM_ALL_THREADS},
+    {"commit/single", "commit of 64 B, log not synced", "write + store + digest",
+     "One 64-byte delta a commit, log not synced, digest kept; beside the same loop as above with "
+     "one record and one write(2) a commit.",
+     &qm_thousand_s, {QM_NOTHING, 0}, &single, .size = 64 * MIB, .smoke_size = 16 * MIB},
+    {"commit/interval", "commit of 64 B, synced each second", "write + store + digest",
+     "One 64-byte delta a commit, log synced once a second; beside the same loop.",
+     &qm_thousand_s, {QM_NOTHING, 0}, &interval, .size = 64 * MIB, .smoke_size = 16 * MIB},
     {"commit/durable", "durable commit of 64 B, 1 thread", "fdatasync",
      "One 64-byte delta a commit, acknowledged when it is on the disk; beside pwrite of 256 bytes "
      "and fdatasync into blocks written before.",

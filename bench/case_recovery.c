@@ -185,7 +185,7 @@ static const struct qm_work scanning = {setup_scan, run_scan, run_read, finish};
 const struct qm_case qm_recovery_cases[] = {
     {"recovery/killed", "recovery after SIGKILL", "log 1/8 as long",
      "Opening a log for writing whose writer was killed 1 MiB behind a keyframe; beside a log of "
-     "an eighth of the length. The state is 8 MiB, the long log 512 MiB.",
+     "an eighth of the length with the same state.",
      &qm_ms, {QM_RATIO, 1.5}, &killed, .size = 512 * MIB, .smoke_size = 32 * MIB, .fixed = 1},
     {"recovery/scan", "checksums of a whole log", "read",
      "Every frame of a log read and checked; beside read(2) of the file. Both from the page "

@@ -120,7 +120,15 @@ void qm_chart_bars(struct qt_text *text, const struct qm_result *r)
 
 /* --- plots --- */
 
-enum { PLOT_WIDTH = 640, PLOT_HEIGHT = 260, LEFT = 62, RIGHT = 20, TOP = 16, BOTTOM = 40 };
+enum {
+    PLOT_WIDTH = 640,
+    PLOT_HEIGHT = 260,
+    LEFT = 62,
+    RIGHT = 20,
+    TOP = 24,
+    BOTTOM = 40,
+    INSET = 34
+};
 
 /* A linear map of what is plotted; both axes are logarithms here. */
 struct axes {
@@ -130,7 +138,7 @@ struct axes {
 static double x_of(const struct axes *axes, double x)
 {
     double part = (log10(x) - axes->x_low) / (axes->x_high - axes->x_low);
-    return LEFT + part * (PLOT_WIDTH - LEFT - RIGHT);
+    return LEFT + INSET + part * (PLOT_WIDTH - LEFT - RIGHT - 2 * INSET);
 }
 static double y_of(const struct axes *axes, double y)
 {
@@ -195,8 +203,7 @@ static void add_points(struct qt_text *text, const struct axes *axes,
         double x = x_of(axes, (double)r->size), y = y_of(axes, r->figure.median);
         add_line(text, x, y_of(axes, r->figure.low), x, y_of(axes, r->figure.high), "whisker");
         qt_text_add(text, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\" class=\"dot\"/>\n", x, y);
-        add_words(text, x, y - 10, x > PLOT_WIDTH - 60 ? "small end" : "small mid",
-                  qm_number(r->figure.median, number));
+        add_words(text, x + 9, y - 9, "value", qm_number(r->figure.median, number));
     }
 }
 

@@ -206,7 +206,8 @@ static void add_history(struct qt_text *text, const struct qm_report *report,
     qt_text_add(text, "reports given, oldest first, and in this one:");
     for (size_t i = 0; i < count; i++) {
         add_escaped(text, i ? "; " : " ", baselines[i].time, "");
-        add_escaped(text, " (", baselines[i].path, ")");
+        const char *slash = strrchr(baselines[i].path, '/');
+        add_escaped(text, " (", slash ? slash + 1 : baselines[i].path, ")");
     }
     qt_text_add(text, ".</p>\n<div class=\"many\">\n");
     for (size_t i = 0; i < report->count; i++) {

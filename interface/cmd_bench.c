@@ -51,7 +51,7 @@ static int ask_stop(void *context)
 static const struct {
     const char *title;
     int width, right;
-} columns[] = {{"CASE", 36, 0}, {"MEASURED", 10, 1}, {"", 4, 0}, {"REFERENCE", 10, 1}, {"", 21, 0},
+} columns[] = {{"CASE", 36, 0}, {"MEASURED", 10, 1}, {"", 4, 0}, {"REFERENCE", 10, 1}, {"", 22, 0},
                {"RATIO", 7, 1}, {"TARGET", 10, 1},   {"", 4, 0}, {"INTERVAL", 16, 0}};
 
 static void print_cell(size_t column, const char *text)
@@ -189,8 +189,7 @@ static int compare(const struct qi_context *context, const struct bench_options 
         qi_note(context, "%s is of another processor (%s): ratios differ between machines",
                 last->path, last->cpu);
     if (past->change_count == 0)
-        return qr_fail(QALLOW_E_NO_INPUT, "%s has none of these cases: nothing to compare",
-                       qr_quotez(last->path));
+        qi_note(context, "%s has none of these cases: nothing to compare", last->path);
     for (size_t i = 0; i < past->change_count; i++)
         past->slower +=
             qi_given(context, "fail-over") && past->changes[i].worse > options->fail_over;
@@ -291,14 +290,18 @@ static int print_report(const struct qi_context *context, const struct bench_opt
     return qi_stdout_check();
 }
 
-/* The first case that failed is what the command fails with. */
-static int first_failure(const struct qm_report *report)
+/* What the command ends with when all has been said: the first case that failed, or what the
+ * comparison found. */
+static int verdict(const struct qi_context *context, const struct qm_report *report,
+                   const struct past *past)
 {
     for (size_t i = 0; i < report->count; i++)
         if (report->results[i].status < 0)
             return qr_fail(report->results[i].status, "%s: %s", report->results[i].what->name,
                            report->results[i].detail);
-    return 0;
+    if (qi_given(context, "fail-over") && past->change_count == 0)
+        return qr_fail(QALLOW_E_NO_INPUT, "nothing was compared, so nothing was found slower");
+    return past->slower ? QI_DIFFERS : 0;
 }
 
 static int say(const struct qi_context *context, const struct bench_options *options,
@@ -311,8 +314,7 @@ static int say(const struct qi_context *context, const struct bench_options *opt
         rc = save_html(options->html, report, past);
     if (rc == 0 && options->save)
         rc = save_baseline(options->save, report);
-    rc = rc < 0 ? rc : first_failure(report);
-    return rc < 0 ? rc : past->slower ? QI_DIFFERS : 0;
+    return rc < 0 ? rc : verdict(context, report, past);
 }
 
 /* --- the command --- */

@@ -178,7 +178,7 @@ static void test_table(void **state)
         assert_true(strlen(what->name) <= 24);  /* --list */
         assert_true(strlen(what->title) <= 36); /* the table */
         assert_true(!what->reference == !what->work->reference_run);
-        assert_true(!what->reference || strlen(what->reference) <= 20);
+        assert_true(!what->reference || strlen(what->reference) <= 22);
         assert_int_equal(what->what[strlen(what->what) - 1], '.');
         assert_true(what->size > 0 && what->smoke_size <= what->size);
         assert_true((strncmp(what->name, "peer/", 5) == 0) == (what->peer != NULL));

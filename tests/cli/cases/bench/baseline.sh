@@ -36,4 +36,5 @@ print(comparison["slower"], comparison["fail_over"], len(comparison["cases"]))
 assert all(case["worse_by"] > 10 for case in comparison["cases"])'
 # Other cases only: there is nothing to compare.
 status qallow bench --tier smoke --runs 1 --filter kernel/equal --baseline now.json \
-    --fail-over 1%
+    --fail-over 1% >out
+tail -1 out
