@@ -11,6 +11,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "runtime/query.h"
 
@@ -96,6 +97,12 @@ static int check_options(const struct qallow_options *o)
     return 0;
 }
 
+static uint64_t default_memory(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), bytes = sysconf(_SC_PAGESIZE);
+    return pages > 0 && bytes > 0 ? (uint64_t)pages * (uint64_t)bytes / 8 : 0;
+}
+
 int qallow_open(const char *path, const struct qallow_options *options,
                 struct qallow_store **store)
 {
@@ -124,6 +131,7 @@ int qallow_open(const char *path, const struct qallow_options *options,
         .compress_level = o.compress_level,
         .uuid = o.uuid,
         .max_memory = o.max_memory,
+        .hold_bytes = o.max_memory ? o.max_memory : default_memory(),
     };
     rc = qr_store_open(path, &inner, &made->store);
     if (rc < 0) {
@@ -148,6 +156,8 @@ int qallow_close(struct qallow_store *store)
     qallow_abort(store->txn);
     while (store->reader_count > 0)
         qr_reader_destroy(store->readers[--store->reader_count]);
+    qr_free(store->old_bytes);
+    qr_free(store->new_bytes);
     rc = qr_store_close(store->store);
     pthread_mutex_destroy(&store->calls);
     pthread_mutex_destroy(&store->readers_lock);
@@ -290,12 +300,29 @@ static int no_page(const struct qr_state *state, uint64_t page)
                    (unsigned long long)page, (unsigned long long)qr_state_epoch(state));
 }
 
-/* The content of a page of a view, and how many bytes it has. */
-static int view_content(struct qallow_view *view, uint64_t id, struct qr_content *content)
+static int check_range(const struct qr_page *page, uint64_t offset, size_t length)
+{
+    if (offset <= page->size && length <= page->size - offset)
+        return 0;
+    return qr_fail(QALLOW_E_LIMIT, "page %llu: bytes %llu+%zu reach beyond its %llu",
+                   (unsigned long long)page->id, (unsigned long long)offset, length,
+                   (unsigned long long)page->size);
+}
+
+/* Copies a range that is in memory: 1. Otherwise 0, and *content is the page's. */
+static int view_copy(struct qallow_view *view, uint64_t id, uint64_t offset, void *buffer,
+                     size_t length, struct qr_content *content)
 {
     const struct qr_state *state = view_begin(view);
     const struct qr_page *page = qr_state_find(state, id);
-    int rc = page ? qr_content_init(content, page) : no_page(state, id);
+    int rc = page ? check_range(page, offset, length) : no_page(state, id);
+    if (rc == 0 && (length == 0 || page->held)) {
+        if (length)
+            memcpy(buffer, page->held + offset, length);
+        rc = 1;
+    } else if (rc == 0) {
+        rc = qr_content_init(content, page);
+    }
     view_end(view);
     return rc;
 }
@@ -309,19 +336,13 @@ int qallow_page_read(struct qallow_view *view, uint64_t page, uint64_t offset, v
 
     QR_CHECK_ARGUMENT(view != NULL);
     QR_CHECK_ARGUMENT(buffer != NULL || length == 0);
-    rc = view_content(view, page, &content);
-    if (rc < 0)
-        return rc;
-    if (offset > content.size || length > content.size - offset)
-        rc = qr_fail(QALLOW_E_LIMIT, "page %llu: bytes %llu+%zu reach beyond its %llu",
-                     (unsigned long long)page, (unsigned long long)offset, length,
-                     (unsigned long long)content.size);
-    if (rc == 0 && length > 0) {
-        rc = qr_api_reader_take(view->store, &reader);
-        if (rc == 0) {
-            rc = qr_content_read(reader, &content, offset, buffer, length);
-            qr_api_reader_give(view->store, reader);
-        }
+    rc = view_copy(view, page, offset, buffer, length, &content);
+    if (rc != 0)
+        return rc < 0 ? rc : 0;
+    rc = qr_api_reader_take(view->store, &reader);
+    if (rc == 0) {
+        rc = qr_content_read(reader, &content, offset, buffer, length);
+        qr_api_reader_give(view->store, reader);
     }
     qr_content_finish(&content);
     return rc;

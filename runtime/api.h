@@ -29,6 +29,8 @@ struct qallow_store {
     pthread_mutex_t readers_lock;
     struct qr_reader *readers[QR_API_READERS];
     size_t reader_count;
+    /* What transactions, of which there is one at a time, use one after the other. */
+    uint8_t *old_bytes, *new_bytes;
 };
 
 /* A reader for one thread for the time of one call. */

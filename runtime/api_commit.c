@@ -14,8 +14,9 @@
 #include "runtime/delta.h"
 
 enum {
-    CHUNK = 1 << 20,       /* of old and new bytes compared at once; a multiple of QB_CELL */
+    CHUNK = QR_API_CHUNK,
     INDEX_BYTES = 4 << 20, /* for qr_diff */
+    NEW_MAX = 128 << 10,
 };
 
 static uint64_t smaller(uint64_t a, uint64_t b) { return a < b ? a : b; }
@@ -196,16 +197,41 @@ static int write_page(struct qallow_txn *txn, struct edited *e)
     return rc < 0 || !w.begun ? rc : qr_batch_delta_end(txn->batch, w.sum);
 }
 
+/* A new page whose bytes came in one piece: one record. 1: it is another one. */
+static int write_new(struct qallow_txn *txn, const struct edited *e)
+{
+    const struct segment *s = e->segments;
+    if (!e->created || e->count != 1 || s->source != GIVEN || s->length > NEW_MAX)
+        return 1;
+    txn->edits.count = 0;
+    int rc = qr_diff(NULL, 0, s->bytes, s->length, INDEX_BYTES, &txn->edits);
+    struct qb_u128 sum = qb_kernels()->hash_cells(s->bytes, s->length, qr_page_seed(e->id), 0);
+    return rc < 0 ? rc : qr_batch_delta(txn->batch, e->id, 0, 0, e->size, &txn->edits, NULL, sum);
+}
+
+/* Of the store's: there is one transaction at a time. */
+static int take_buffers(struct qallow_txn *txn)
+{
+    struct qallow_store *store = txn->store;
+    if (!store->old_bytes)
+        store->old_bytes = qr_malloc(CHUNK);
+    if (!store->new_bytes)
+        store->new_bytes = qr_malloc(CHUNK);
+    txn->old_bytes = store->old_bytes;
+    txn->new_bytes = store->new_bytes;
+    return txn->old_bytes && txn->new_bytes ? 0
+                                            : qr_fail(QALLOW_E_NO_MEMORY, "no memory to commit");
+}
+
 static int write_contents(struct qallow_txn *txn)
 {
-    int rc = 0;
-    txn->old_bytes = qr_malloc(CHUNK);
-    txn->new_bytes = qr_malloc(CHUNK);
-    if (!txn->old_bytes || !txn->new_bytes)
-        return qr_fail(QALLOW_E_NO_MEMORY, "no memory to commit");
+    int rc = take_buffers(txn);
     for (size_t i = 0; rc == 0 && i < txn->count; i++) {
         struct edited *e = txn->pages[i];
-        if (e->has_content && !e->freed)
+        if (e->freed || (!e->has_content && !e->overwrites))
+            continue;
+        rc = e->overwrites ? qr_api_write_overwrites(txn, e) : write_new(txn, e);
+        if (rc > 0 && (rc = qr_api_load_content(txn, e)) == 0)
             rc = write_page(txn, e);
     }
     return rc;

@@ -12,9 +12,30 @@
 
 #include "runtime/api_transaction.h"
 
-enum { READER_CACHE = 4 << 20 };
-
 static uint64_t smaller(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
+enum { BLOCK = 64 << 10 };
+
+void *qr_api_txn_alloc(struct qallow_txn *txn, size_t size)
+{
+    struct block *block = txn->blocks;
+    size = (size + 15) & ~(size_t)15;
+    if (!block || block->capacity - block->used < size) {
+        size_t capacity = size > BLOCK / 4 ? size : BLOCK - sizeof *block;
+        block = qr_malloc(sizeof *block + capacity);
+        if (!block) {
+            qr_fail(QALLOW_E_NO_MEMORY, "no memory to keep %zu bytes of a transaction", size);
+            return NULL;
+        }
+        *block = (struct block){.capacity = capacity};
+        /* a large one is full at once: the open one stays in front */
+        struct block **place = txn->blocks && capacity == size ? &txn->blocks->next : &txn->blocks;
+        block->next = *place;
+        *place = block;
+    }
+    block->used += size;
+    return block->bytes + block->used - size;
+}
 
 /* --- the pages of a transaction --- */
 
@@ -60,10 +81,10 @@ static int add_edited(struct qallow_txn *txn, uint64_t id, struct edited **edite
 
     if (rc < 0)
         return rc;
-    *edited = qr_calloc(1, sizeof **edited);
+    *edited = qr_api_txn_alloc(txn, sizeof **edited);
     if (!*edited)
-        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a page of a transaction");
-    (*edited)->id = id;
+        return QALLOW_E_NO_MEMORY;
+    **edited = (struct edited){.id = id};
     txn->pages[txn->count++] = *edited;
     txn->table[table_slot(txn, id)] = txn->count;
     return 0;
@@ -73,18 +94,21 @@ static int add_edited(struct qallow_txn *txn, uint64_t id, struct edited **edite
 static int get_edited(struct qallow_txn *txn, uint64_t id, struct edited **edited)
 {
     const struct qr_state *state = qr_store_state(txn->store->store);
-    const struct qr_page *page = qr_state_find(state, id);
+    const struct qr_page *page;
     int rc = 0;
 
     *edited = find_edited(txn, id);
+    page = *edited ? (*edited)->page : qr_state_find(state, id);
     if ((*edited && (*edited)->freed) || (!*edited && !page))
         return qr_fail(QALLOW_E_PAGE_NOT_FOUND, "no page %llu in the transaction after epoch %llu",
                        (unsigned long long)id, (unsigned long long)qr_state_epoch(state));
     if (*edited)
         return 0;
     rc = add_edited(txn, id, edited);
-    if (rc == 0)
+    if (rc == 0) {
+        (*edited)->page = page;
         (*edited)->old_size = (*edited)->size = page->size;
+    }
     return rc;
 }
 
@@ -94,7 +118,6 @@ static void free_edited(struct edited *edited)
         qr_content_finish(&edited->content);
     qr_free(edited->segments);
     qr_free(edited->name);
-    qr_free(edited);
 }
 
 /* --- segments --- */
@@ -115,8 +138,22 @@ static int reserve_segments(struct edited *e, size_t count)
     return 0;
 }
 
-/* Before the first edit: the content and one segment that is all of it. */
-static int load_content(struct qallow_txn *txn, struct edited *e)
+static int splice_segments(struct edited *e, uint64_t offset, uint64_t removed,
+                           struct segment middle);
+
+static int replay_overwrites(struct edited *e)
+{
+    int rc = 0;
+    for (const struct overwrite *o = e->overwrites; o && rc == 0; o = o->next)
+        rc = splice_segments(
+            e, o->offset, o->length,
+            (struct segment){.source = GIVEN, .length = o->length, .bytes = o->bytes});
+    e->overwrites = NULL;
+    e->overwrite_count = e->overwritten = 0;
+    return rc;
+}
+
+int qr_api_load_content(struct qallow_txn *txn, struct edited *e)
 {
     int rc = reserve_segments(e, 1);
 
@@ -132,7 +169,7 @@ static int load_content(struct qallow_txn *txn, struct edited *e)
     e->has_content = 1;
     if (e->size > 0)
         e->segments[e->count++] = (struct segment){.source = OLD, .length = e->size};
-    return 0;
+    return replay_overwrites(e);
 }
 
 /* The segment that holds `offset` (or the end): its index; where it begins goes to *begin. */
@@ -205,13 +242,11 @@ static int splice_segments(struct edited *e, uint64_t offset, uint64_t removed,
 /* The caller's bytes, kept until the commit. */
 static int keep_bytes(struct qallow_txn *txn, const void *bytes, size_t length, struct segment *s)
 {
-    struct block *block = qr_malloc(sizeof *block + length);
-    if (!block)
-        return qr_fail(QALLOW_E_NO_MEMORY, "no memory to keep %zu bytes of a transaction", length);
-    memcpy(block->bytes, bytes, length);
-    block->next = txn->blocks;
-    txn->blocks = block;
-    *s = (struct segment){.source = GIVEN, .length = length, .bytes = block->bytes};
+    uint8_t *copy = qr_api_txn_alloc(txn, length);
+    if (!copy)
+        return QALLOW_E_NO_MEMORY;
+    memcpy(copy, bytes, length);
+    *s = (struct segment){.source = GIVEN, .length = length, .bytes = copy};
     return 0;
 }
 
@@ -252,10 +287,10 @@ void qr_api_txn_destroy(struct qallow_txn *txn)
     }
     qr_free(txn->pages);
     qr_free(txn->table);
-    qr_free(txn->old_bytes);
-    qr_free(txn->new_bytes);
+    if (txn->reader)
+        qr_api_reader_give(txn->store, txn->reader);
+    qr_edits_finish(&txn->edits);
     qr_batch_destroy(txn->batch);
-    qr_reader_destroy(txn->reader);
     qr_free(txn);
 }
 
@@ -287,7 +322,7 @@ int qallow_begin(struct qallow_store *store, struct qallow_txn **txn)
     made->store = store;
     rc = qr_batch_create(0, &made->batch);
     if (rc == 0)
-        rc = qr_reader_create(store->store, READER_CACHE, &made->reader);
+        rc = qr_api_reader_take(store, &made->reader);
     if (rc == 0) {
         pthread_mutex_lock(&store->calls);
         rc = begin_locked(store, made);
@@ -509,7 +544,7 @@ int qallow_page_splice(struct qallow_txn *txn, uint64_t page, uint64_t offset, u
     if (rc == 0 && (offset > e->size || removed > e->size - offset))
         rc = beyond(e, offset, removed);
     if (rc == 0)
-        rc = load_content(txn, e);
+        rc = qr_api_load_content(txn, e);
     if (rc == 0 && length > 0)
         rc = keep_bytes(txn, bytes, length, &middle);
     return rc < 0 ? rc : splice(txn, e, offset, removed, middle);
@@ -525,8 +560,11 @@ int qallow_page_write(struct qallow_txn *txn, uint64_t page, uint64_t offset, co
     rc = get_edited(txn, page, &e);
     if (rc == 0 && offset > e->size)
         rc = beyond(e, offset, length);
-    if (rc < 0)
-        return rc;
+    QR_CHECK_ARGUMENT(bytes != NULL || length == 0);
+    if (rc == 0)
+        rc = qr_api_overwrite(txn, e, offset, bytes, length);
+    if (rc != 0)
+        return rc < 0 ? rc : 0;
     return qallow_page_splice(txn, page, offset, smaller(length, e->size - offset), bytes, length);
 }
 
@@ -539,7 +577,7 @@ int qallow_page_resize(struct qallow_txn *txn, uint64_t page, uint64_t new_size)
     QR_CHECK_ARGUMENT(txn != NULL);
     rc = get_edited(txn, page, &e);
     if (rc == 0)
-        rc = load_content(txn, e);
+        rc = qr_api_load_content(txn, e);
     if (rc < 0)
         return rc;
     if (new_size < e->size)
@@ -562,6 +600,6 @@ int qallow_txn_read(struct qallow_txn *txn, uint64_t page, uint64_t offset, void
                      (unsigned long long)page, (unsigned long long)offset, length,
                      (unsigned long long)e->size);
     if (rc == 0)
-        rc = load_content(txn, e);
+        rc = qr_api_load_content(txn, e);
     return rc < 0 ? rc : qr_api_read_edited(txn, e, offset, buffer, length);
 }

@@ -39,6 +39,8 @@ struct qr_builder {
     struct qr_piece *pieces;
     uint32_t count, capacity, limit;
     uint64_t size;              /* built so far */
+    int moves;                  /* an operation changes the size or copies */
+    uint64_t held_end;          /* as old_end, for the content in memory */
 };
 
 static int too_many_pieces(const struct qr_builder *b)
@@ -164,6 +166,7 @@ static int build_op(struct qr_builder *b, const struct qr_op *op, qr_ref bytes)
     if ((rc = walk_old(b, &b->at, op->offset - b->old_end, 1)))
         return rc;
     b->old_end = op->offset + op->old_length;
+    b->moves |= op->kind == QR_OP_COPY || op->old_length != op->new_length;
     if (op->kind == QR_OP_MASK)
         return put_masked(b, op, bytes);
     switch (op->kind) {
@@ -253,6 +256,7 @@ static int builder_install(struct qr_applier *a, struct qr_builder *b, const str
     if (b->is_image && !qb_u128_equal(r->content_sum, page->content_sum))
         return qr_fail(QALLOW_E_INVALID_DELTA, "page %llu: an image of other content",
                        (unsigned long long)b->page);
+    qr_page_follow(a->state, page, r, b->moves, &b->held_end);
     qr_state_set_content(a->state, page, b->pieces, b->count, b->capacity, b->size,
                          r->content_sum);
     b->pieces = NULL;
@@ -261,9 +265,62 @@ static int builder_install(struct qr_applier *a, struct qr_builder *b, const str
     return 0;
 }
 
+/* The single operation of a record that does nothing but write bytes over others of a page whose
+ * size stays: 1. */
+static int is_overwrite(const struct qr_applier *a, const struct qr_page *page,
+                        const struct qr_record *r, struct qr_op *op)
+{
+    struct qr_cursor cursor = qr_cursor(r->operations, r->operations_length);
+    uint64_t end = 0;
+    return r->type == QR_RECORD_DELTA && r->first && r->last && !r->base && !a->open && page &&
+           r->old_size == page->size && r->new_size == page->size &&
+           qr_op_next(&cursor, &end, op) == 1 && op->kind == QR_OP_OVERWRITE &&
+           cursor.at == cursor.end && op->old_length <= page->size &&
+           op->offset <= page->size - op->old_length && a->state->piece_total + 2 <= a->piece_limit;
+}
+
+/* What most deltas of programs are. The pieces are changed where they are instead of being made
+ * anew, with the same result: the bytes of an operation never follow those of another one in the
+ * log, so nothing is to be merged. 1: done; 0: it is another one. */
+static int apply_overwrite(struct qr_applier *a, const struct qr_record *r, uint64_t frame_offset)
+{
+    struct qr_page *page = qr_state_find(a->state, r->page);
+    struct qr_piece put[3];
+    struct qr_op op;
+    uint64_t at = 0; /* where a piece begins */
+    uint32_t count = 0, first = 0, last;
+    if (!is_overwrite(a, page, r, &op))
+        return 0;
+    while (op.offset - at >= page->pieces[first].length)
+        at += page->pieces[first++].length;
+    if (op.offset > at)
+        put[count++] = (struct qr_piece){page->pieces[first].ref, op.offset - at};
+    uint64_t into = r->operations_body_offset + (uint64_t)(op.bytes - r->operations);
+    put[count++] = (struct qr_piece){qr_ref_make(frame_offset, into), op.old_length};
+    uint64_t end = op.offset + op.old_length;
+    for (last = first; last < page->piece_count && at + page->pieces[last].length <= end; last++)
+        at += page->pieces[last].length;
+    if (last < page->piece_count && at < end) {
+        const struct qr_piece *tail = &page->pieces[last++];
+        put[count++] =
+            (struct qr_piece){ref_plus(tail->ref, end - at), tail->length - (end - at)};
+    }
+    int rc =
+        qr_state_patch_content(a->state, page, first, last - first, put, count, r->content_sum);
+    if (rc < 0)
+        return rc;
+    uint64_t old_end = 0;
+    qr_page_follow(a->state, page, r, 0, &old_end);
+    if (a->changed)
+        a->changed(a->context, page);
+    return 1;
+}
+
 static int apply_delta(struct qr_applier *a, const struct qr_record *r, uint64_t frame_offset)
 {
-    int rc;
+    int rc = apply_overwrite(a, r, frame_offset);
+    if (rc)
+        return rc < 0 ? rc : 0;
     int is_image = r->type == QR_RECORD_IMAGE;
     if (!!r->first == !!a->open ||
         (a->open && (a->open->page != r->page || a->open->is_image != is_image)))
@@ -285,6 +342,8 @@ static int apply_delta(struct qr_applier *a, const struct qr_record *r, uint64_t
     }
     if (rc)
         return qr_fail(rc, "page %llu: a malformed operation", (unsigned long long)r->page);
+    if (!r->last)
+        qr_page_follow(a->state, qr_state_find(a->state, b->page), r, b->moves, &b->held_end);
     if (r->last) {
         rc = builder_install(a, b, r);
         builder_destroy(b);

@@ -15,6 +15,7 @@ struct copier {
     struct qr_batch *batch;
     struct qr_reader *reader;
     struct qr_content content;
+    const uint8_t *held; /* the same in memory, or NULL */
     struct qr_cell_hasher hasher;
     uint8_t *chunk;
 };
@@ -39,17 +40,26 @@ static uint64_t next_stretch(const struct qr_content *content, size_t *i, int *h
     return length;
 }
 
+static int fetch(struct copier *c, uint64_t at, size_t length)
+{
+    if (!c->held)
+        return qr_content_read(c->reader, &c->content, at, c->chunk, length);
+    memcpy(c->chunk, c->held + at, length);
+    return 0;
+}
+
 static int copy_stretch(struct copier *c, uint64_t at, uint64_t left, int hole)
 {
     int rc = 0;
     while (left && !rc) {
         uint64_t n = hole || left < CHUNK ? left : CHUNK;
-        struct qr_edit edit = {.new_length = n, .source = hole ? QR_ZEROS : QR_LITERAL,
+        struct qr_edit edit = {.new_length = n,
+                               .source = hole ? QR_ZEROS : QR_LITERAL,
                                .bytes = hole ? NULL : c->chunk};
         struct qr_edits edits = {&edit, 1, 1};
         if (hole) {
             qr_cells_zeros(&c->hasher, n);
-        } else if (!(rc = qr_content_read(c->reader, &c->content, at, c->chunk, (size_t)n))) {
+        } else if (!(rc = fetch(c, at, (size_t)n))) {
             qr_cells_update(&c->hasher, c->chunk, (size_t)n);
         }
         if (!rc)
@@ -65,7 +75,11 @@ static int copy_stretch(struct copier *c, uint64_t at, uint64_t left, int hole)
 int qr_content_copy(struct qr_txn *txn, struct qr_batch *batch, struct qr_reader *reader,
                     const struct qr_page *page)
 {
-    struct copier c = {.txn = txn, .batch = batch, .reader = reader, .chunk = qr_malloc(CHUNK)};
+    struct copier c = {.txn = txn,
+                       .batch = batch,
+                       .reader = reader,
+                       .held = page->held,
+                       .chunk = qr_malloc(CHUNK)};
     uint64_t id = page->id, at = 0;
     struct qb_u128 expected = page->content_sum;
     int hole = 0, rc = c.chunk ? qr_content_init(&c.content, page)

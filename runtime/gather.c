@@ -84,7 +84,7 @@ static int read_spans(struct qr_store *store, const struct spans *spans)
     return rc;
 }
 
-static int check_page(const struct qr_page *page, const uint8_t *bytes)
+int qr_page_check(const struct qr_page *page, const uint8_t *bytes)
 {
     struct qb_u128 sum = qb_kernels()->hash_cells(bytes, page->size, qr_page_seed(page->id), 0);
     if (!qb_u128_equal(sum, page->content_sum))
@@ -120,7 +120,7 @@ int qr_state_load(struct qr_store *store, const struct qr_state *state,
          page = qr_state_next_page(state, page->id)) {
         const uint8_t *bytes = place(context, page);
         if (bytes)
-            rc = check_page(page, bytes);
+            rc = qr_page_check(page, bytes);
     }
     return rc;
 }

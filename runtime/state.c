@@ -105,6 +105,8 @@ static void page_release(struct qr_page *page)
     page->extra = NULL;
     page->pieces = NULL;
     page->piece_count = page->piece_capacity = 0;
+    qr_free(page->held);
+    page->held = NULL;
 }
 
 void qr_state_destroy(struct qr_state *state)
@@ -254,8 +256,8 @@ struct qb_u128 qr_page_term(const struct qr_page *page)
     memcpy(buffer + 41, page->name, page->name_length);
     if (page->extra_length)
         memcpy(buffer + 41 + page->name_length, page->extra, page->extra_length);
-    XXH128_hash_t hash = XXH3_128bits_withSeed(
-        buffer, 41u + page->name_length + page->extra_length, qr_page_seed(page->id));
+    XXH128_hash_t hash = XXH3_128bits_withSeed(buffer, 41u + page->name_length + page->extra_length,
+                                               qr_page_seed(page->id));
     return (struct qb_u128){hash.low64, hash.high64};
 }
 
@@ -359,11 +361,13 @@ static int insert_page(struct qr_state *state, uint64_t id, uint64_t parent, con
         return qr_fail(QALLOW_E_SERIALIZATION, "page %llu: its id is not greater than all before",
                        (unsigned long long)id);
     if (kind < QR_KIND_RAW || kind > QR_KIND_TENSOR)
-        return qr_fail(QALLOW_E_SERIALIZATION, "page %llu: unknown kind %d",
-                       (unsigned long long)id, (int)kind);
+        return qr_fail(QALLOW_E_SERIALIZATION, "page %llu: unknown kind %d", (unsigned long long)id,
+                       (int)kind);
     if (name_length == 0 || name_length > QR_NAME_MAX || memchr(name, 0, name_length))
-        return qr_fail(QALLOW_E_SERIALIZATION, "page %llu: a name that is empty, has more than %d "
-                       "bytes or a NUL", (unsigned long long)id, QR_NAME_MAX);
+        return qr_fail(QALLOW_E_SERIALIZATION,
+                       "page %llu: a name that is empty, has more than %d "
+                       "bytes or a NUL",
+                       (unsigned long long)id, QR_NAME_MAX);
     if ((rc = reserve_slot(state)) || (rc = table_reserve(state, &state->by_id, 0)) ||
         (rc = table_reserve(state, &state->by_name, 1)))
         return rc;
@@ -371,8 +375,12 @@ static int insert_page(struct qr_state *state, uint64_t id, uint64_t parent, con
     if (!copy)
         return QALLOW_E_NO_MEMORY;
     struct qr_page *page = qr_slot(state, state->slot_count);
-    *page = (struct qr_page){.id = id, .parent = parent, .name = copy, .kind = (uint8_t)kind,
-                             .name_length = (uint16_t)name_length, .slot = state->slot_count++};
+    *page = (struct qr_page){.id = id,
+                             .parent = parent,
+                             .name = copy,
+                             .kind = (uint8_t)kind,
+                             .name_length = (uint16_t)name_length,
+                             .slot = state->slot_count++};
     page->pieces = &page->inline_piece;
     page->piece_capacity = 1;
     state->next_id = id + 1;
@@ -449,6 +457,7 @@ int qr_state_free_page(struct qr_state *state, struct qr_page *page)
     state->bytes -= page->size;
     state->piece_total -= page->piece_count;
     state->dead++;
+    qr_page_let_go(state, page);
     page_release(page);
     page->kind = 0;
     return 0;
@@ -508,8 +517,16 @@ void qr_state_set_content(struct qr_state *state, struct qr_page *page, struct q
                           uint32_t count, uint32_t capacity, uint64_t size,
                           struct qb_u128 content_sum)
 {
-    digest_out(state, page);
-    state->bytes += size - page->size;
+    if (size != page->size) { /* the page's own term changes, too */
+        digest_out(state, page);
+        state->bytes += size - page->size;
+        page->size = size;
+        page->content_sum = content_sum;
+        digest_in(state, page);
+    } else {
+        state->digest = qb_u128_add(qb_u128_sub(state->digest, page->content_sum), content_sum);
+        page->content_sum = content_sum;
+    }
     state->piece_total += (uint64_t)count - page->piece_count;
     if (page->pieces != &page->inline_piece)
         qr_free(page->pieces);
@@ -523,9 +540,43 @@ void qr_state_set_content(struct qr_state *state, struct qr_page *page, struct q
         page->pieces = &page->inline_piece;
         page->piece_capacity = 1;
     }
-    page->size = size;
+}
+
+static int reserve_pieces(struct qr_page *page, uint32_t count)
+{
+    uint32_t capacity = page->piece_capacity;
+    if (count <= capacity)
+        return 0;
+    capacity = count < 8 ? 8 : count + count / 2;
+    int is_inline = page->pieces == &page->inline_piece;
+    struct qr_piece *pieces =
+        qr_realloc(is_inline ? NULL : page->pieces, capacity * sizeof *pieces);
+    if (!pieces)
+        return qr_fail(QALLOW_E_NO_MEMORY, "page %llu: %u pieces", (unsigned long long)page->id,
+                       capacity);
+    if (is_inline)
+        pieces[0] = page->inline_piece;
+    page->pieces = pieces;
+    page->piece_capacity = capacity;
+    return 0;
+}
+
+int qr_state_patch_content(struct qr_state *state, struct qr_page *page, uint32_t first,
+                           uint32_t removed, const struct qr_piece *pieces, uint32_t count,
+                           struct qb_u128 content_sum)
+{
+    uint32_t rest = page->piece_count - first - removed, now = first + count + rest;
+    int rc = reserve_pieces(page, now);
+    if (rc)
+        return rc;
+    memmove(&page->pieces[first + count], &page->pieces[first + removed],
+            rest * sizeof *page->pieces);
+    memcpy(&page->pieces[first], pieces, count * sizeof *pieces);
+    state->piece_total += (uint64_t)now - page->piece_count;
+    page->piece_count = now;
+    state->digest = qb_u128_add(qb_u128_sub(state->digest, page->content_sum), content_sum);
     page->content_sum = content_sum;
-    digest_in(state, page);
+    return 0;
 }
 
 /* ---------------------------------------------------------------- copying */
@@ -538,6 +589,8 @@ static int copy_page(struct qr_state *to, const struct qr_page *from)
     struct qr_page *page = qr_slot(to, to->slot_count);
     *page = *from;
     page->slot = to->slot_count++;
+    page->held = NULL;
+    page->held_size = 0;
     page->first_child = page->next_sibling = page->previous_sibling = 0;
     page->pieces = &page->inline_piece;
     page->piece_capacity = 1;
@@ -604,6 +657,17 @@ int qr_state_compact(struct qr_state *state)
     int rc = qr_state_clone(state, &copy);
     if (rc)
         return rc;
+    for (uint32_t slot = 1; slot < state->slot_count; slot++) { /* what is held moves along */
+        struct qr_page *from = qr_slot(state, slot);
+        struct qr_page *to = from->held ? qr_state_find(copy, from->id) : NULL;
+        if (to) {
+            to->held = from->held;
+            to->held_size = from->held_size;
+            from->held = NULL;
+        }
+    }
+    copy->held_bytes = state->held_bytes;
+    copy->held_limit = state->held_limit;
     struct qr_state old = *state;
     *state = *copy;
     *copy = old;

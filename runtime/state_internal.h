@@ -4,6 +4,7 @@
 #define QR_STATE_INTERNAL_H
 
 #include "runtime/page.h"
+#include "runtime/store.h"
 
 /* An open-addressing table of slot numbers. */
 struct qr_slot_table {
@@ -21,6 +22,8 @@ struct qr_state {
     uint32_t first_root;
     struct qr_slot_table by_id, by_name;
     uint64_t page_count, bytes, piece_total;
+    uint64_t held_bytes, held_limit; /* of content in memory, see held.c */
+    uint32_t held_hand;
     uint64_t epoch, next_id;
     int64_t time_ns;
     struct qb_u128 digest;
@@ -46,10 +49,27 @@ int qr_state_rename_page(struct qr_state *state, struct qr_page *page, uint64_t 
                          const void *name, size_t name_length);
 int qr_state_set_attributes(struct qr_state *state, struct qr_page *page, uint32_t mode,
                             int64_t mtime_ns, const void *extra, size_t extra_length);
+/* Puts `count` pieces in place of `removed` ones at `first`; the size stays. NO_MEMORY. */
+int qr_state_patch_content(struct qr_state *state, struct qr_page *page, uint32_t first,
+                           uint32_t removed, const struct qr_piece *pieces, uint32_t count,
+                           struct qb_u128 content_sum);
 /* Takes over `pieces` (of capacity `capacity`, from qr_malloc). */
 void qr_state_set_content(struct qr_state *state, struct qr_page *page, struct qr_piece *pieces,
                           uint32_t count, uint32_t capacity, uint64_t size,
                           struct qb_u128 content_sum);
+
+/* --- content in memory (held.c) --- */
+
+/* Room for the content of a page, `size` bytes, which the caller fills at once; other pages may be
+ * dropped for it. NULL: it is empty or larger than the limit, or there is no memory. */
+uint8_t *qr_page_hold(struct qr_state *state, struct qr_page *page, uint64_t size);
+void qr_page_let_go(struct qr_state *state, struct qr_page *page);
+/* One part of a delta, which has been found to be right, before the page gets its new pieces: what
+ * is held follows, or is dropped. New pages are held from the start. `moves`: some operation so far
+ * changes the size or copies. *old_end is 0 before the first part. */
+void qr_page_follow(struct qr_state *state, struct qr_page *page, const struct qr_record *record,
+                    int moves, uint64_t *old_end);
+
 /* Removes slots of freed pages when they have become many. Pointers to pages become invalid. */
 int qr_state_compact(struct qr_state *state);
 

@@ -33,6 +33,7 @@ struct qr_store_options {
     int compress_level;       /* 0 off */
     const uint8_t *uuid;      /* 16 bytes for a new log; NULL: random */
     uint64_t max_memory;      /* for who reads files into the store (sources/tree.h); 0: any */
+    uint64_t hold_bytes;      /* of content that may be kept in memory (held.c); 0: none */
     int ignore_index;         /* rebuild instead of reading .tlog-index (for verify) */
     uint64_t first_epoch;     /* create: epoch of the first commit; 0 means 1 (checkpoint files) */
     int64_t commit_time_ns;   /* not 0: the time that the next commit gets */
@@ -150,6 +151,12 @@ int qr_state_load(struct qr_store *store, const struct qr_state *state,
  * the work. `bad_page` (may be NULL) gets the id of the page that could not be read, if one. */
 int qr_state_digest_compute(struct qr_store *store, const struct qr_state *state, int threads,
                             struct qb_u128 *digest, uint64_t *bad_page);
+
+/* The whole content of a page of the newest state, in memory; NULL: it is empty, or may not be held
+ * (hold_bytes). Good until the next call that changes the state or holds another page; who else may
+ * look at the state must be kept out meanwhile. DAMAGED, IO. */
+int qr_store_hold(struct qr_store *store, uint64_t page, struct qr_reader *reader,
+                  const uint8_t **bytes);
 
 /* --- history --- */
 

@@ -141,6 +141,9 @@ int qr_store_check_writable(struct qr_store *store);
 int qr_content_copy(struct qr_txn *txn, struct qr_batch *batch, struct qr_reader *reader,
                     const struct qr_page *page);
 
+/* Are these bytes, all of the page's content, what its sum says? DAMAGED. */
+int qr_page_check(const struct qr_page *page, const uint8_t *bytes);
+
 /* For reads in the order of the log: frames are read ahead of being asked for. */
 void qr_reader_read_ahead(struct qr_reader *reader);
 /* Copies literal bytes of the log; relocations are followed. */

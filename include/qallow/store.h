@@ -62,7 +62,8 @@ struct qallow_options {
     uint32_t sync;             /* enum qallow_sync */
     uint32_t sync_interval_ms; /* 0: 1000 */
     uint32_t logical_clock;    /* commits are 1, 2, 3 ... ns after 1970: reproducible logs */
-    uint64_t max_memory;       /* has no effect; 0 */
+    uint64_t max_memory;       /* bytes of pages that are kept in memory while they are written to
+                                  (the log has them in any case); 0: an eighth of the machine's */
     const uint8_t *uuid;       /* 16 bytes for a new log; NULL: random */
     int32_t compress_level;    /* of zstd; 0: none */
     uint32_t reserved32;

@@ -11,6 +11,9 @@
 
 #include "tests/api/support.h"
 
+#include "runtime/api.h"
+#include "runtime/state_internal.h"
+
 /* --- the basics --- */
 
 /* dir/file with "hello world", one epoch. */
@@ -288,14 +291,41 @@ static void compare_transaction(const struct model *model, struct qallow_txn *tx
         }
 }
 
-static void test_random_history(void **state)
+static struct qallow_store *open_random(uint64_t memory)
+{
+    struct qallow_options options = QALLOW_OPTIONS_INIT;
+    struct qallow_store *store;
+    options.writable = 1;
+    options.logical_clock = 1;
+    options.sync = QALLOW_SYNC_NONE;
+    options.max_memory = memory;
+    assert_ok(qallow_open(path("random.tlog"), &options, &store));
+    return store;
+}
+
+/* What is in memory, what the log says of the newest epoch, and the model are the same. */
+static void compare_newest(const struct model *now, struct qallow_store *store, uint64_t memory)
+{
+    const struct qr_state *held = qr_store_state(store->store);
+    struct qallow_view *view;
+    compare_model(now, qallow_newest(store));
+    assert_true(memory == 0 || held->held_bytes <= memory);
+    assert_ok(qallow_snapshot(store, &view));
+    compare_model(now, view);
+    qallow_view_destroy(view);
+}
+
+/* `memory`: for content, as in struct qallow_options. */
+static void random_history(uint64_t memory)
 {
     const char *text = getenv("QALLOW_API_STEPS");
     size_t steps = text ? strtoul(text, NULL, 10) : 150;
     struct model *models = calloc(steps + 1, sizeof *models), *now = calloc(1, sizeof *now);
-    struct qallow_store *store = open_new("random.tlog");
+    assert_ok(qallow_close(open_new("random.tlog")));
+    struct qallow_store *store = open_random(memory);
     struct qallow_view *view;
     uint64_t random = seed, newest = 0;
+    int was_held = 0;
 
     for (size_t i = 0; i < steps; i++) {
         struct model *after = malloc(sizeof *after);
@@ -305,7 +335,8 @@ static void test_random_history(void **state)
         assert_ok(qallow_begin(store, &txn));
         for (size_t n = next_random(&random) % 12; n > 0; n--)
             random_operation(after, txn, &random);
-        compare_transaction(after, txn);
+        if (next_random(&random) % 3 == 0) /* not always: what is read is not only written over */
+            compare_transaction(after, txn);
         if (next_random(&random) % 8 == 0) {
             qallow_abort(txn);
         } else {
@@ -316,16 +347,14 @@ static void test_random_history(void **state)
             models[newest] = *now;
         }
         free(after);
-        compare_model(now, qallow_newest(store));
+        compare_newest(now, store, memory);
+        was_held |= qr_store_state(store->store)->held_bytes > 0;
         if (i % 40 == 39) { /* from the log again */
-            struct qallow_options options = QALLOW_OPTIONS_INIT;
-            options.writable = 1;
-            options.logical_clock = 1;
-            options.sync = QALLOW_SYNC_NONE;
             assert_ok(qallow_close(store));
-            assert_ok(qallow_open(path("random.tlog"), &options, &store));
+            store = open_random(memory);
         }
     }
+    assert_int_equal(was_held, memory != 1);
     assert_ok(qallow_verify(store, 2));
     for (uint64_t epoch = 0; epoch <= newest; epoch++) {
         assert_ok(qallow_view_at(store, epoch, &view));
@@ -336,6 +365,13 @@ static void test_random_history(void **state)
     free(models);
     free(now);
 }
+
+static void test_random_history(void **state) { random_history(0); }
+
+/* Not all pages fit: some are dropped for others. */
+static void test_random_history_in_little_memory(void **state) { random_history(12000); }
+
+static void test_random_history_without_memory(void **state) { random_history(1); }
 
 /* --- checkpoints --- */
 
@@ -496,6 +532,8 @@ int main(void)
         cmocka_unit_test(test_walkthrough),
         cmocka_unit_test(test_unchanged_bytes),
         cmocka_unit_test(test_random_history),
+        cmocka_unit_test(test_random_history_in_little_memory),
+        cmocka_unit_test(test_random_history_without_memory),
         cmocka_unit_test(test_checkpoint),
         cmocka_unit_test(test_refresh),
         cmocka_unit_test(test_readers_beside_commits),

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The public API: bytes written over others, in memory.
+ *
+ * What programs do most: a few bytes of a page change in place. Such writes are kept as they came,
+ * by offset. At the commit the page's content is held in memory (runtime/held.c), so what differs
+ * is found by comparing with it, and the digest's old terms are had from it; nothing is read from
+ * the log. Moves are not looked for within a write: it stays where it is.
+ */
+#include <string.h>
+
+#include "backend/kernels.h"
+#include "runtime/api_transaction.h"
+
+enum {
+    OVERWRITES_MAX = 256, /* of a page in a transaction: a new one is put in its place by a walk */
+    OVERWRITTEN_MAX = QR_API_CHUNK / 2, /* bytes: with the cells around them they fit the buffer */
+    PIECES_AHEAD = 48,
+    RUNS = 64, /* fetched from diff_runs at once */
+    GAP = 24,  /* equal bytes between two runs that are worth an operation of their own */
+};
+
+int qr_api_overwrite(struct qallow_txn *txn, struct edited *e, uint64_t offset, const void *bytes,
+                     size_t length)
+{
+    struct overwrite **place = &e->overwrites;
+    if (e->created || e->has_content || length == 0 || length > OVERWRITTEN_MAX - e->overwritten ||
+        length > e->size - offset || e->overwrite_count == OVERWRITES_MAX)
+        return 0;
+    while (*place && (*place)->offset + (*place)->length <= offset)
+        place = &(*place)->next;
+    struct overwrite *behind = *place;
+    uint64_t from = offset, to = offset + length;
+    for (; behind && behind->offset < offset + length; behind = behind->next) {
+        from = behind->offset < from ? behind->offset : from;
+        to = behind->offset + behind->length > to ? behind->offset + behind->length : to;
+    }
+    struct overwrite *o = qr_api_txn_alloc(txn, sizeof *o + (size_t)(to - from));
+    if (!o)
+        return QALLOW_E_NO_MEMORY;
+    *o = (struct overwrite){.next = behind, .offset = from, .length = (size_t)(to - from)};
+    for (const struct overwrite *under = *place; under != behind; under = under->next)
+        memcpy(o->bytes + (under->offset - from), under->bytes, under->length);
+    memcpy(o->bytes + (offset - from), bytes, length);
+    *place = o;
+    if (e->page->held) { /* by the commit it is in the cache: the misses of all writes overlap */
+        __builtin_prefetch(e->page->held + offset);
+        __builtin_prefetch(e->page->held + offset + length - 1);
+    }
+    e->overwrite_count++;
+    e->overwritten += length;
+    return 1;
+}
+
+/* The edits of one write: what differs from the old content. */
+static int add_edits(struct qr_edits *edits, const uint8_t *old, const struct overwrite *o)
+{
+    struct qb_run runs[RUNS];
+    int rc = 0;
+    for (size_t at = 0, scanned; at < o->length && rc == 0; at += scanned) {
+        size_t count = qb_kernels()->diff_runs(old + o->offset + at, o->bytes + at, o->length - at,
+                                               GAP, runs, RUNS, &scanned);
+        for (size_t i = 0; i < count && rc == 0; i++)
+            rc = qr_edits_add(edits, (struct qr_edit){.offset = o->offset + at + runs[i].offset,
+                                                      .old_length = runs[i].length,
+                                                      .new_length = runs[i].length,
+                                                      .source = QR_LITERAL,
+                                                      .bytes = o->bytes + at + runs[i].offset});
+    }
+    return rc;
+}
+
+/* The cells [from, to), in bytes: their terms before, less, and after the edits that lie in them.
+ * `scratch` has room for them: OVERWRITTEN_MAX, and two cells for each write. */
+static struct qb_u128 change_sum(struct qb_u128 sum, const uint8_t *old, uint64_t from, uint64_t to,
+                                 const struct qr_edit *edits, size_t count, uint64_t seed,
+                                 uint8_t *scratch)
+{
+    const struct qb_kernels *k = qb_kernels();
+    size_t n = (size_t)(to - from);
+    memcpy(scratch, old + from, n);
+    for (size_t i = 0; i < count; i++)
+        memcpy(scratch + (edits[i].offset - from), edits[i].bytes, edits[i].new_length);
+    sum = qb_u128_sub(sum, k->hash_cells(old + from, n, seed, from / QB_CELL));
+    return qb_u128_add(sum, k->hash_cells(scratch, n, seed, from / QB_CELL));
+}
+
+/* Edits whose cells follow each other or are the same are summed together. */
+static struct qb_u128 change_sums(const struct qallow_txn *txn, const struct qr_page *page,
+                                  const uint8_t *old)
+{
+    const struct qr_edit *edits = txn->edits.items;
+    struct qb_u128 sum = page->content_sum;
+    uint64_t seed = qr_page_seed(page->id), from = 0, to = 0;
+    size_t first = 0;
+    for (size_t i = 0; i <= txn->edits.count; i++) {
+        int is_end = i == txn->edits.count;
+        uint64_t begin = is_end ? UINT64_MAX : edits[i].offset / QB_CELL * QB_CELL;
+        if (i > first && begin >= to) {
+            sum = change_sum(sum, old, from, to < page->size ? to : page->size, &edits[first],
+                             i - first, seed, txn->new_bytes);
+            first = i;
+        }
+        if (is_end)
+            break;
+        uint64_t end = edits[i].offset + edits[i].new_length;
+        if (i == first)
+            from = begin;
+        to = (end + QB_CELL - 1) / QB_CELL * QB_CELL;
+    }
+    return sum;
+}
+
+/* The page's bytes. They may have to be fetched, which those who look at the newest state must not
+ * see half-done. */
+static int hold(struct qallow_txn *txn, const struct qr_page *page, const uint8_t **bytes)
+{
+    *bytes = page->held;
+    if (page->held)
+        return 0;
+    pthread_mutex_lock(&txn->store->calls);
+    pthread_rwlock_wrlock(&txn->store->newest_lock);
+    int rc = qr_store_hold(txn->store->store, page->id, txn->reader, bytes);
+    pthread_rwlock_unlock(&txn->store->newest_lock);
+    pthread_mutex_unlock(&txn->store->calls);
+    return rc;
+}
+
+int qr_api_write_overwrites(struct qallow_txn *txn, struct edited *e)
+{
+    const struct qr_page *page = e->page;
+    const uint8_t *old;
+    qr_assert(page && page->id == e->id && page->size == e->size);
+    int rc = hold(txn, page, &old);
+    if (rc < 0 || !old)
+        return rc < 0 ? rc : 1;
+    for (uint32_t i = 0; i < page->piece_count && i < PIECES_AHEAD; i += 4)
+        __builtin_prefetch(&page->pieces[i]); /* they are changed when the batch is applied */
+    txn->edits.count = 0;
+    for (const struct overwrite *o = e->overwrites; o && rc == 0; o = o->next)
+        rc = add_edits(&txn->edits, old, o);
+    if (rc < 0 || txn->edits.count == 0)
+        return rc;
+    return qr_batch_delta(txn->batch, e->id, 0, page->size, page->size, &txn->edits, old,
+                          change_sums(txn, page, old));
+}
