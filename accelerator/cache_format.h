@@ -21,6 +21,8 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "qallow/accelerator.h"
+
 #define QA_CACHE_MAGIC "QALLOWSM"
 #define QA_MAP_BYTES   (UINT64_C(63) << 30) /* of address space; less than 2^32 granules */
 enum {
@@ -236,6 +238,18 @@ static inline uint64_t qa_shape(uint32_t mode, uint8_t kind, uint8_t state, size
 }
 static inline size_t qa_shape_length(uint64_t shape) { return shape >> 32 & 0xffff; }
 static inline int qa_shape_is_removed(uint64_t shape) { return shape >> 48 & 1; }
+/* What a keeper may have written: whoever reads an entry takes kind and state for those of the
+ * interface. */
+static inline int qa_shape_is_plausible(uint64_t shape)
+{
+    uint64_t mode = shape & 0xffff, kind = shape >> 16 & 0xff, state = shape >> 24 & 0xff;
+    if (shape >> 49 || qa_shape_length(shape) == 0)
+        return 0;
+    if (qa_shape_is_removed(shape))
+        return mode == 0 && kind == 0 && state == 0;
+    return mode <= 07777 && (kind == QALLOW_FILE_REGULAR || kind == QALLOW_FILE_SYMLINK) &&
+           state >= QALLOW_FILE_CURRENT && state <= QALLOW_FILE_UNREADABLE;
+}
 
 static inline uint64_t qa_entry_bytes(uint32_t hash_bytes, size_t path_length)
 {

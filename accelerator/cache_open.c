@@ -73,17 +73,6 @@ static int adopt_ring(struct qa_cache *cache)
     return 0;
 }
 
-static int is_plausible(uint64_t shape)
-{
-    uint64_t mode = shape & 0xffff, kind = shape >> 16 & 0xff, state = shape >> 24 & 0xff;
-    if (shape >> 49 || qa_shape_length(shape) == 0)
-        return 0;
-    if (qa_shape_is_removed(shape))
-        return mode == 0 && kind == 0 && state == 0;
-    return mode <= 07777 && (kind == QALLOW_FILE_REGULAR || kind == QALLOW_FILE_SYMLINK) &&
-           state >= QALLOW_FILE_CURRENT && state <= QALLOW_FILE_UNREADABLE;
-}
-
 /* The path is what its hash says, and filled up with zeros, and that hash is in the slot. */
 static int has_its_path(const struct qa_cache *cache, const struct qa_entry *entry, uint64_t slot)
 {
@@ -115,7 +104,7 @@ static int adopt_entry(struct qa_cache *cache, uint64_t slot)
     if (at + qa_entry_bytes(cache->hash_bytes, 0) > cache->size)
         return DAMAGED("an entry at %llu, which is beyond the end", at);
     uint64_t shape = qa_load(&entry->shape), generation = qa_load(&entry->generation);
-    if (!is_plausible(shape) || generation == 0 || generation >= cache->generation)
+    if (!qa_shape_is_plausible(shape) || generation == 0 || generation >= cache->generation)
         return DAMAGED("the entry at %llu cannot be", at);
     if (!qa_space_claim(&cache->space, qa_granule_of(slot),
                         qa_entry_granules(cache, qa_shape_length(shape))))

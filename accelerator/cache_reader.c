@@ -109,7 +109,7 @@ enum qa_look qa_reader_view(struct qallow_cache *cache, uint64_t at, uint64_t sl
     view->path_hash = qa_load(&entry->path_hash);
     view->shape = qa_load(&entry->shape);
     view->path_length = qa_shape_length(view->shape);
-    if (view->generation == 0 ||
+    if (view->generation == 0 || !qa_shape_is_plausible(view->shape) ||
         !qa_reader_has(cache, granule, qa_entry_bytes(cache->hash_bytes, view->path_length)))
         return QA_LOOK_BAD;
     return QA_LOOK_FOUND;
@@ -179,7 +179,8 @@ static int check_header(struct qallow_cache *cache, const char *root)
         return qr_fail(QALLOW_E_UNAVAILABLE, "%s is the cache of %s", qr_quotez(cache->path),
                        qr_quotez(header->root));
     cache->seed = header->seed;
-    cache->hash_bytes = header->hash_bytes;
+    cache->hash = header->hash == QALLOW_HASH_SHA256 ? QALLOW_HASH_SHA256 : QALLOW_HASH_XXH3_128;
+    cache->hash_bytes = cache->hash == QALLOW_HASH_SHA256 ? 32 : 16; /* not what is there by now */
     cache->table = ~qa_load(&header->table);
     check_size(cache);
     return qa_reader_sync(cache) ? 0 : qa_reader_damaged(cache);
@@ -564,7 +565,7 @@ static void read_info(struct qallow_cache *cache, struct qallow_cache_info *info
 {
     const struct qa_header *header = cache->header;
     info->keeper = (int32_t)qa_load32(&header->keeper);
-    info->hash = header->hash;
+    info->hash = cache->hash;
     info->hash_bytes = cache->hash_bytes;
     info->epoch = qa_load(&header->epoch);
     info->oldest_epoch = qa_load(&header->floor);
@@ -592,6 +593,8 @@ int qallow_cache_info(struct qallow_cache *cache, struct qallow_cache_info *info
     add_counts(cache);
     read_info(cache, &full);
     full.state = alive ? qa_load32(&cache->header->state) : QALLOW_KEEPER_GONE;
+    if (full.state < QALLOW_KEEPER_STARTING || full.state > QALLOW_KEEPER_GONE)
+        return qa_reader_damaged(cache);
     full.size = size;
     memcpy(info, &full, size < sizeof full ? size : sizeof full);
     return 0;

@@ -34,7 +34,7 @@ struct qallow_cache {
     const _Atomic uint64_t *slots;
     uint64_t mask;
     unsigned log2;
-    uint32_t hash_bytes;
+    uint32_t hash, hash_bytes;
     uint64_t hits, misses; /* not in `shard` yet */
     struct qa_readers *readers;
     struct qa_shard *shard;

@@ -136,7 +136,7 @@ struct qallow_cache_info {
     {                                                                                              \
         sizeof(struct qallow_cache_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, { 0 }       \
     }
-/* IO if it cannot be found out whether the keeper lives; STATE. */
+/* IO if it cannot be found out whether the keeper lives; STATE; DAMAGED. */
 QALLOW_API int qallow_cache_info(struct qallow_cache *cache, struct qallow_cache_info *info);
 
 /* --- keeping --- */

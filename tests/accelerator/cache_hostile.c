@@ -53,9 +53,17 @@ static struct victim make_victim(void)
     return victim;
 }
 
+/* Callers look names up by these numbers. */
+static int is_of_the_interface(const struct qallow_file *file)
+{
+    return file->kind >= QALLOW_FILE_REGULAR && file->kind <= QALLOW_FILE_SYMLINK &&
+           file->state >= QALLOW_FILE_CURRENT && file->state <= QALLOW_FILE_UNREADABLE;
+}
+
 static int visit(void *context, const char *path, const struct qallow_file *file)
 {
     ++*(uint64_t *)context;
+    assert_true(file->removed || is_of_the_interface(file));
     return strlen(path) > QA_CACHE_PATH; /* it ends */
 }
 
@@ -68,14 +76,16 @@ static void read_all(struct qallow_cache *reader)
     uint64_t visits = 0, now;
     for (unsigned i = 0; i < FILES; i += 3) {
         snprintf(name, sizeof name, "directory/with/names-%u", i);
-        qallow_cache_get(reader, name, &file);
+        if (qallow_cache_get(reader, name, &file) == 0)
+            assert_true(is_of_the_interface(&file));
         qallow_cache_content(reader, name, bytes, sizeof bytes, &file);
     }
     for (uint64_t epoch = 0; epoch < 30; epoch += 7)
         qallow_cache_since(reader, epoch, visit, &visits, &now);
     qallow_cache_each(reader, visit, &visits, &now);
     qallow_cache_wait(reader, 1000, 0, 0, &now);
-    qallow_cache_info(reader, &info);
+    if (qallow_cache_info(reader, &info) == 0)
+        assert_in_range(info.state, QALLOW_KEEPER_STARTING, QALLOW_KEEPER_GONE);
 }
 
 static int try_reader(void)
@@ -244,6 +254,68 @@ static void another_path(void **state)
     free(victim.sound);
 }
 
+static struct qa_entry *only_entry(struct qa_cache *keeper)
+{
+    uint64_t root = qa_load(&keeper->header->table), slot = 0;
+    const _Atomic uint64_t *slots = qa_block(keeper, qa_granule_of(root));
+    for (uint64_t i = 0; i < UINT64_C(1) << qa_log2_of(root) && !qa_slot_is_used(slot); i++)
+        slot = qa_load(&slots[i]);
+    assert_true(qa_slot_is_used(slot));
+    return qa_block(keeper, qa_granule_of(slot));
+}
+
+/* Whatever the numbers are that a keeper never writes, no caller gets them. */
+static void of_no_kind(void **state)
+{
+    static const uint64_t wrong[] = {
+        UINT64_C(0) << 16 | UINT64_C(1) << 24,   UINT64_C(3) << 16 | UINT64_C(1) << 24,
+        UINT64_C(255) << 16 | UINT64_C(1) << 24, UINT64_C(1) << 16 | UINT64_C(0) << 24,
+        UINT64_C(1) << 16 | UINT64_C(4) << 24,   UINT64_C(1) << 16 | UINT64_C(255) << 24,
+    };
+    static const char name[] = "file";
+    struct qa_cache *keeper = test_keeper(4 << 20);
+    struct qa_file put = test_file(name, 1);
+    struct qallow_file file;
+    struct qallow_cache *reader;
+    uint64_t visits = 0, now;
+    assert_int_equal(qa_cache_put(keeper, name, &put, NULL), 1);
+    qa_cache_publish(keeper, 0);
+    struct qa_entry *entry = only_entry(keeper);
+    uint64_t sound = qa_load(&entry->shape);
+    assert_int_equal(qallow_cache_open(test_tree, &reader), 0);
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        qa_store(&entry->shape, (sound & ~UINT64_C(0xffff0000)) | wrong[i]);
+        assert_int_equal(qallow_cache_get(reader, name, &file), QALLOW_E_DAMAGED);
+        assert_int_equal(qallow_cache_since(reader, 0, visit, &visits, &now), QALLOW_E_DAMAGED);
+        assert_int_equal(qallow_cache_each(reader, visit, &visits, &now), QALLOW_E_DAMAGED);
+    }
+    qa_store(&entry->shape, sound);
+    assert_int_equal(qallow_cache_get(reader, name, &file), 0);
+    assert_int_equal(visits, 0);
+    qallow_cache_close(reader);
+    qa_cache_close(keeper);
+}
+
+/* A keeper that lives, and says of itself what cannot be. */
+static void in_no_state(void **state)
+{
+    struct qallow_cache_info info = QALLOW_CACHE_INFO_INIT;
+    struct qa_cache *keeper = test_keeper(4 << 20);
+    struct qallow_cache *reader;
+    assert_int_equal(qallow_cache_open(test_tree, &reader), 0);
+    uint32_t sound = qa_load32(&keeper->header->state);
+    assert_int_equal(qallow_cache_info(reader, &info), 0);
+    static const uint32_t wrong[] = {0, QALLOW_KEEPER_GONE + 1, UINT32_MAX};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        qa_store32(&keeper->header->state, wrong[i]);
+        assert_int_equal(qallow_cache_info(reader, &info), QALLOW_E_DAMAGED);
+    }
+    qa_store32(&keeper->header->state, sound);
+    assert_int_equal(qallow_cache_info(reader, &info), 0);
+    qallow_cache_close(reader);
+    qa_cache_close(keeper);
+}
+
 static void cut_off(void **state)
 {
     struct victim victim = make_victim();
@@ -357,6 +429,8 @@ int main(void)
         CASE(a_table_without_end),
         CASE(an_entry_out_of_place),
         CASE(another_path),
+        CASE(of_no_kind),
+        CASE(in_no_state),
         CASE(cut_off),
         CASE(other_formats_and_owners),
         CASE(a_size_that_grows_without_the_file),
