@@ -133,13 +133,15 @@ static int take(struct qr_section *section, struct qr_resident_page *page)
                                                  memory_order_acquire, memory_order_relaxed))
         return qr_fail(QALLOW_E_BUSY, "page %llu is in change by another section",
                        (unsigned long long)page->id);
-    if (page->last_epoch > section->epoch || RELAXED(page->freed)) {
+    uint64_t last = page->last_epoch;
+    if (last > section->epoch || RELAXED(page->freed)) {
+        rc = last > section->epoch
+                 ? qr_fail(QALLOW_E_STATE, "page %llu was changed by epoch %llu, this is %llu",
+                           (unsigned long long)page->id, (unsigned long long)last,
+                           (unsigned long long)section->epoch)
+                 : qr_resident_missing(page->id);
         atomic_store_explicit(&page->owner, NULL, memory_order_release);
-        return RELAXED(page->freed)
-                   ? qr_resident_missing(page->id)
-                   : qr_fail(QALLOW_E_STATE, "page %llu was changed by epoch %llu, this is %llu",
-                             (unsigned long long)page->id, (unsigned long long)page->last_epoch,
-                             (unsigned long long)section->epoch);
+        return rc;
     }
     section->pages[section->page_count++] = page;
     return 0;

@@ -489,6 +489,60 @@ static void test_reader_waits(void **state)
     close_world(&w);
 }
 
+/* The first reader, and every snapshot, wait for the sections that are open. */
+struct newcomer {
+    struct world *world;
+    int snapshot;
+    _Atomic int done;
+};
+static void *arrive(void *argument)
+{
+    struct newcomer *n = argument;
+    struct qr_resident_snapshot *snapshot = NULL;
+    struct qr_resident_reader *reader = NULL;
+    if (n->snapshot) {
+        OK(qr_resident_snapshot_create(n->world->pages, &snapshot));
+        assert_int_equal(qr_resident_snapshot_epoch(snapshot), 1);
+    } else {
+        OK(qr_resident_reader_create(n->world->pages, &reader));
+    }
+    n->done = 1;
+    qr_resident_snapshot_release(snapshot);
+    qr_resident_reader_destroy(reader);
+    return NULL;
+}
+
+static size_t waiters(struct world *w)
+{
+    pthread_mutex_lock(&w->pages->lock);
+    size_t n = w->pages->waiters;
+    pthread_mutex_unlock(&w->pages->lock);
+    return n;
+}
+
+static void test_newcomers_wait(void **state)
+{
+    for (int snapshot = 0; snapshot < 2; snapshot++) {
+        struct world w;
+        struct newcomer newcomer = {&w, snapshot, 0};
+        struct qr_section *later;
+        pthread_t thread;
+        open_world(&w);
+        OK(qr_section_create(w.pages, &later));
+        begin(&w);
+        pthread_create(&thread, NULL, arrive, &newcomer);
+        while (!waiters(&w) && !newcomer.done)
+            sched_yield();
+        assert_false(newcomer.done);
+        OK(qr_section_begin(later, 2)); /* knows of it, and need not be waited for */
+        qr_section_end(w.section);
+        pthread_join(thread, NULL);
+        assert_true(newcomer.done);
+        qr_section_destroy(later);
+        close_world(&w);
+    }
+}
+
 /* ---------------------------------------------------------------- allocations that fail */
 
 static int allocations, fail_at;
@@ -577,6 +631,7 @@ int main(void)
         cmocka_unit_test(test_misuse_of_sections),
         cmocka_unit_test(test_reader_in_the_way),
         cmocka_unit_test(test_reader_waits),
+        cmocka_unit_test(test_newcomers_wait),
         cmocka_unit_test(test_every_allocation),
     };
     const char *text = getenv("QALLOW_SEED");
