@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Applying operations to bytes in memory: content that is held beside its pieces (held.c), copies on
- * other devices. (The pieces, references into the log, are rearranged; see runtime/apply.c.)
+ * Applying operations to bytes in memory: content that is held beside its pieces (held.c), copies
+ * on other devices. (The pieces, references into the log, are rearranged; see runtime/apply.c.)
  *
  * The operations of one content change may come in parts. First every part is checked, which
  * touches no page and also gives the new size; then all are applied, either into a second buffer

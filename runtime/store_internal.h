@@ -48,6 +48,8 @@ struct qr_store {
     char *path;
     struct qr_log *log;
     int lock_file;          /* -1: none */
+    uint64_t published_synced_to; /* what the lock file says, once is_published */
+    int is_published;
     pthread_rwlock_t lock;  /* guards `state`, `directory` against the shared readers */
     struct qr_state *state;
     struct qr_directory directory;

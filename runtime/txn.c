@@ -323,9 +323,14 @@ void qr_store_publish(struct qr_store *store)
     char text[64];
     if (store->lock_file < 0)
         return;
-    int n = snprintf(text, sizeof text, "pid %-10d synced %-20llu\n", store->info.owner_pid,
-                     (unsigned long long)store->log->synced_to);
-    store->os->pwrite(store->os->context, store->lock_file, text, (size_t)n, 0);
+    if (!store->is_published || store->published_synced_to != store->log->synced_to) {
+        int n = snprintf(text, sizeof text, "pid %-10d synced %-20llu\n", store->info.owner_pid,
+                         (unsigned long long)store->log->synced_to);
+        int64_t written =
+            store->os->pwrite(store->os->context, store->lock_file, text, (size_t)n, 0);
+        store->is_published = written == n;
+        store->published_synced_to = store->log->synced_to;
+    }
     qt_set(QT_PAGES, store->state->page_count);
     qt_set(QT_PAGE_BYTES, store->state->bytes);
 }
