@@ -141,6 +141,7 @@ int qr_api_write_overwrites(struct qallow_txn *txn, struct edited *e)
         rc = add_edits(&txn->edits, old, o);
     if (rc < 0 || txn->edits.count == 0)
         return rc;
-    return qr_batch_delta(txn->batch, e->id, 0, page->size, page->size, &txn->edits, old,
+    /* Small gaps are in the runs already, so the encoder needs no old bytes to look for them. */
+    return qr_batch_delta(txn->batch, e->id, 0, page->size, page->size, &txn->edits, NULL,
                           change_sums(txn, page, old));
 }
