@@ -58,7 +58,7 @@ static uint64_t table_get(const struct lookups *l, const char *name)
     do {
         sequence = atomic_load_explicit(&slot->sequence, memory_order_acquire);
         memcpy(value, slot->value, sizeof value);
-        atomic_thread_fence(memory_order_acquire);
+        atomic_signal_fence(memory_order_acquire); /* on x86-64 what a thread fence would be */
     } while (sequence & 1 ||
              sequence != atomic_load_explicit(&slot->sequence, memory_order_relaxed));
     return value[0];
