@@ -228,23 +228,38 @@ static int open_segment(struct qallow_cache *cache, const char *root)
     return result;
 }
 
-/* Opens the cache of a directory whose absolute name is `root`. */
-static int open_root(const char *root, struct qallow_cache **out)
+/* Opens the cache of `root` in the i-th directory where it may be. */
+static int open_place(unsigned i, const char *root, struct qallow_cache **out)
 {
     char path[QA_SEGMENT_PATH];
+    if (strlen(root) >= QA_ROOT_MAX || !qa_segment_name(i, root, path))
+        return QALLOW_E_UNAVAILABLE;
+    struct qallow_cache *cache = new_handle(path, root);
+    if (!cache)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a reader of a cache");
+    int result = open_segment(cache, root);
+    if (result == 0)
+        *out = cache;
+    else
+        qallow_cache_close(cache);
+    return result;
+}
+
+/* Opens the cache of a directory whose absolute name is `root`. The keeper goes on to the next
+ * place where somebody else has put a file of that name, and so does this. */
+static int open_root(const char *root, struct qallow_cache **out)
+{
     int result = QALLOW_E_UNAVAILABLE;
+    unsigned refused = QA_SEGMENT_DIRECTORIES;
     for (unsigned i = 0; i < QA_SEGMENT_DIRECTORIES && result == QALLOW_E_UNAVAILABLE; i++) {
-        if (strlen(root) >= QA_ROOT_MAX || !qa_segment_name(i, root, path))
-            continue;
-        struct qallow_cache *cache = new_handle(path, root);
-        if (!cache)
-            return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a reader of a cache");
-        result = open_segment(cache, root);
-        if (result == 0)
-            *out = cache;
-        else
-            qallow_cache_close(cache);
+        result = open_place(i, root, out);
+        if (result == QALLOW_E_PERMISSION) {
+            refused = refused < i ? refused : i;
+            result = QALLOW_E_UNAVAILABLE;
+        }
     }
+    if (result == QALLOW_E_UNAVAILABLE && refused < QA_SEGMENT_DIRECTORIES)
+        result = open_place(refused, root, out); /* for what it says */
     return result == QALLOW_E_UNAVAILABLE
                ? qr_fail(result, "there is no cache of %s", qr_quotez(root))
                : result;

@@ -343,6 +343,42 @@ static void the_next_place_is_taken(void **state)
         assert_int_equal(result, 0);
 }
 
+/* Somebody has put a file of that name into the first place, and the keeper took the next one. */
+static int refuse_before(void)
+{
+    struct qa_cache *keeper;
+    struct qa_cache_options options = test_options(0);
+    struct qallow_cache *reader = NULL;
+    char path[QA_SEGMENT_PATH], other[QA_SEGMENT_PATH];
+    if (own_shared_memory() < 0)
+        return CANNOT;
+    EXPECT(unsetenv("QALLOW_CACHE_DIR") == 0);
+    EXPECT(qa_cache_open(&options, &keeper) == 0);
+    snprintf(path, sizeof path, "%s", qa_cache_path(keeper));
+    EXPECT(strncmp(path, "/dev/shm/", 9) == 0);
+    EXPECT(setenv("QALLOW_CACHE_DIR", test_place, 1) == 0);
+    snprintf(other, sizeof other, "%.100s/%.100s", test_place, path + 9);
+    int fd = open(other, O_CREAT | O_EXCL | O_WRONLY, 0644);
+    EXPECT(fd >= 0 && fchmod(fd, 0644) == 0 && close(fd) == 0);
+    EXPECT(qallow_cache_open(test_tree, &reader) == 0);
+    EXPECT(strcmp(qa_cache_reader_path(reader), path) == 0);
+    qallow_cache_close(reader);
+    qa_cache_close(keeper);
+    EXPECT(unlink(path) == 0); /* nor is there one in the next: it says why not in the first */
+    EXPECT(qallow_cache_open(test_tree, &reader) == QALLOW_E_PERMISSION);
+    EXPECT(strstr(qallow_error_detail(), "644") != NULL);
+    return 0;
+}
+
+static void a_place_that_is_refused_hides_no_other(void **state)
+{
+    int result = in_child(refuse_before);
+    if (result == CANNOT)
+        print_message("not allowed to mount: a refused file before a cache is not tried\n");
+    else
+        assert_int_equal(result, 0);
+}
+
 /* As a user who may not write there. */
 static int without_permission(void)
 {
@@ -384,6 +420,7 @@ int main(void)
         CASE(another_limit),
         CASE(a_full_file_system),
         CASE(the_next_place_is_taken),
+        CASE(a_place_that_is_refused_hides_no_other),
         CASE(a_place_without_permission),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
