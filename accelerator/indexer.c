@@ -171,6 +171,7 @@ static void end(struct qa_indexer *ix, struct qa_indexed *result)
     qa_listings_finish(ix);
     qt_add(QT_FILES_READ, result->read_files);
     qt_add(QT_FILES_READ_BYTES, result->read_bytes);
+    qt_add(QT_HASH_BYTES, result->read_bytes); /* what the indexer reads it hashes */
 }
 
 /* --- the whole tree --- */

@@ -15,6 +15,7 @@
 #include "accelerator/content_hash.h"
 #include "accelerator/watcher.h"
 #include "runtime/error.h"
+#include "telemetry/telemetry.h"
 
 static const char large_fill = 'x';
 enum { LARGE = 3 * 1024 * 1024 + 17 };
@@ -139,9 +140,12 @@ static void test_a_tree_and_its_warm_restart(void **state)
             test_put("another", "file");
         test_age(threads == 1 ? "src/many299" : "another");
         test_indexer_open(&t);
+        uint64_t hashed = qt_get(QT_HASH_BYTES);
         test_update_all(&t);
         test_same(&t);
         assert_int_equal(t.found.read_files, threads == 1 ? 309 : 1);
+        assert_true(t.found.read_bytes > 0);
+        assert_int_equal(qt_get(QT_HASH_BYTES) - hashed, t.found.read_bytes);
         assert_int_equal(t.found.changed, t.found.read_files);
         uint64_t epoch = qa_cache_epoch(t.cache);
         for (int again = 0; again < 2; again++) {
