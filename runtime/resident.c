@@ -54,6 +54,16 @@ struct qr_resident_page *qr_resident_find(struct qr_resident *resident, uint64_t
     return page == PAGE_FREED ? NULL : page;
 }
 
+void qr_resident_prefetch(struct qr_resident *resident, uint64_t id)
+{
+    struct qr_id_node *node =
+        id > QR_RESIDENT_ID_MAX ? NULL : atomic_load(&resident->ids[id >> 2 * ID_BITS]);
+    struct qr_id_leaf *leaf =
+        node ? atomic_load(&node->leaves[id >> ID_BITS & (ID_FANOUT - 1)]) : NULL;
+    if (leaf)
+        __builtin_prefetch(&leaf->pages[id & (ID_FANOUT - 1)]);
+}
+
 /* With the lock held: the slot of an id, whose way is made if there is none. */
 static int make_slot(struct qr_resident *resident, uint64_t id, qr_page_slot **slot)
 {

@@ -89,6 +89,14 @@ int qr_section_resize(struct qr_section *section, uint64_t id, uint64_t size);
  * change must happen as a whole; it is also the faster way, since readers are looked for once for
  * all of them. PAGE_NOT_FOUND, BUSY, STATE, ARGUMENT (beyond the page), NO_MEMORY. */
 int qr_section_prepare(struct qr_section *section, uint64_t id, uint64_t offset, uint64_t length);
+/* The same for many ranges, in their order, up to the first that fails. Much faster than one after
+ * the other where pages lie scattered: memory is fetched ahead. *done (may be NULL) is how many
+ * were prepared. */
+struct qr_range {
+    uint64_t id, offset, length;
+};
+int qr_section_prepare_all(struct qr_section *section, const struct qr_range *ranges, size_t count,
+                           size_t *done);
 /* Overwrites a range. Prepares it first; on failure nothing has been changed. */
 int qr_section_write(struct qr_section *section, uint64_t id, uint64_t offset, const void *bytes,
                      size_t length);

@@ -85,9 +85,12 @@ static int copy_block(struct qr_section *section, struct qr_resident_page *page,
     return 0;
 }
 
-static size_t capacity_for(const struct qr_resident_page *page, uint64_t index)
+/* The capacity that a block must have. */
+static size_t wanted_capacity(const struct qr_resident_page *page, uint64_t index, size_t capacity)
 {
     uint64_t left = RELAXED(page->size) - index * QR_RESIDENT_BLOCK;
+    if (left <= capacity)
+        return capacity;
     return left < QR_RESIDENT_BLOCK ? qr_pool_usable((size_t)left) : QR_RESIDENT_BLOCK;
 }
 
@@ -109,13 +112,9 @@ static int begin_change(struct qr_section *section, struct qr_resident_page *pag
 int qr_block_touch(struct qr_section *section, struct qr_resident_page *page, uint64_t index)
 {
     struct qr_block *block = block_of(page, index);
-    size_t capacity = RELAXED(block->capacity);
-    int anew = RELAXED(block->epoch) < section->pin_limit || !RELAXED(block->bytes);
-    if (capacity < QR_RESIDENT_BLOCK) {
-        size_t wanted = capacity_for(page, index);
-        anew |= capacity < wanted;
-        capacity = wanted > capacity ? wanted : capacity;
-    }
+    size_t capacity = wanted_capacity(page, index, RELAXED(block->capacity));
+    int anew = RELAXED(block->epoch) < section->pin_limit || !RELAXED(block->bytes) ||
+               capacity != RELAXED(block->capacity);
     int rc = begin_change(section, page, index, anew);
     if (rc)
         return rc;

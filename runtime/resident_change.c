@@ -60,6 +60,50 @@ int qr_section_prepare(struct qr_section *section, uint64_t id, uint64_t offset,
     return rc ? rc : touch_range(section, page, offset, length);
 }
 
+/* Fetches what preparing a range will need, in three steps that each need what the one before has
+ * fetched: the id's place in its table, the page, the bytes. */
+static void fetch_ahead(struct qr_section *section, const struct qr_range *range, int step)
+{
+    if (step == 0) {
+        qr_resident_prefetch(section->resident, range->id);
+        return;
+    }
+    struct qr_resident_page *page = qr_resident_find(section->resident, range->id);
+    if (!page)
+        return;
+    if (step == 1) {
+        __builtin_prefetch(&page->owner, 1);
+        __builtin_prefetch(&page->last_epoch, 1);
+    } else if (range->offset < RELAXED(page->size)) {
+        struct qr_block *block = &RELAXED(page->blocks)[range->offset / QR_RESIDENT_BLOCK];
+        const uint8_t *bytes = RELAXED(block->bytes);
+        size_t at = range->offset % QR_RESIDENT_BLOCK;
+        __builtin_prefetch(bytes ? bytes + at : bytes, 1);
+        __builtin_prefetch(bytes ? bytes + at + 64 : bytes, 1);
+    }
+}
+
+int qr_section_prepare_all(struct qr_section *section, const struct qr_range *ranges, size_t count,
+                           size_t *done)
+{
+    enum { STRIDE = 8 };
+    size_t i = 0;
+    int rc = 0;
+    for (size_t t = 0; t < count + 3 * STRIDE && !rc; t++) {
+        for (size_t step = 0; step < 3; step++) {
+            if (t >= step * STRIDE && t - step * STRIDE < count)
+                fetch_ahead(section, &ranges[t - step * STRIDE], (int)step);
+        }
+        if (t < 3 * STRIDE)
+            continue;
+        rc = qr_section_prepare(section, ranges[i].id, ranges[i].offset, ranges[i].length);
+        i += !rc;
+    }
+    if (done)
+        *done = i;
+    return rc;
+}
+
 int qr_section_write(struct qr_section *section, uint64_t id, uint64_t offset, const void *bytes,
                      size_t length)
 {

@@ -50,14 +50,15 @@ struct qr_block {
     _Atomic(struct qr_old *) older;
 };
 
-struct qr_resident_page {
-    uint64_t id, created;
+struct qr_resident_page { /* two cache lines; what every change needs lies in the first */
     _Atomic(struct qr_section *) owner;
-    _Atomic(struct qr_block *) blocks;        /* &first, or a table; it only grows */
-    _Atomic uint64_t size, size_epoch, freed; /* freed: the epoch, or 0 */
-    _Atomic(struct qr_old *) older_sizes;
-    uint64_t last_epoch, block_count; /* the owner's */
+    _Atomic(struct qr_block *) blocks; /* &first, or a table; it only grows */
+    _Atomic uint64_t size, freed;      /* freed: the epoch, or 0 */
     struct qr_block first;
+    uint64_t last_epoch, block_count; /* the owner's */
+    uint64_t id, created;
+    _Atomic uint64_t size_epoch;
+    _Atomic(struct qr_old *) older_sizes;
 };
 /* What stands in the table of ids for a page whose memory is gone. */
 #define PAGE_FREED ((struct qr_resident_page *)1)
@@ -130,6 +131,7 @@ struct qr_resident {
 
 /* resident.c */
 struct qr_resident_page *qr_resident_find(struct qr_resident *resident, uint64_t id);
+void qr_resident_prefetch(struct qr_resident *resident, uint64_t id);
 int qr_resident_insert(struct qr_resident *resident, struct qr_resident_page *page);
 void qr_resident_remove_id(struct qr_resident *resident, uint64_t id); /* with the lock held */
 int qr_resident_missing(uint64_t id);

@@ -61,11 +61,12 @@ void qr_resident_reader_destroy(struct qr_resident_reader *reader)
     pthread_mutex_unlock(&resident->lock);
 }
 
-static void arrive(struct qr_resident_reader *reader)
+/* The era first: who sees the target sees the era. */
+static void arrive(struct qr_resident_reader *reader, uint64_t target)
 {
     uint64_t era = atomic_load(&reader->resident->era);
     atomic_store_explicit(&reader->era, era, memory_order_relaxed);
-    atomic_store(&reader->target, TARGET_SNAPSHOT);
+    atomic_store(&reader->target, target);
 }
 
 static void leave(struct qr_resident_reader *reader)
@@ -109,9 +110,10 @@ static void wait_for_section(struct qr_resident_reader *reader, const struct qr_
 static int read_newest(struct qr_resident_reader *reader, struct qr_resident_page *page,
                        const struct wanted *w)
 {
-    uint64_t index = w->offset / QR_RESIDENT_BLOCK;
+    uint64_t index = w->offset / QR_RESIDENT_BLOCK, target = TARGET(w->id, index);
     for (;;) {
-        atomic_store(&reader->target, TARGET(w->id, index));
+        if (RELAXED(reader->target) != target)
+            atomic_store(&reader->target, target);
         uint64_t size =
             atomic_load(&page->size); /* before the table, which is large enough for it */
         if (w->offset > size || w->length > size - w->offset)
@@ -203,7 +205,8 @@ static int read_page(struct qr_resident_reader *reader, const struct qr_resident
 int qr_resident_read(struct qr_resident_reader *reader, const struct qr_resident_snapshot *snapshot,
                      uint64_t id, uint64_t offset, void *to, size_t length)
 {
-    arrive(reader);
+    int newest = !snapshot && offset < QR_RESIDENT_SIZE_MAX && id <= QR_RESIDENT_ID_MAX;
+    arrive(reader, newest ? TARGET(id, offset / QR_RESIDENT_BLOCK) : TARGET_SNAPSHOT);
     int rc = read_page(reader, snapshot, (struct wanted){id, offset, to, 0}, length);
     leave(reader);
     return rc;
@@ -213,7 +216,7 @@ int qr_resident_size(struct qr_resident_reader *reader, const struct qr_resident
                      uint64_t id, uint64_t *size)
 {
     struct qr_resident_page *page;
-    arrive(reader);
+    arrive(reader, TARGET_SNAPSHOT);
     int rc = find(reader, snapshot, id, &page);
     if (!rc)
         *size = snapshot ? size_at(page, snapshot->epoch) : ACQUIRE(page->size);

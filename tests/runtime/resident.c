@@ -322,6 +322,19 @@ static void test_misuse_of_ranges(void **state)
         FAILS(qr_section_free_page(w.section, id), QALLOW_E_PAGE_NOT_FOUND, "page");
         FAILS(qr_resident_read(w.reader, NULL, id, 0, &byte, 1), QALLOW_E_PAGE_NOT_FOUND, "page");
     }
+    struct qr_range ranges[40];
+    size_t done = 5;
+    for (size_t i = 0; i < 40; i++)
+        ranges[i] = (struct qr_range){7, i * 4000, 4001};
+    OK(qr_section_prepare_all(w.section, ranges, 0, &done));
+    assert_int_equal(done, 0);
+    OK(qr_section_prepare_all(w.section, ranges, 40, NULL));
+    ranges[30].id = 8;
+    ranges[31].offset = 3 * BLOCK;
+    FAILS(qr_section_prepare_all(w.section, ranges, 40, &done), QALLOW_E_PAGE_NOT_FOUND, "page 8");
+    assert_int_equal(done, 30);
+    FAILS(qr_section_prepare_all(w.section, ranges + 31, 9, &done), QALLOW_E_ARGUMENT, "page 7");
+    assert_int_equal(done, 0);
     OK(qr_section_free_page(w.section, 7));
     FAILS(qr_section_free_page(w.section, 7), QALLOW_E_PAGE_NOT_FOUND, "page 7");
     FAILS(qr_section_write(w.section, 7, 0, &byte, 1), QALLOW_E_PAGE_NOT_FOUND, "page 7");

@@ -155,7 +155,11 @@ static int write_some(struct worker *w, const struct page_log *log, const struct
     uint8_t *at;
     fill(w->bytes, step->length, step->seed);
     if (step->seed & 1)
-        CHECK(!qr_section_prepare(w->section, log->id, step->offset, step->length), "prepare");
+        CHECK(!qr_section_prepare_all(
+                  w->section,
+                  (struct qr_range[]){{log->id, step->offset, step->length}, {log->id, 0, 8}},
+                  1 + (step->seed >> 4 & 1), NULL),
+              "prepare");
     if (step->length && step->offset / BLOCK == (step->offset + step->length - 1) / BLOCK &&
         step->seed & 2) {
         int rc = qr_section_edit(w->section, log->id, step->offset, step->length, &at);
