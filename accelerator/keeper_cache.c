@@ -160,6 +160,7 @@ int qa_index_open(struct qa_keeper *k)
     const char *sysctl;
     if (!qa_inotify_limit(QA_INOTIFY_WATCHES, &k->watch_limit, &sysctl))
         k->watch_limit = 0;
+    qt_set(QT_WATCHES_LIMIT, k->watch_limit);
     qa_cache_remove_orphans(k->cache);
     qa_cache_set_state(k->cache, QALLOW_KEEPER_STARTING);
     qt_log(QT_INFO, "cache of %s attached: epoch %llu, %llu files known from before",

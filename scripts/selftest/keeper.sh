@@ -156,6 +156,8 @@ csv_is_written() {
     until_true has_rows "$1" 20
     head -n 1 "$1" | grep -x 'time,metric,label,value,unit'
     grep -q ',cache_' "$1"
+    equal 'the limit of watches' "$(grep -m 1 ',watches_limit,' "$1" | cut -d, -f4)" \
+        "$(ask --status --json | member watches_limit)"
 }
 prometheus_counts() {
     echo 1 >"$tree/a"
