@@ -21,6 +21,8 @@ static void set_options(struct qr_pool *pool, const struct qr_pool_options *opti
         pool->options.cache_bytes = 256 << 10;
 }
 
+static _Atomic uint64_t pools_made;
+
 int qr_pool_create(const struct qr_pool_options *options, struct qr_pool **result)
 {
     struct qr_pool *pool = qr_map(sizeof *pool, 4096); /* is aligned to cache lines, and zero */
@@ -29,6 +31,7 @@ int qr_pool_create(const struct qr_pool_options *options, struct qr_pool **resul
     if (!pool)
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a pool");
     set_options(pool, options);
+    pool->number = atomic_fetch_add(&pools_made, 1) + 1;
     if ((unsigned)pool->options.huge > QR_POOL_HUGE_ALWAYS || pool->options.reserve > UINT64_C(1)
                                                                                           << 46) {
         rc = qr_fail(QALLOW_E_ARGUMENT, "pool: an option is not what it can be");
@@ -110,12 +113,11 @@ int qr_pool_free(struct qr_pool *pool, void *block, size_t size)
 
 int qr_pool_grow(struct qr_pool *pool, void *block, size_t size, size_t new_size)
 {
-    qr_block_state *state;
     if (!new_size)
         return no_size();
     if (!in_slabs(pool, block))
         return qr_large_grow(pool, block, size, new_size);
-    int rc = qr_small_check(pool, block, size, &state);
+    int rc = qr_small_check(pool, block, size);
     if (!rc && new_size > QR_POOL_SMALL)
         rc =
             qr_fail(QALLOW_E_LIMIT, "pool: the block at %p cannot have %zu bytes", block, new_size);

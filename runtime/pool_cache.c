@@ -28,6 +28,29 @@
 
 /* ---------------------------------------------------------------- a thread's cache */
 
+/* The pool that this thread used last, and its cache there: the key is slower to ask. A pool that
+ * is gone has a number that no other one gets. */
+static _Thread_local struct {
+    uint64_t pool_number;
+    struct qr_cache *cache;
+} last_used;
+
+static __attribute__((noinline)) struct qr_cache *ask_key(const struct qr_pool *pool)
+{
+    struct qr_cache *cache = pthread_getspecific(pool->key);
+    if (cache) {
+        last_used.pool_number = pool->number;
+        last_used.cache = cache;
+    }
+    return cache;
+}
+
+static inline struct qr_cache *cache_of(const struct qr_pool *pool)
+{
+    return __builtin_expect(last_used.pool_number == pool->number, 1) ? last_used.cache
+                                                                      : ask_key(pool);
+}
+
 /* With the pool's lock held: a number that no cache has. */
 static int take_number(struct qr_pool *pool, uint32_t *number)
 {
@@ -55,10 +78,10 @@ static struct qr_cache *allocate_cache(struct qr_pool *pool)
     size_t blocks = 0;
     for (unsigned i = 0; i < QR_POOL_CLASSES; i++)
         blocks += pool->classes[i].capacity;
-    struct qr_cache *cache = qr_calloc(1, sizeof *cache + blocks * sizeof(void *));
+    struct qr_cache *cache = qr_calloc(1, sizeof *cache + blocks * sizeof(struct qr_ready));
     if (!cache)
         return NULL;
-    void **next = (void **)(cache + 1);
+    struct qr_ready *next = (struct qr_ready *)(cache + 1);
     for (unsigned i = 0; i < QR_POOL_CLASSES; i++) {
         cache->magazines[i].capacity = pool->classes[i].capacity;
         cache->magazines[i].blocks = next;
@@ -97,7 +120,8 @@ static int create_cache(struct qr_pool *pool, struct qr_cache **result)
     return rc;
 }
 
-static void flush_oldest(struct qr_cache *cache, unsigned class, uint32_t count)
+static __attribute__((noinline)) void flush_oldest(struct qr_cache *cache, unsigned class,
+                                                   uint32_t count)
 {
     struct qr_magazine *m = &cache->magazines[class];
     uint32_t left = LOAD(m->count) - count;
@@ -118,7 +142,7 @@ static void flush_all(struct qr_cache *cache)
 
 void qr_cache_flush(struct qr_pool *pool)
 {
-    struct qr_cache *cache = pthread_getspecific(pool->key);
+    struct qr_cache *cache = cache_of(pool);
     if (cache)
         flush_all(cache);
 }
@@ -127,6 +151,7 @@ void qr_cache_thread_ends(void *argument)
 {
     struct qr_cache *cache = argument;
     struct qr_pool *pool = cache->pool;
+    last_used.pool_number = 0;
     flush_all(cache);
     for (unsigned i = 0; i < QR_POOL_CLASSES; i++) {
         struct qr_size_class *class = &pool->classes[i];
@@ -163,44 +188,46 @@ static int refill(struct qr_cache *cache, unsigned class)
     int rc = qr_slab_take(cache->pool, class, m->blocks, cache->pool->classes[class].batch,
                           cache->cached, &taken);
     for (uint32_t i = 0; i < taken / 2; i++) { /* the lowest address is handed out first */
-        void *block = m->blocks[i];
+        struct qr_ready ready = m->blocks[i];
         m->blocks[i] = m->blocks[taken - 1 - i];
-        m->blocks[taken - 1 - i] = block;
+        m->blocks[taken - 1 - i] = ready;
     }
     atomic_store_explicit(&m->count, taken, memory_order_relaxed);
     COUNT_UP(cache->refills, 1);
     return rc;
 }
 
+/* Whatever is rare: no cache yet, nothing in it, a block that is another cache's by now. */
+static __attribute__((noinline)) int alloc_slowly(struct qr_pool *pool, size_t size, void **result)
+{
+    struct qr_cache *cache = cache_of(pool);
+    unsigned number = qr_pool_class_of(size);
+    int rc = cache ? 0 : create_cache(pool, &cache);
+    *result = NULL;
+    if (!rc && !LOAD(cache->magazines[number].count))
+        rc = refill(cache, number);
+    return rc ? rc : qr_small_alloc(pool, size, result);
+}
+
 int qr_small_alloc(struct qr_pool *pool, size_t size, void **result)
 {
-    struct qr_cache *cache = pthread_getspecific(pool->key);
+    struct qr_cache *cache = cache_of(pool);
     unsigned number = qr_pool_class_of(size);
-    const struct qr_size_class *class = &pool->classes[number];
-    int rc;
-    *result = NULL;
-    if (!cache && (rc = create_cache(pool, &cache)))
-        return rc;
-    struct qr_magazine *m = &cache->magazines[number];
-    for (;;) {
-        uint32_t count = LOAD(m->count);
-        if (!count) {
-            if ((rc = refill(cache, number)))
-                return rc;
-            count = LOAD(m->count);
-        }
-        void *block = m->blocks[count - 1];
-        qr_block_state *state = qr_state_of(pool, class, block);
-        atomic_store_explicit(&m->count, count - 1, memory_order_relaxed);
-        if (LOAD(*state) == cache->cached) {
-            atomic_store_explicit(state, cache->in_use, memory_order_relaxed);
-            COUNT_UP(m->allocated, 1);
-            QR_UNPOISON(block, class->size);
-            *result = block;
-            return 0;
-        }
+    struct qr_magazine *m = cache ? &cache->magazines[number] : NULL;
+    uint32_t count = cache ? LOAD(m->count) : 0;
+    if (__builtin_expect(!count, 0))
+        return alloc_slowly(pool, size, result);
+    struct qr_ready ready = m->blocks[count - 1];
+    atomic_store_explicit(&m->count, count - 1, memory_order_relaxed);
+    if (__builtin_expect(LOAD(*ready.state) != cache->cached, 0)) {
         atomic_fetch_add_explicit(&pool->double_frees, 1, memory_order_relaxed);
+        return alloc_slowly(pool, size, result);
     }
+    atomic_store_explicit(ready.state, cache->in_use, memory_order_relaxed);
+    COUNT_UP(m->allocated, 1);
+    QR_UNPOISON(ready.block, pool->classes[number].size);
+    *result = ready.block;
+    return 0;
 }
 
 /* ---------------------------------------------------------------- freeing */
@@ -221,23 +248,32 @@ static int free_already(const void *block)
     return qr_fail(QALLOW_E_STATE, "pool: the block at %p is free already", block);
 }
 
-int qr_small_check(struct qr_pool *pool, const void *block, size_t size, qr_block_state **state)
+/* The class of a block in use of this size, whose state is *state; or an error. */
+static inline int check(struct qr_pool *pool, const void *block, size_t size, unsigned *number,
+                        qr_block_state **state)
 {
     uint64_t offset = (uint64_t)((const uint8_t *)block - pool->base);
     uintptr_t view = atomic_load_explicit(&pool->views[offset >> SLAB_SHIFT], memory_order_acquire);
-    unsigned number = (view & CLASS_BITS) - 1;
-    if (!view) /* no slab any more: all its blocks are free */
+    *number = (view & CLASS_BITS) - 1;
+    if (__builtin_expect(!view, 0)) /* no slab any more: all its blocks are free */
         return free_already(block);
-    const struct qr_size_class *class = &pool->classes[number];
+    const struct qr_size_class *class = &pool->classes[*number];
     uint32_t in_slab = offset & (SLAB_SIZE - 1), i = qr_block_at(class, in_slab);
-    if (i >= class->blocks || i * class->size != in_slab)
+    if (__builtin_expect(i >= class->blocks || i * class->size != in_slab, 0))
         return not_a_block(block);
     *state = qr_block_states(view) + i;
-    if ((LOAD(**state) & STATE_KIND) != STATE_IN_USE)
+    if (__builtin_expect((LOAD(**state) & STATE_KIND) != STATE_IN_USE, 0))
         return free_already(block);
-    if (size - 1 >= QR_POOL_SMALL || qr_pool_class_of(size) != number)
+    if (__builtin_expect(size > class->size || size <= class->smaller, 0))
         return wrong_size(block, size, class->size);
     return 0;
+}
+
+int qr_small_check(struct qr_pool *pool, const void *block, size_t size)
+{
+    qr_block_state *state;
+    unsigned number;
+    return check(pool, block, size, &number, &state);
 }
 
 /* A thread that has no cache and gets none, for lack of memory, can free nevertheless. */
@@ -251,39 +287,53 @@ static int free_without_cache(struct qr_pool *pool, void *block, size_t size, qr
                                                  memory_order_relaxed))
         return free_already(block);
     QR_POISON(block, pool->classes[number].size);
-    qr_slab_give(pool, number, &block, 1, NOBODY);
+    qr_slab_give(pool, number, &(struct qr_ready){block, state}, 1, NOBODY);
     pthread_mutex_lock(&pool->classes[number].lock);
     pool->classes[number].freed++;
     pthread_mutex_unlock(&pool->classes[number].lock);
     return 0;
 }
 
+/* The state of a block that this thread frees; it takes over what another one had allocated. */
+static int take_over(struct qr_cache *cache, const void *block, qr_block_state *state)
+{
+    uint16_t old = LOAD(*state);
+    if ((old & STATE_KIND) != STATE_IN_USE ||
+        !atomic_compare_exchange_strong_explicit(state, &old, cache->cached, memory_order_relaxed,
+                                                 memory_order_relaxed))
+        return free_already(block);
+    COUNT_UP(cache->remote_frees, 1);
+    return 0;
+}
+
+static __attribute__((noinline)) struct qr_cache *first_cache(struct qr_pool *pool)
+{
+    struct qr_cache *cache;
+    return create_cache(pool, &cache) ? NULL : cache;
+}
+
 int qr_small_free(struct qr_pool *pool, void *block, size_t size)
 {
-    struct qr_cache *cache = pthread_getspecific(pool->key);
+    struct qr_cache *cache = cache_of(pool);
     qr_block_state *state;
-    int rc = qr_small_check(pool, block, size, &state);
-    if (rc)
+    unsigned number;
+    int rc = check(pool, block, size, &number, &state);
+    if (__builtin_expect(rc, 0))
         return rc;
-    if (!cache && create_cache(pool, &cache))
+    if (__builtin_expect(!cache, 0) && !(cache = first_cache(pool)))
         return free_without_cache(pool, block, size, state);
-    uint16_t old = LOAD(*state);
-    if (old == cache->in_use) {
+    if (__builtin_expect(LOAD(*state) == cache->in_use, 1))
         atomic_store_explicit(state, cache->cached, memory_order_relaxed);
-    } else {
-        if ((old & STATE_KIND) != STATE_IN_USE ||
-            !atomic_compare_exchange_strong_explicit(state, &old, cache->cached,
-                                                     memory_order_relaxed, memory_order_relaxed))
-            return free_already(block);
-        COUNT_UP(cache->remote_frees, 1);
-    }
-    unsigned number = qr_pool_class_of(size);
+    else if ((rc = take_over(cache, block, state)))
+        return rc;
     struct qr_magazine *m = &cache->magazines[number];
     QR_POISON(block, pool->classes[number].size);
-    if (LOAD(m->count) == m->capacity)
-        flush_oldest(cache, number, pool->classes[number].batch);
     uint32_t count = LOAD(m->count);
-    m->blocks[count] = block;
+    if (__builtin_expect(count == m->capacity, 0)) {
+        flush_oldest(cache, number, pool->classes[number].batch);
+        count = LOAD(m->count);
+    }
+    m->blocks[count] = (struct qr_ready){block, state};
     atomic_store_explicit(&m->count, count + 1, memory_order_relaxed);
     COUNT_UP(m->freed, 1);
     return 0;

@@ -76,8 +76,9 @@ struct qr_slab_notes {
 };
 
 struct qr_size_class {
-    uint32_t size, blocks, reciprocal; /* of a block; in a slab; of size / 64, scaled by 2^31 */
-    uint32_t capacity, batch;          /* of a thread's cache */
+    uint32_t size, smaller;      /* of a block; of one of the class below */
+    uint32_t blocks, reciprocal; /* in a slab; of size / 64, scaled by 2^31 */
+    uint32_t capacity, batch;    /* of a thread's cache */
     _Alignas(64) pthread_mutex_t lock;
     uint32_t partial; /* list of slabs with a free block */
     uint32_t slabs, empty;
@@ -85,12 +86,17 @@ struct qr_size_class {
     struct qr_slab_notes *notes;
 };
 
+/* A block that is free and ready, and where its state is. */
+struct qr_ready {
+    void *block;
+    qr_block_state *state;
+};
 /* Blocks of one class that a thread has ready. The counts are written by their thread only. */
 struct qr_magazine {
     _Atomic uint32_t count;
     uint32_t capacity;
     _Atomic uint64_t allocated, freed;
-    void **blocks;
+    struct qr_ready *blocks;
 };
 struct qr_cache {
     struct qr_pool *pool;
@@ -117,6 +123,7 @@ struct qr_large_blocks {
 struct qr_pool {
     uint8_t *base; /* of the slabs */
     uint64_t reserved;
+    uint64_t number; /* no other pool of the process ever has the same */
     uint8_t *tables; /* one mapping for the four that follow */
     size_t tables_size;
     qr_slab_view *views;
@@ -160,24 +167,16 @@ static inline qr_block_state *qr_block_states(uintptr_t view)
 {
     return (qr_block_state *)(view & ~(uintptr_t)CLASS_BITS);
 }
-/* Of a block that is known to be one. */
-static inline qr_block_state *qr_state_of(struct qr_pool *pool, const struct qr_size_class *class,
-                                          const void *block)
-{
-    uint64_t offset = (uint64_t)((const uint8_t *)block - pool->base);
-    uintptr_t view = atomic_load_explicit(&pool->views[offset >> SLAB_SHIFT], memory_order_acquire);
-    return qr_block_states(view) + qr_block_at(class, offset & (SLAB_SIZE - 1));
-}
 
 /* pool_slab.c. Take: up to `count` blocks, whose state becomes `state`; 0 or NO_MEMORY, LIMIT when
  * there is not a single one. Give: blocks whose state is `state`; those that have another one are
  * a double free and are left alone. */
 int qr_slab_init(struct qr_pool *pool);
 void qr_slab_finish(struct qr_pool *pool);
-int qr_slab_take(struct qr_pool *pool, unsigned class, void **blocks, uint32_t count,
+int qr_slab_take(struct qr_pool *pool, unsigned class, struct qr_ready *blocks, uint32_t count,
                  uint16_t state, uint32_t *taken);
-void qr_slab_give(struct qr_pool *pool, unsigned class, void *const *blocks, uint32_t count,
-                  uint16_t state);
+void qr_slab_give(struct qr_pool *pool, unsigned class, const struct qr_ready *blocks,
+                  uint32_t count, uint16_t state);
 void qr_slab_trim(struct qr_pool *pool);
 /* With the pool's lock held: whether `bytes` more may be mapped, if so they are counted. */
 int qr_pool_charge(struct qr_pool *pool, uint64_t bytes);
@@ -185,8 +184,8 @@ int qr_pool_charge(struct qr_pool *pool, uint64_t bytes);
 /* pool_cache.c */
 int qr_small_alloc(struct qr_pool *pool, size_t size, void **block);
 int qr_small_free(struct qr_pool *pool, void *block, size_t size);
-/* Whether this is a block in use of that size's class; the state it has. */
-int qr_small_check(struct qr_pool *pool, const void *block, size_t size, qr_block_state **state);
+/* Whether this is a block in use of that size's class. */
+int qr_small_check(struct qr_pool *pool, const void *block, size_t size);
 void qr_cache_flush(struct qr_pool *pool);
 void qr_cache_thread_ends(void *cache); /* destructor of the key */
 

@@ -42,6 +42,7 @@ static void init_classes(struct qr_pool *pool)
         struct qr_size_class *class = &pool->classes[i];
         uint64_t capacity = pool->options.cache_bytes / qr_pool_class_size(i);
         class->size = qr_pool_class_size(i);
+        class->smaller = i ? qr_pool_class_size(i - 1) : 0;
         class->blocks = SLAB_SIZE / class->size;
         class->reciprocal = ((1u << 31) + class->size / 64 - 1) / (class->size / 64);
         class->capacity = (uint32_t)(capacity < 2              ? 2
@@ -299,7 +300,7 @@ static void remove_slab(struct qr_pool *pool, struct qr_size_class *class, uint3
 
 /* From one slab that has free blocks, in the order of their addresses. */
 static uint32_t take_blocks(struct qr_pool *pool, struct qr_size_class *class, uint32_t slab,
-                            void **blocks, uint32_t count, uint16_t state)
+                            struct qr_ready *blocks, uint32_t count, uint16_t state)
 {
     struct qr_slab *s = &pool->slabs[slab];
     uint8_t *base = pool->base + ((uint64_t)slab << SLAB_SHIFT);
@@ -312,14 +313,14 @@ static uint32_t take_blocks(struct qr_pool *pool, struct qr_size_class *class, u
         s->free_bits[s->hint] &= s->free_bits[s->hint] - 1;
         s->free--;
         atomic_store_explicit(&s->notes->states[i], state, memory_order_relaxed);
-        blocks[taken++] = base + (size_t)i * class->size;
+        blocks[taken++] = (struct qr_ready){base + (size_t)i * class->size, &s->notes->states[i]};
     }
     if (!s->free)
         unlink_slab(pool, class, slab);
     return taken;
 }
 
-int qr_slab_take(struct qr_pool *pool, unsigned number, void **blocks, uint32_t count,
+int qr_slab_take(struct qr_pool *pool, unsigned number, struct qr_ready *blocks, uint32_t count,
                  uint16_t state, uint32_t *taken)
 {
     struct qr_size_class *class = &pool->classes[number];
@@ -364,13 +365,13 @@ static void give_block(struct qr_pool *pool, struct qr_size_class *class, void *
         remove_slab(pool, class, slab);
 }
 
-void qr_slab_give(struct qr_pool *pool, unsigned number, void *const *blocks, uint32_t count,
-                  uint16_t state)
+void qr_slab_give(struct qr_pool *pool, unsigned number, const struct qr_ready *blocks,
+                  uint32_t count, uint16_t state)
 {
     struct qr_size_class *class = &pool->classes[number];
     pthread_mutex_lock(&class->lock);
     for (uint32_t i = 0; i < count; i++)
-        give_block(pool, class, blocks[i], state);
+        give_block(pool, class, blocks[i].block, state);
     uint32_t slab = count ? SLAB_NONE : class->partial;
     while (slab != SLAB_NONE && class->empty) {
         uint32_t next = pool->slabs[slab].next;
