@@ -63,6 +63,8 @@ void qm_random_fill(uint64_t *state, void *bytes, size_t length);
 /* The compiler takes what p points to as read and written. */
 static inline void qm_keep(const void *p) { __asm__ volatile("" : : "g"(p) : "memory"); }
 
+/* NO_MEMORY with a detail. */
+int qm_no_memory(void);
 /* Memory that was touched, in huge pages where the system has them; NULL is legal to unmap. */
 int qm_map(size_t length, uint8_t **bytes);
 void qm_unmap(uint8_t *bytes, size_t length);

@@ -92,7 +92,7 @@ static int setup(struct qm_context *context)
     size_t slots = 32;
     char real[4200];
     if (!l)
-        return QALLOW_E_NO_MEMORY;
+        return qm_no_memory();
     l->count = context->size;
     while (slots < 2 * l->count)
         slots *= 2;
@@ -101,14 +101,14 @@ static int setup(struct qm_context *context)
     l->slots = qr_calloc(slots, sizeof *l->slots);
     l->names = qr_calloc(l->count, sizeof *l->names);
     if (!l->slots || !l->names)
-        return QALLOW_E_NO_MEMORY;
+        return qm_no_memory();
     for (size_t i = 0; i < l->count; i++)
         snprintf(l->names[i], NAME, "dir%u/sub/file-%u.c", (unsigned)i % 100, (unsigned)i);
     fill_table(l);
     /* the cache beside the tree, so that it goes when that goes */
     snprintf(real, sizeof real, "%s", context->directory);
     if (setenv("QALLOW_CACHE_DIR", real, 1) != 0)
-        return QALLOW_E_NO_MEMORY;
+        return qm_no_memory();
     return fill_cache(context, l);
 }
 

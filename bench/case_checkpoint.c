@@ -35,7 +35,7 @@ static int setup(struct qm_context *context)
     struct checkpoint *c = context->state = qr_calloc(1, sizeof *c);
     struct stat st;
     if (!c)
-        return QALLOW_E_NO_MEMORY;
+        return qm_no_memory();
     int rc = qm_cold_source_open(&c->source);
     if (rc == 0)
         rc = qm_store_create(context, "store.tlog", QALLOW_SYNC_NONE, context->size / PAGE, PAGE,

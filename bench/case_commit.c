@@ -28,7 +28,7 @@ static int setup(struct qm_context *context, enum qallow_sync sync, uint64_t wri
 {
     struct commits *c = context->state = qr_calloc(1, sizeof *c);
     if (!c)
-        return QALLOW_E_NO_MEMORY;
+        return qm_no_memory();
     if (context->threads > MOST_THREADS)
         context->threads = MOST_THREADS;
     c->writes = writes;

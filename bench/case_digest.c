@@ -24,7 +24,7 @@ static int setup(struct qm_context *context)
 {
     struct digest *d = context->state = qr_calloc(1, sizeof *d);
     if (!d)
-        return QALLOW_E_NO_MEMORY;
+        return qm_no_memory();
     d->size = context->size;
     d->seed = 1;
     return qm_map(d->size, &d->state);

@@ -30,7 +30,7 @@ static int setup(struct qm_context *context)
     uint64_t seed = 1;
     int rc;
     if (!b)
-        return QALLOW_E_NO_MEMORY;
+        return qm_no_memory();
     b->kernels = qb_kernels();
     b->n = context->size;
     rc = qm_map(b->n, &b->old);
@@ -40,7 +40,7 @@ static int setup(struct qm_context *context)
     rc = rc < 0 ? rc : qm_map(2 * b->n + 64, &b->operations);
     b->runs = qr_calloc(b->n / RUN_GAP + 1, sizeof *b->runs);
     if (rc < 0 || !b->runs)
-        return rc < 0 ? rc : QALLOW_E_NO_MEMORY;
+        return rc < 0 ? rc : qm_no_memory();
     qm_random_fill(&seed, b->old, b->n);
     memcpy(b->new_, b->old, b->n);
     memcpy(b->to, b->old, b->n);

@@ -22,7 +22,7 @@ static int setup(struct qm_context *context)
 {
     struct appends *a = context->state = qr_calloc(1, sizeof *a);
     if (!a)
-        return QALLOW_E_NO_MEMORY;
+        return qm_no_memory();
     int rc = qm_cold_source_open(&a->source);
     return rc < 0 ? rc
                   : qm_store_create(context, "store.tlog", QALLOW_SYNC_NONE, context->size / PAGE,

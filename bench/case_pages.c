@@ -32,7 +32,7 @@ static int setup(struct qm_context *context)
 {
     struct pages *p = context->state = qr_calloc(1, sizeof *p);
     if (!p)
-        return QALLOW_E_NO_MEMORY;
+        return qm_no_memory();
     p->size = context->size;
     int rc = qr_pool_create(NULL, &p->pool);
     return rc < 0 ? rc : qm_map(BLOCKS * p->size, &p->memory);

@@ -32,7 +32,7 @@ struct recovery {
 static int setup(struct qm_context *context)
 {
     struct recovery *r = context->state = qr_calloc(1, sizeof *r);
-    return r ? qm_cold_source_open(&r->source) : QALLOW_E_NO_MEMORY;
+    return r ? qm_cold_source_open(&r->source) : qm_no_memory();
 }
 
 static void finish(struct qm_context *context)

@@ -29,7 +29,7 @@ static int setup(struct qm_context *context)
 {
     struct replay *r = context->state = qr_calloc(1, sizeof *r);
     if (!r)
-        return QALLOW_E_NO_MEMORY;
+        return qm_no_memory();
     r->seed = 1;
     r->size = context->size;
     r->floor.file = -1;

@@ -29,7 +29,7 @@ static int setup(struct qm_context *context, uint64_t pages, uint64_t epochs)
 {
     struct scaling *s = context->state = qr_calloc(1, sizeof *s);
     if (!s)
-        return QALLOW_E_NO_MEMORY;
+        return qm_no_memory();
     int rc = qm_store_create(context, "many.tlog", QALLOW_SYNC_NONE, pages, PAGE, &s->many);
     rc = rc < 0 ? rc : qm_store_create(context, "few.tlog", QALLOW_SYNC_NONE, LEAST, PAGE, &s->few);
     rc = rc < 0 ? rc : add_epochs(context, &s->many, epochs);

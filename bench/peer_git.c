@@ -57,14 +57,14 @@ static int setup(struct qm_context *context)
 {
     struct git *g = context->state = qr_calloc(1, sizeof *g);
     if (!g)
-        return QALLOW_E_NO_MEMORY;
+        return qm_no_memory();
     g->versions = context->size;
     g->seed = 1;
     g->file = qr_malloc(FILE_BYTES);
     g->back = qr_malloc(FILE_BYTES);
     g->objects = qr_calloc(g->versions, sizeof *g->objects);
     if (!g->file || !g->back || !g->objects)
-        return QALLOW_E_NO_MEMORY;
+        return qm_no_memory();
     fill_letters(g, g->file, FILE_BYTES);
     if (!qm_find_program("git", g->program, sizeof g->program))
         return qr_fail(QALLOW_E_UNAVAILABLE, "there is no git");

@@ -120,7 +120,7 @@ static int setup(struct qm_context *context, enum qallow_sync sync, uint64_t wri
     const char *directory = qm_path(context, "lmdb");
     char text[160];
     if (!l)
-        return QALLOW_E_NO_MEMORY;
+        return qm_no_memory();
     int rc = qm_peer_setup(context, &l->work, sync, writes);
     if (rc < 0)
         return rc;

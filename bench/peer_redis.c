@@ -201,11 +201,11 @@ static int setup_both(struct qm_context *context)
 {
     struct redis *r = context->state = qr_calloc(1, sizeof *r);
     if (!r)
-        return QALLOW_E_NO_MEMORY;
+        return qm_no_memory();
     r->socket = -1;
     r->out = qr_malloc(OUT);
     if (!r->out)
-        return QALLOW_E_NO_MEMORY;
+        return qm_no_memory();
     int rc = qm_peer_setup(context, &r->work, QALLOW_SYNC_INTERVAL, QM_PEER_BATCH);
     rc = rc < 0 ? rc : start_server(context, r);
     for (uint32_t i = 0; rc == 0 && i < r->work.store.page_count; i++)

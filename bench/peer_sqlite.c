@@ -121,7 +121,7 @@ static int setup(struct qm_context *context, enum qallow_sync sync, uint64_t wri
     struct sqlite *s = context->state = qr_calloc(1, sizeof *s);
     char text[160];
     if (!s)
-        return QALLOW_E_NO_MEMORY;
+        return qm_no_memory();
     int rc = qm_peer_setup(context, &s->work, sync, writes);
     if (rc < 0)
         return rc;

@@ -152,7 +152,11 @@ int qm_run(const struct qm_options *options, struct qm_report *report)
     report->results = qr_calloc(selected + 1, sizeof *report->results);
     if (!report->results)
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory for %zu results", selected);
-    int n = snprintf(scratch, sizeof scratch, "%s/qallow-bench-XXXXXX", options->directory);
+    char *directory = realpath(options->directory, NULL);
+    if (!directory)
+        return qr_fail_errno(errno, "%s", qr_quotez(options->directory));
+    int n = snprintf(scratch, sizeof scratch, "%s/qallow-bench-XXXXXX", directory);
+    free(directory);
     if (n < 0 || (size_t)n >= sizeof scratch)
         return qr_fail(QALLOW_E_LIMIT, "%s: too long a path", qr_quotez(options->directory));
     if (!mkdtemp(scratch))

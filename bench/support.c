@@ -23,6 +23,8 @@ void qm_random_fill(uint64_t *state, void *bytes, size_t length)
     memcpy(at, &r, length);
 }
 
+int qm_no_memory(void) { return qr_fail(QALLOW_E_NO_MEMORY, "no memory to measure in"); }
+
 int qm_map(size_t length, uint8_t **bytes)
 {
     void *p = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

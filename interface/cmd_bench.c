@@ -358,6 +358,8 @@ static int measure(struct qi_context *context, const struct bench_options *optio
     struct qm_report report = {0};
     wanted->context = &progress;
     wanted->peers = usable_peers(context, options->peers);
+    if (qm_count(wanted) == 0)
+        return qr_fail(QALLOW_E_UNAVAILABLE, "no case is left that can run here");
     qi_signals_catch();
     qi_progress_begin(&progress.line, context, "");
     int rc = qm_run(wanted, &report);
@@ -520,5 +522,5 @@ const struct qi_command qi_command_bench = {
         {0, "measured, whether targets were reached or not"},
         {1, "slower than --fail-over allows"},
         {65, "a baseline is not a report"},
-        {66, NULL}, {71, NULL}, {74, NULL}, {77, NULL}, {130, NULL}, {0}},
+        {66, NULL}, {69, "all cases are beside programs that are not here"}, {71, NULL}, {74, NULL}, {77, NULL}, {130, NULL}, {0}},
 };
