@@ -73,9 +73,12 @@ struct qb_kernels {
     /* Bit i of mask (LSB first) = (a[i] != b[i]); ceil(n/8) bytes are written, unused bits of the
      * last one zero. Returns the number of set bits. */
     size_t (*diff_mask)(const void *a, const void *b, size_t n, uint8_t *mask);
-    /* page[i] = next byte of payload wherever bit i of mask is set; returns the payload bytes used.
-     * Exactly popcount(mask) payload bytes are read. Bits at and beyond n must be zero. */
-    size_t (*apply_mask)(void *page, size_t n, const uint8_t *mask, const uint8_t *payload);
+    /* The number of bits set in a mask of n bits. Bits at and beyond n must be zero. */
+    size_t (*count_mask)(const uint8_t *mask, size_t n);
+    /* page[i] = next byte of payload wherever bit i of mask is set. `count` is what count_mask says,
+     * and exactly so many payload bytes are read. Bits at and beyond n must be zero. */
+    void (*apply_mask)(void *page, size_t n, const uint8_t *mask, const uint8_t *payload,
+                       size_t count);
     /* The reverse: packs the bytes of page under set mask bits into payload; returns how many. */
     size_t (*pack_mask)(uint8_t *payload, const void *page, size_t n, const uint8_t *mask);
     /* For each of `count` runs, copies run.length bytes from the running payload to

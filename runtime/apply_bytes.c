@@ -99,7 +99,7 @@ static void put(const struct qr_apply *apply, const struct qr_op *op)
         break;
     case QR_OP_MASK:
         kernels->copy(to, apply->old + op->offset, n);
-        kernels->apply_mask(to, n, op->mask, op->bytes);
+        kernels->apply_mask(to, n, op->mask, op->bytes, (size_t)op->payload_length);
         break;
     case QR_OP_ZERO:
     case QR_OP_GROW:
@@ -153,7 +153,8 @@ int qr_apply_in_place(uint8_t *page, uint64_t size, struct qr_cursor part, uint6
             return qr_fail(QALLOW_E_INVALID_DELTA, "operation %d at byte %llu is not in place",
                            (int)op.kind, (unsigned long long)op.offset);
         if (op.kind == QR_OP_MASK)
-            kernels->apply_mask(page + op.offset, (size_t)op.new_length, op.mask, op.bytes);
+            kernels->apply_mask(page + op.offset, (size_t)op.new_length, op.mask, op.bytes,
+                                (size_t)op.payload_length);
         else if (op.kind == QR_OP_ZERO)
             kernels->zero(page + op.offset, (size_t)op.new_length);
         else

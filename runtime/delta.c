@@ -8,6 +8,7 @@
  */
 #include "runtime/delta.h"
 
+#include "backend/kernels.h"
 #include "runtime/error.h"
 #include "runtime/os.h"
 
@@ -51,16 +52,6 @@ void qr_edits_finish(struct qr_edits *list)
 
 /* --- decoder --- */
 
-static uint64_t count_bits(const uint8_t *mask, size_t length)
-{
-    uint64_t bits = 0;
-    for (; length >= 8; mask += 8, length -= 8)
-        bits += (uint64_t)__builtin_popcountll(qr_load64(mask));
-    for (; length; mask++, length--)
-        bits += (uint64_t)__builtin_popcount(*mask);
-    return bits;
-}
-
 /* The mask and payload of a span of n bytes. */
 static int get_mask(struct qr_cursor *cursor, uint64_t n, struct qr_op *op)
 {
@@ -70,7 +61,7 @@ static int get_mask(struct qr_cursor *cursor, uint64_t n, struct qr_op *op)
         return 0;
     if (n % 8 && op->mask[mask_length - 1] >> (n % 8))
         return 0;
-    op->payload_length = count_bits(op->mask, (size_t)mask_length);
+    op->payload_length = qb_kernels()->count_mask(op->mask, (size_t)n);
     op->bytes = qr_get_bytes(cursor, op->payload_length);
     return op->payload_length != 0 && op->bytes;
 }

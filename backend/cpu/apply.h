@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The kernels that write changes into a page, compiled once per instruction set: apply_mask,
- * pack_mask (its reverse) and apply_runs. The including file provides
+ * The kernels that write changes into a page, compiled once per instruction set: count_mask,
+ * apply_mask, pack_mask (its reverse) and apply_runs. The including file provides
  *
  *     void block_expand(page, mask, payload)     page[i] = next payload byte where bit i is set;
  *                                                may read BLOCK bytes of payload
@@ -9,7 +9,7 @@
  *
  * Both run freely over whole blocks. Only the last BLOCK bytes of payload need care, because what
  * lies behind them is not ours: they go through a padded buffer. For this the payload's length is
- * needed beforehand; counting the mask's bits costs a few percent of the whole.
+ * needed beforehand.
  */
 #ifndef QB_CPU_APPLY_H
 #define QB_CPU_APPLY_H
@@ -32,7 +32,7 @@ static inline uint64_t part_mask(const uint8_t *mask, size_t n)
     return word;
 }
 
-static size_t mask_count(const uint8_t *mask, size_t n)
+static size_t count_mask(const uint8_t *mask, size_t n)
 {
     size_t count = 0, at = 0;
     for (; n - at >= BLOCK; at += BLOCK)
@@ -62,14 +62,14 @@ static inline void expand_blocks(struct progress *go, uint8_t *page, size_t n, c
     }
 }
 
-static size_t apply_mask(void *page, size_t n, const uint8_t *mask, const uint8_t *payload)
+static void apply_mask(void *page, size_t n, const uint8_t *mask, const uint8_t *payload,
+                       size_t count)
 {
     uint8_t padded[2 * BLOCK] = {0}, last[BLOCK] = {0};
-    const size_t total = mask_count(mask, n);
-    struct progress go = {0, total, (uint8_t *)(uintptr_t)payload}; /* is only read */
+    struct progress go = {0, count, (uint8_t *)(uintptr_t)payload}; /* is only read */
     expand_blocks(&go, page, n, mask, BLOCK);
     if (go.left == 0)
-        return total;
+        return;
     go.payload = memcpy(padded, go.payload, go.left);
     expand_blocks(&go, page, n, mask, 1);
     if (go.left > 0) {
@@ -78,7 +78,6 @@ static size_t apply_mask(void *page, size_t n, const uint8_t *mask, const uint8_
         block_expand(last, part_mask(mask + go.at / 8, n - go.at), go.payload);
         memcpy(part, last, n - go.at);
     }
-    return total;
 }
 
 static inline void compress_blocks(struct progress *go, const uint8_t *page, size_t n,
@@ -98,7 +97,7 @@ static inline void compress_blocks(struct progress *go, const uint8_t *page, siz
 static size_t pack_mask(uint8_t *payload, const void *page, size_t n, const uint8_t *mask)
 {
     uint8_t padded[2 * BLOCK], last[BLOCK] = {0};
-    const size_t total = mask_count(mask, n);
+    const size_t total = count_mask(mask, n);
     struct progress go = {0, total, payload};
     compress_blocks(&go, page, n, mask, BLOCK);
     if (go.left == 0)

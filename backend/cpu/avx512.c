@@ -60,6 +60,7 @@ void qb_init_avx512(struct qb_kernels *table)
     table->common_suffix = common_suffix;
     table->diff_runs = diff_runs;
     table->diff_mask = diff_mask;
+    table->count_mask = count_mask;
     table->apply_mask = apply_mask;
     table->pack_mask = pack_mask;
     table->apply_runs = apply_runs;

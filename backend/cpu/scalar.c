@@ -93,15 +93,23 @@ static size_t diff_mask(const void *a, const void *b, size_t n, uint8_t *mask)
     return count;
 }
 
-static size_t apply_mask(void *page, size_t n, const uint8_t *mask, const uint8_t *payload)
+static size_t count_mask(const uint8_t *mask, size_t n)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++)
+        count += bit(mask, i);
+    return count;
+}
+
+static void apply_mask(void *page, size_t n, const uint8_t *mask, const uint8_t *payload,
+                       size_t count)
 {
     uint8_t *bytes = page;
     size_t used = 0;
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n && used < count; i++) {
         if (bit(mask, i))
             bytes[i] = payload[used++];
     }
-    return used;
 }
 
 static size_t pack_mask(uint8_t *payload, const void *page, size_t n, const uint8_t *mask)
@@ -137,6 +145,7 @@ void qb_init_scalar(struct qb_kernels *table)
         .common_suffix = common_suffix,
         .diff_runs = diff_runs,
         .diff_mask = diff_mask,
+        .count_mask = count_mask,
         .apply_mask = apply_mask,
         .pack_mask = pack_mask,
         .apply_runs = apply_runs,

@@ -93,6 +93,7 @@ static void expect_no_empty_slot(const struct qb_kernels *k)
     assert_non_null(k->common_suffix);
     assert_non_null(k->diff_runs);
     assert_non_null(k->diff_mask);
+    assert_non_null(k->count_mask);
     assert_non_null(k->apply_mask);
     assert_non_null(k->pack_mask);
     assert_non_null(k->apply_runs);
@@ -130,7 +131,8 @@ static void test_null_is_legal_for_no_bytes(void **state)
         assert_int_equal(k.diff_runs(NULL, NULL, 0, 1, NULL, 0, &scanned), 0);
         assert_int_equal(scanned, 0);
         assert_int_equal(k.diff_mask(NULL, NULL, 0, NULL), 0);
-        assert_int_equal(k.apply_mask(NULL, 0, NULL, NULL), 0);
+        assert_int_equal(k.count_mask(NULL, 0), 0);
+        k.apply_mask(NULL, 0, NULL, NULL, 0);
         assert_int_equal(k.pack_mask(NULL, NULL, 0, NULL), 0);
         assert_int_equal(k.apply_runs(NULL, NULL, 0, NULL), 0);
         struct qb_u128 sum = k.hash_cells(NULL, 0, 1, 2);
@@ -191,7 +193,7 @@ static void *first_use(void *barrier)
     pthread_barrier_wait(barrier);
     const struct qb_kernels *k = qb_kernels();
     uint8_t page[] = {0, 1}, payload[] = {7};
-    k->apply_mask(page, 2, (const uint8_t[]){2}, payload);
+    k->apply_mask(page, 2, (const uint8_t[]){2}, payload, 1);
     return page[1] == 7 && k->name != NULL ? (void *)(uintptr_t)k : NULL;
 }
 
