@@ -85,6 +85,8 @@ static inline uint64_t qr_get_u64(struct qr_cursor *c)
 static inline uint64_t qr_get_varint(struct qr_cursor *c)
 {
     uint64_t v = 0;
+    if (c->at != c->end && *c->at < 0x80 && !c->bad) /* most are small */
+        return *c->at++;
     for (unsigned shift = 0; shift < 64; shift += 7) {
         if (c->bad || c->at == c->end)
             break;
