@@ -134,6 +134,31 @@ static int run_sparse_floor(struct qm_context *context, uint64_t repeats, struct
     return rc;
 }
 
+/* --- all of history, in several threads --- */
+
+static int setup_verify(struct qm_context *context)
+{
+    int rc = setup_sparse(context);
+    struct replay *r = context->state;
+    return rc < 0 ? rc : qallow_open(r->store.path, NULL, &r->store.store);
+}
+
+static int verify(struct replay *r, unsigned threads, struct qm_sample *sample)
+{
+    double start = qm_now();
+    int rc = qallow_verify(r->store.store, (int)threads);
+    *sample = (struct qm_sample){qm_now() - start, (double)r->log_bytes};
+    return rc;
+}
+static int run_verify(struct qm_context *context, uint64_t repeats, struct qm_sample *sample)
+{
+    return verify(context->state, context->threads, sample);
+}
+static int run_verify_alone(struct qm_context *context, uint64_t repeats, struct qm_sample *sample)
+{
+    return verify(context->state, 1, sample);
+}
+
 /* --- seek --- */
 
 static int setup_seek(struct qm_context *context)
@@ -175,6 +200,7 @@ static int run_memcpy(struct qm_context *context, uint64_t repeats, struct qm_sa
 
 static const struct qm_work dense = {setup_dense, run_dense, run_dense_floor, finish};
 static const struct qm_work sparse = {setup_sparse, run_sparse, run_sparse_floor, finish};
+static const struct qm_work verifying = {setup_verify, run_verify, run_verify_alone, finish};
 static const struct qm_work seek = {setup_seek, run_seek, run_memcpy, finish};
 
 /* clang-format off */
@@ -188,6 +214,11 @@ const struct qm_case qm_replay_cases[] = {
      "A log of 64-byte deltas, 1,000 in a commit, is read whole and the newest state loaded into "
      "memory, verified; beside reading, checking and storing records of 88 bytes.",
      &qm_million_s, {QM_RATIO, 0.4}, &sparse, .size = 64 * MIB, .smoke_size = 2 * MIB, .fixed = 1},
+    {"replay/verify-threads", "verify all epochs, all threads", "one thread",
+     "The digest of every epoch of a log of 64-byte deltas recomputed from its bytes, in all "
+     "threads; beside one thread. Bytes of log a second.",
+     &qm_mb_s, {QM_RATIO, 1.7}, &verifying, .size = 4 * MIB, .smoke_size = 1 * MIB,
+     .threads = QM_ALL_THREADS, .fixed = 1},
     {"replay/seek", "any epoch of many, state in memory", "memcpy",
      "The log is opened and the state of a random epoch loaded into memory, verified; beside "
      "memcpy of as many bytes.",

@@ -61,7 +61,7 @@ void qm_html_target(struct qt_text *text, const struct qm_case *what)
 
 /* --- bars --- */
 
-enum { BARS_WIDTH = 460, BARS_HEIGHT = 58, BARS_ROOM = 290, BAR = 15 };
+enum { BARS_WIDTH = 490, BARS_HEIGHT = 58, BARS_ROOM = 290, BAR = 15 };
 
 /* Where the target is in the unit of the figures; 0: there is none. */
 static double target_figure(const struct qm_result *r)

@@ -522,5 +522,7 @@ const struct qi_command qi_command_bench = {
         {0, "measured, whether targets were reached or not"},
         {1, "slower than --fail-over allows"},
         {65, "a baseline is not a report"},
-        {66, NULL}, {69, "all cases are beside programs that are not here"}, {71, NULL}, {74, NULL}, {77, NULL}, {130, NULL}, {0}},
+        {66, NULL},
+        {69, "all cases are beside programs that are not here"},
+        {71, NULL}, {74, NULL}, {77, NULL}, {130, NULL}, {0}},
 };

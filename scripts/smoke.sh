@@ -237,7 +237,8 @@ measuring() {
     # Not what waits for a disk or for another processor: others may be using them.
     check 'bench --baseline, no case is much slower' \
         qallow bench --tier smoke --baseline "$top/tests/bench/baseline.json" --fail-over 400% \
-        --filter kernel --filter delta --filter page/alloc-4k --filter digest --filter replay \
+        --filter kernel --filter delta --filter page/alloc-4k --filter digest \
+        --filter replay/dense --filter replay/sparse --filter replay/seek \
         --filter commit/batched-64m --filter recovery/scan --filter checkpoint/load --filter cache
 }
 
