@@ -38,6 +38,9 @@ int qr_pool_charge(struct qr_pool *pool, uint64_t bytes)
 
 static void init_classes(struct qr_pool *pool)
 {
+    pthread_mutexattr_t adaptive; /* held for less time than it takes to wake a thread */
+    pthread_mutexattr_init(&adaptive);
+    pthread_mutexattr_settype(&adaptive, PTHREAD_MUTEX_ADAPTIVE_NP);
     for (unsigned i = 0; i < QR_POOL_CLASSES; i++) {
         struct qr_size_class *class = &pool->classes[i];
         uint64_t capacity = pool->options.cache_bytes / qr_pool_class_size(i);
@@ -50,11 +53,12 @@ static void init_classes(struct qr_pool *pool)
                                                                : capacity);
         class->batch = class->capacity / 2;
         class->partial = SLAB_NONE;
-        pthread_mutex_init(&class->lock, NULL);
+        pthread_mutex_init(&class->lock, &adaptive);
         for (uint32_t b = 0; b < class->blocks; b++) /* the reciprocal is exact */
             qr_assert(qr_block_at(class, b * class->size) == b &&
                       qr_block_at(class, (b + 1) * class->size - 64) == b);
     }
+    pthread_mutexattr_destroy(&adaptive);
 }
 
 int qr_slab_init(struct qr_pool *pool)
@@ -350,11 +354,11 @@ static void give_block(struct qr_pool *pool, struct qr_size_class *class, void *
     struct qr_slab *s = &pool->slabs[slab];
     uintptr_t view = atomic_load_explicit(&pool->views[slab], memory_order_acquire);
     if ((view & CLASS_BITS) != (uintptr_t)(class - pool->classes) + 1 ||
-        !atomic_compare_exchange_strong_explicit(&s->notes->states[i], &state, 0,
-                                                 memory_order_relaxed, memory_order_relaxed)) {
+        atomic_load_explicit(&s->notes->states[i], memory_order_relaxed) != state) {
         atomic_fetch_add_explicit(&pool->double_frees, 1, memory_order_relaxed);
         return; /* somebody else has it too, and will free it */
     }
+    atomic_store_explicit(&s->notes->states[i], 0, memory_order_relaxed);
     qr_assert(!(s->free_bits[i / 64] >> i % 64 & 1));
     s->free_bits[i / 64] |= UINT64_C(1) << i % 64;
     if (i / 64 < s->hint)

@@ -54,12 +54,13 @@ static const struct allocator allocators[] = {
     {"pool", pool_get, pool_put}, {"jemalloc", je_get, je_put}, {"glibc", libc_get, libc_put}};
 enum { ALLOCATORS = 3 };
 
-static double now(void)
+static double seconds_of(clockid_t clock)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(clock, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
+static double now(void) { return seconds_of(CLOCK_MONOTONIC); }
 
 static double largest(const double *v, int n)
 {
@@ -77,7 +78,7 @@ struct job {
     void *held[HELD];
     uint64_t random;
     int zero;
-    double seconds;
+    double seconds, cpu_seconds;
     size_t blocks;
     pthread_barrier_t *start;
 };
@@ -128,12 +129,17 @@ static void *run_job(void *argument)
         job->blocks += job->work(job);
     } while (now() < end);
     job->seconds = now() - begin;
+    job->cpu_seconds = seconds_of(CLOCK_THREAD_CPUTIME_ID);
     for (int i = 0; i < HELD; i++) {
         if (job->held[i])
             job->with->put(job->held[i], BLOCK);
     }
     return NULL;
 }
+
+/* Of all threads: what they had of the CPUs tells whether the machine was busy with other things.
+ */
+static double wall_seconds, cpu_seconds;
 
 /* Blocks a second, of all threads together. */
 static double rate(const struct allocator *with, size_t (*work)(struct job *), int zero,
@@ -156,6 +162,8 @@ static double rate(const struct allocator *with, size_t (*work)(struct job *), i
     for (int i = 0; i < threads; i++) {
         pthread_join(thread[i], NULL);
         sum += (double)jobs[i].blocks / jobs[i].seconds;
+        wall_seconds += jobs[i].seconds;
+        cpu_seconds += jobs[i].cpu_seconds;
     }
     pthread_barrier_destroy(&start);
     return sum;
@@ -320,6 +328,8 @@ int main(int argc, char **argv)
     if (sysconf(_SC_NPROCESSORS_ONLN) > 1)
         print_case(&hand, 2, seconds, &one);
     qr_pool_destroy(pool);
+    printf("the threads had %.0f %% of the CPU time they could have had\n",
+           cpu_seconds / wall_seconds * 100);
     printf("\nfirst touch, ns a block    small pages    huge pages     ratio\n");
     for (size_t size = 64; size <= 16 << 20; size *= 64)
         print_first_touch(size);
