@@ -402,21 +402,45 @@ void qr_applier_finish(struct qr_applier *applier)
     applier->open = NULL;
 }
 
+static int apply_next(struct qr_applier *a, const struct qr_record *record, uint64_t frame_offset)
+{
+    int rc = a->before ? a->before(a->context, record) : 0;
+    int is_delta = record->type == QR_RECORD_DELTA || record->type == QR_RECORD_IMAGE;
+    if (rc)
+        return rc;
+    if (a->open && !is_delta)
+        return qr_fail(QALLOW_E_INVALID_DELTA, "page %llu: its delta has no last part",
+                       (unsigned long long)a->open->page);
+    rc = apply_record(a, record, frame_offset);
+    a->records += rc == 0;
+    return rc;
+}
+
+/* Records are decoded some steps before they are applied, and what they will touch is fetched: on
+ * a state larger than the cache that is most of the time. A record that cannot be decoded ends it
+ * after those before it have been applied. */
 int qr_apply_body(struct qr_applier *a, uint64_t frame_offset, const uint8_t *body, size_t length)
 {
+    enum { SLOTS_AHEAD = 16, PAGES_AHEAD = 10, PIECES_AHEAD = 5 };
+    struct qr_record records[SLOTS_AHEAD];
     struct qr_cursor cursor = qr_cursor(body, length);
-    struct qr_record record;
-    int rc;
-    while ((rc = qr_record_next(&cursor, body, &record)) > 0) {
-        if (a->before && (rc = a->before(a->context, &record)))
-            return rc;
-        int is_delta = record.type == QR_RECORD_DELTA || record.type == QR_RECORD_IMAGE;
-        if (a->open && !is_delta)
-            return qr_fail(QALLOW_E_INVALID_DELTA, "page %llu: its delta has no last part",
-                           (unsigned long long)a->open->page);
-        if ((rc = apply_record(a, &record, frame_offset)))
-            return rc;
-        a->records++;
+    size_t decoded = 0;
+    int more = 1, rc = 0;
+    for (size_t i = 0; rc == 0 && (more > 0 || i < decoded); i++) {
+        while (more > 0 && decoded < i + SLOTS_AHEAD) {
+            struct qr_record *record = &records[decoded % SLOTS_AHEAD];
+            if ((more = qr_record_next(&cursor, body, record)) <= 0)
+                break;
+            qr_state_fetch(a->state, record->page, QR_FETCH_SLOT);
+            decoded++;
+        }
+        if (i + PAGES_AHEAD < decoded)
+            qr_state_fetch(a->state, records[(i + PAGES_AHEAD) % SLOTS_AHEAD].page, QR_FETCH_PAGE);
+        if (i + PIECES_AHEAD < decoded)
+            qr_state_fetch(a->state, records[(i + PIECES_AHEAD) % SLOTS_AHEAD].page,
+                           QR_FETCH_PIECES);
+        if (i < decoded)
+            rc = apply_next(a, &records[i % SLOTS_AHEAD], frame_offset);
     }
-    return rc;
+    return rc ? rc : more;
 }

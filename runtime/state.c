@@ -143,6 +143,26 @@ struct qr_page *qr_state_find(const struct qr_state *state, uint64_t id)
     return NULL;
 }
 
+void qr_state_fetch(const struct qr_state *state, uint64_t id, enum qr_fetch step)
+{
+    enum { LINE = 64, PIECES_MAX = 64, PER_LINE = LINE / sizeof(struct qr_piece) };
+    const struct qr_slot_table *table = &state->by_id;
+    if (!table->slots)
+        return;
+    const uint32_t *slot = &table->slots[(uint32_t)id_hash(id) & table->mask];
+    if (step == QR_FETCH_SLOT) {
+        __builtin_prefetch(slot);
+    } else if (step == QR_FETCH_PAGE) { /* nearly always the first place is the right one */
+        const char *page = *slot ? (const char *)qr_slot(state, *slot) : NULL;
+        for (size_t at = 0; page && at < sizeof(struct qr_page); at += LINE)
+            __builtin_prefetch(page + at);
+    } else {
+        const struct qr_page *page = qr_state_find(state, id);
+        for (uint32_t i = 0; page && i < page->piece_count && i < PIECES_MAX; i += PER_LINE)
+            __builtin_prefetch(&page->pieces[i]);
+    }
+}
+
 struct qr_page *qr_state_child(const struct qr_state *state, uint64_t parent, const void *name,
                                size_t length)
 {

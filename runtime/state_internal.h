@@ -34,6 +34,12 @@ static inline struct qr_page *qr_slot(const struct qr_state *state, uint32_t slo
     return &state->chunks[slot >> QR_CHUNK_SHIFT][slot & (QR_CHUNK - 1)];
 }
 
+/* What finding a page and changing its pieces will touch is fetched into the cache, one step after
+ * the other: the slot in the table, the page, its pieces. Whoever has many pages to find calls each
+ * step some pages ahead of the next, so that the misses overlap. A page need not exist. */
+enum qr_fetch { QR_FETCH_SLOT, QR_FETCH_PAGE, QR_FETCH_PIECES };
+void qr_state_fetch(const struct qr_state *state, uint64_t id, enum qr_fetch step);
+
 /* All of these check their rules (docs/formats/tlog.md, "Records") and keep digest, sizes and
  * links right. Results: 0, PAGE_NOT_FOUND, PAGE_EXISTS, SERIALIZATION, NO_MEMORY, LIMIT, with
  * detail. */
