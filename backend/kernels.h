@@ -75,8 +75,8 @@ struct qb_kernels {
     size_t (*diff_mask)(const void *a, const void *b, size_t n, uint8_t *mask);
     /* The number of bits set in a mask of n bits. Bits at and beyond n must be zero. */
     size_t (*count_mask)(const uint8_t *mask, size_t n);
-    /* page[i] = next byte of payload wherever bit i of mask is set. `count` is what count_mask says,
-     * and exactly so many payload bytes are read. Bits at and beyond n must be zero. */
+    /* page[i] = next byte of payload wherever bit i of mask is set. `count` is what count_mask
+     * says, and exactly so many payload bytes are read. Bits at and beyond n must be zero. */
     void (*apply_mask)(void *page, size_t n, const uint8_t *mask, const uint8_t *payload,
                        size_t count);
     /* The reverse: packs the bytes of page under set mask bits into payload; returns how many. */

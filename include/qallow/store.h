@@ -221,7 +221,7 @@ struct qallow_page {
     }
 
 /* Reads [offset, offset + length), which must lie in the page (LIMIT). Every byte is checked
- * against the log's checksums. PAGE_NOT_FOUND, DAMAGED, IO. */
+ * against the log's checksums when it comes from there. PAGE_NOT_FOUND, DAMAGED, IO. */
 QALLOW_API int qallow_page_read(struct qallow_view *view, uint64_t page, uint64_t offset,
                                 void *buffer, size_t length);
 /* The page with an id. PAGE_NOT_FOUND. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * count_mask, apply_mask, pack_mask, apply_runs. Beside the comparison with the reference each check closes the
- * circle: what was packed from the new page and applied to the old one gives the new page.
+ * count_mask, apply_mask, pack_mask, apply_runs. Beside the comparison with the reference each
+ * check closes the circle: what was packed from the new page and applied to the old one gives the
+ * new page.
  */
 #include "tests/kernels/check.h"
 
