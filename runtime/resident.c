@@ -193,7 +193,8 @@ static uint64_t oldest_era(struct qr_resident *resident)
     for (struct qr_resident_reader *r = atomic_load(&resident->readers); r; r = r->next) {
         if (atomic_load(&r->target) == TARGET_NONE)
             continue;
-        uint64_t era = atomic_load_explicit(&r->era, memory_order_relaxed);
+        /* The era may be of a later call than the target: then the earlier call has ended. */
+        uint64_t era = atomic_load_explicit(&r->era, memory_order_acquire);
         oldest = era < oldest ? era : oldest;
     }
     return oldest;

@@ -24,6 +24,13 @@ static struct qr_block *block_of(struct qr_resident_page *page, uint64_t index)
     return &RELAXED(page->blocks)[index];
 }
 
+/* Since when the block has been as it is. */
+static uint64_t epoch_of(const struct qr_resident_page *page, const struct qr_block *block)
+{
+    uint64_t epoch = RELAXED(block->epoch);
+    return epoch ? epoch : page->created;
+}
+
 static void make_odd(struct qr_block *block)
 {
     qr_assert(!(RELAXED(block->sequence) & 1));
@@ -35,7 +42,7 @@ static void make_odd(struct qr_block *block)
 static void put_aside(struct qr_section *section, struct qr_block *block, struct qr_old *old)
 {
     struct qr_resident *resident = section->resident;
-    old->epoch = RELAXED(block->epoch);
+    old->epoch = epoch_of(old->page, block);
     old->memory = RELAXED(block->bytes);
     old->size = RELAXED(block->capacity);
     if (old->epoch < section->pin_limit && qr_old_hold(resident, section, old)) {
@@ -72,7 +79,7 @@ static int copy_block(struct qr_section *section, struct qr_resident_page *page,
     struct qr_old *old = NULL;
     uint8_t *bytes;
     int rc = 0;
-    if (from || RELAXED(block->epoch) < section->pin_limit)
+    if (from || epoch_of(page, block) < section->pin_limit)
         rc = qr_old_new(section->resident, QR_OLD_BLOCK, page, index, &old);
     if (!rc && (rc = qr_pool_alloc(section->resident->pool, capacity, (void **)&bytes)))
         qr_old_discard(section->resident, old);
@@ -113,7 +120,7 @@ int qr_block_touch(struct qr_section *section, struct qr_resident_page *page, ui
 {
     struct qr_block *block = block_of(page, index);
     size_t capacity = wanted_capacity(page, index, RELAXED(block->capacity));
-    int anew = RELAXED(block->epoch) < section->pin_limit || !RELAXED(block->bytes) ||
+    int anew = epoch_of(page, block) < section->pin_limit || !RELAXED(block->bytes) ||
                capacity != RELAXED(block->capacity);
     int rc = begin_change(section, page, index, anew);
     if (rc)

@@ -255,8 +255,6 @@ static void publish_table(struct qr_section *section, struct qr_resident_page *p
 {
     struct qr_resident *resident = section->resident;
     struct qr_block *from = RELAXED(page->blocks);
-    for (uint64_t i = page->block_count; i < count; i++)
-        atomic_store_explicit(&to[i].epoch, section->epoch, memory_order_relaxed);
     pthread_mutex_lock(&resident->lock); /* releasing a snapshot changes the chains */
     memcpy((void *)to, (const void *)from, page->block_count * sizeof *to);
     atomic_store(&page->blocks, to);

@@ -45,7 +45,7 @@ struct qr_old {
 struct qr_block {
     _Atomic uint32_t sequence; /* odd: a section has it in change */
     _Atomic uint32_t capacity; /* of bytes; behind the page's end they are zero */
-    _Atomic uint64_t epoch;    /* of the last change */
+    _Atomic uint64_t epoch;    /* of the last change; 0: none since the page was created */
     _Atomic(uint8_t *) bytes;  /* NULL: zeros */
     _Atomic(struct qr_old *) older;
 };

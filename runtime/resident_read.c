@@ -65,7 +65,7 @@ void qr_resident_reader_destroy(struct qr_resident_reader *reader)
 static void arrive(struct qr_resident_reader *reader, uint64_t target)
 {
     uint64_t era = atomic_load(&reader->resident->era);
-    atomic_store_explicit(&reader->era, era, memory_order_relaxed);
+    atomic_store_explicit(&reader->era, era, memory_order_release);
     atomic_store(&reader->target, target);
 }
 

@@ -176,7 +176,6 @@ int qr_section_create_page(struct qr_section *section, uint64_t id, uint64_t siz
     page->created = section->epoch;
     page->block_count = 1;
     atomic_store_explicit(&page->size_epoch, section->epoch, memory_order_relaxed);
-    atomic_store_explicit(&page->first.epoch, section->epoch, memory_order_relaxed);
     atomic_store_explicit(&page->blocks, &page->first, memory_order_relaxed);
     atomic_store_explicit(&page->owner, section, memory_order_relaxed);
     atomic_store_explicit(&page->size, size, memory_order_relaxed);
