@@ -2,7 +2,7 @@
 /*
  * `qallow accelerator`: its options, and which of three things they ask for: to keep a directory
  * (cmd_accelerator_keep.c), to ask a keeper something (cmd_accelerator_ask.c), or to ask its cache
- * (cmd_accelerator_query.c).
+ * (cmd_accelerator_query.c, cmd_accelerator_get.c).
  */
 #include <string.h>
 
@@ -236,7 +236,8 @@ static const struct qi_option options[] = {
              "byte"},
     {.name = "PATH", .positional = true, .kind = QI_LIST, .argument = "FILE",
      QI_FIELD(struct accelerator, paths),
-     .help = "with --get; relative to --watch DIR if that is given, else to the present directory"},
+     .help = "with --get; relative to --watch DIR if that is given, else to the present directory, "
+             "and each in the cache that covers it"},
     {.name = NULL},
 };
 
@@ -308,7 +309,9 @@ static int run(struct qi_context *context, const void *values)
     qt_log_level_set(context->quiet ? QT_QUIET : a->verbose ? QT_INFO : QT_WARN);
     if (mode == KEEP)
         return accelerator_keep(context, a);
-    if (mode & (GET | SINCE | WAIT | EXPORT) || (mode == STATUS && !a->log))
+    if (mode == GET)
+        return accelerator_get(context, a);
+    if (mode & (SINCE | WAIT | EXPORT) || (mode == STATUS && !a->log))
         return accelerator_query(context, a);
     return accelerator_ask(context, a);
 }

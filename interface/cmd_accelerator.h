@@ -3,7 +3,10 @@
 #ifndef QI_CMD_ACCELERATOR_H
 #define QI_CMD_ACCELERATOR_H
 
+#include <cjson/cJSON.h>
+
 #include "interface/options.h"
+#include "qallow/accelerator.h"
 #include "runtime/store.h"
 
 /* --sync: alone it is the request, with a value the durability. */
@@ -41,7 +44,14 @@ int accelerator_ask(struct qi_context *context, const struct accelerator *a);
 int accelerator_default_log(const char *path, char **log);
 
 /* --- cmd_accelerator_query.c --- */
-/* --get, --since, --wait, --export, --status: asks the cache. */
+/* --since, --wait, --export, --status: asks the cache. */
 int accelerator_query(struct qi_context *context, const struct accelerator *a);
+/* What the cache says of a file. */
+void accelerator_json_file(cJSON *object, const char *path, const struct qallow_file *file,
+                           uint32_t hash_bytes);
+
+/* --- cmd_accelerator_get.c --- */
+/* --get: asks for each path the cache that covers it. */
+int accelerator_get(struct qi_context *context, const struct accelerator *a);
 
 #endif

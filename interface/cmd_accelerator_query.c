@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `qallow accelerator --get`, `--since`, `--wait`, `--export`, `--status`: asks the cache that a
- * keeper has in shared memory, whether the keeper lives or not.
+ * `qallow accelerator --since`, `--wait`, `--export`, `--status`: asks the cache that a keeper has
+ * in shared memory, whether the keeper lives or not. (--get and --cat are in
+ * cmd_accelerator_get.c.)
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,7 +34,6 @@ struct query {
     struct qallow_cache_info info;
     FILE *out; /* --export */
     uint64_t count;
-    int missing, unsettled;
 };
 
 static const char *const state_names[] = {[QALLOW_FILE_CURRENT] = "current",
@@ -42,136 +42,19 @@ static const char *const state_names[] = {[QALLOW_FILE_CURRENT] = "current",
 static const char *const hash_names[] = {
     [QALLOW_HASH_XXH3_128] = "xxh3-128", [QALLOW_HASH_SHA256] = "sha256"};
 
-static void json_file(const struct query *q, cJSON *object, const char *path,
-                      const struct qallow_file *file)
+void accelerator_json_file(cJSON *object, const char *path, const struct qallow_file *file,
+                           uint32_t hash_bytes)
 {
     qi_json_path(object, "path", path, strlen(path));
     cJSON_AddStringToObject(object, "kind", file->kind == QALLOW_FILE_SYMLINK ? "symlink" : "file");
     cJSON_AddStringToObject(object, "state", state_names[file->state]);
     if (file->state != QALLOW_FILE_UNREADABLE)
-        qi_json_hex(object, "hash", file->hash, q->info.hash_bytes);
+        qi_json_hex(object, "hash", file->hash, hash_bytes);
     qi_json_u64(object, "size", file->size);
     qi_json_time(object, "mtime", file->mtime_ns);
     qi_json_u64(object, "mode", file->mode);
     qi_json_u64(object, "inode", file->inode);
     qi_json_u64(object, "epoch", file->epoch);
-}
-
-/* "HASH  PATH", as the checksum tools print it: a name with a line break or a backslash is escaped,
- * and the line begins with a backslash then. */
-static void print_sum(const struct query *q, const char *path, const struct qallow_file *file)
-{
-    int escape = strpbrk(path, "\\\n\r") != NULL;
-    if (escape)
-        putchar('\\');
-    for (uint32_t i = 0; i < q->info.hash_bytes; i++)
-        printf("%02x", file->hash[i]);
-    fputs("  ", stdout);
-    for (const char *c = path; *c; c++) {
-        if (*c == '\\')
-            fputs("\\\\", stdout);
-        else if (*c == '\n')
-            fputs("\\n", stdout);
-        else if (*c == '\r')
-            fputs("\\r", stdout);
-        else
-            putchar(*c);
-    }
-    putchar('\n');
-}
-
-/* --- --get --- */
-
-/* "a/./b//../c" becomes "a/c"; whether links lie on the way does not matter, as none is followed
- * below a cached directory. In place. */
-static void tidy_path(char *path)
-{
-    char *out = path;
-    for (const char *in = path; *in;) {
-        size_t n = strcspn(in, "/");
-        const char *next = in + n + (in[n] == '/');
-        if (n == 2 && in[0] == '.' && in[1] == '.') {
-            while (out > path && *--out != '/')
-                ;
-        } else if (n > 0 && !(n == 1 && in[0] == '.')) {
-            if (out > path)
-                *out++ = '/';
-            memmove(out, in, n);
-            out += n;
-        }
-        in = next;
-    }
-    *out = '\0';
-}
-
-/* The path relative to the cached directory: with --watch it is so already, else it is relative to
- * the present directory. NULL, with a detail, if it is outside or there is no memory. */
-static char *path_in_cache(const struct query *q, const char *path)
-{
-    const char *root = qallow_cache_root(q->cache);
-    size_t prefix = strcmp(root, "/") == 0 ? 0 : strlen(root);
-    char *here = path[0] == '/' || q->a->watch.count ? NULL : realpath(".", NULL);
-    size_t size = strlen(path) + (here ? strlen(here) : 0) + 2;
-    char *full = qr_malloc(size);
-    if (!full) {
-        free(here);
-        qr_fail(QALLOW_E_NO_MEMORY, "no memory for a path");
-        return NULL;
-    }
-    snprintf(full, size, "%s%s%s", here ? here : "", here ? "/" : "", path);
-    int absolute = full[0] == '/';
-    free(here);
-    tidy_path(full);
-    if (!absolute)
-        return full;
-    if (strncmp(full, root + 1, prefix ? prefix - 1 : 0) != 0 ||
-        (prefix && full[prefix - 1] != '/')) {
-        qr_fail(QALLOW_E_PAGE_NOT_FOUND, "%s is not below %s", qr_quotez(path), qr_quotez(root));
-        qr_free(full);
-        return NULL;
-    }
-    memmove(full, full + prefix, strlen(full + prefix) + 1);
-    return full;
-}
-
-static int get_one(struct query *q, const char *given)
-{
-    struct qallow_file file;
-    char *path = path_in_cache(q, given);
-    int result = path ? qallow_cache_get(q->cache, path, &file) : QALLOW_E_PAGE_NOT_FOUND;
-    qr_free(path);
-    if (result == QALLOW_E_PAGE_NOT_FOUND || result == QALLOW_E_LIMIT) {
-        qi_error(q->context, "%s: not in the cache%s", qr_quotez(given),
-                 result == QALLOW_E_LIMIT ? ", which is full" : "");
-        q->missing = 1;
-        return 0;
-    }
-    if (result < 0)
-        return result;
-    q->unsettled |= file.state != QALLOW_FILE_CURRENT;
-    if (q->context->json) {
-        cJSON *line = qi_json_begin(q->context);
-        json_file(q, line, given, &file);
-        return qi_json_end(line);
-    }
-    if (file.state == QALLOW_FILE_UNREADABLE)
-        qi_error(q->context, "%s: its content cannot be read", qr_quotez(given));
-    else
-        print_sum(q, given, &file);
-    if (file.state == QALLOW_FILE_PENDING)
-        qi_error(q->context, "%s: it has changed since; --sync waits until that is known",
-                 qr_quotez(given));
-    return 0;
-}
-
-static int get(struct query *q)
-{
-    int result = 0;
-    for (size_t i = 0; i < q->a->paths.count && result == 0; i++)
-        result = get_one(q, q->a->paths.items[i]);
-    if (result < 0)
-        return result;
-    return q->missing ? QI_NO_INPUT : q->unsettled ? QI_TRY_AGAIN : 0;
 }
 
 /* --- --since --- */
@@ -220,7 +103,7 @@ static int print_change(const struct query *q, const struct change *change)
         qi_json_path(line, "path", change->path, strlen(change->path));
         qi_json_u64(line, "epoch", change->file.epoch);
     } else {
-        json_file(q, line, change->path, &change->file);
+        accelerator_json_file(line, change->path, &change->file, q->info.hash_bytes);
     }
     return qi_json_end(line);
 }
@@ -285,7 +168,7 @@ static int export_file(void *context, const char *path, const struct qallow_file
 {
     struct query *q = context;
     cJSON *object = cJSON_CreateObject();
-    json_file(q, object, path, file);
+    accelerator_json_file(object, path, file, q->info.hash_bytes);
     char *text = cJSON_PrintUnformatted(object);
     cJSON_Delete(object);
     if (!text)
@@ -480,8 +363,8 @@ int accelerator_query(struct qi_context *context, const struct accelerator *a)
 {
     struct query q = {.context = context, .a = a, .info = QALLOW_CACHE_INFO_INIT};
     const char *source = a->file ? a->file : a->watch.count ? a->watch.items[0] : NULL;
-    int result = source ? qallow_cache_open(source, &q.cache)
-                        : qallow_cache_open_above(a->get ? a->paths.items[0] : ".", &q.cache);
+    int result =
+        source ? qallow_cache_open(source, &q.cache) : qallow_cache_open_above(".", &q.cache);
     if (result == 0)
         result = qallow_cache_info(q.cache, &q.info);
     if (result < 0)
@@ -489,9 +372,7 @@ int accelerator_query(struct qi_context *context, const struct accelerator *a)
     if (q.info.refused && !a->status)
         qi_note(context, "the cache is full: %llu paths are not in it",
                 (unsigned long long)q.info.refused);
-    if (a->get)
-        result = get(&q);
-    else if (a->status)
+    if (a->status)
         result = status(&q);
     else if (a->export_to)
         result = export(&q);
