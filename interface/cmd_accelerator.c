@@ -28,9 +28,11 @@ enum {
     SINCE = 1 << 6,
     WAIT = 1 << 7,
     EXPORT = 1 << 8,
+    CAT = 1 << 9,
 };
 static const char *const modes[] = {"keeping a directory", "--sync", "--label", "--status",
-                                    "--stop", "--get", "--since", "--wait", "--export", NULL};
+                                    "--stop", "--get", "--since", "--wait", "--export", "--cat",
+                                    NULL};
 
 /* --- values that are more than one kind --- */
 
@@ -193,6 +195,9 @@ static const struct qi_option options[] = {
     {.name = "get", .modes = GET, .letter = 'g', .kind = QI_FLAG, QI_FIELD(struct accelerator, get),
      .group = "request",
      .help = "print the hash of each PATH from the cache, as checksum tools do"},
+    {.name = "cat", .modes = CAT, .kind = QI_FLAG, QI_FIELD(struct accelerator, cat),
+     .group = "request",
+     .help = "print the bytes of one PATH from the cache, if it was started with --content"},
     {.name = "since", .modes = SINCE, .kind = QI_NUMBER, .argument = "EPOCH",
      QI_FIELD(struct accelerator, since), .group = "request",
      .help = "list what has changed after this epoch"},
@@ -236,8 +241,8 @@ static const struct qi_option options[] = {
              "byte"},
     {.name = "PATH", .positional = true, .kind = QI_LIST, .argument = "FILE",
      QI_FIELD(struct accelerator, paths),
-     .help = "with --get; relative to --watch DIR if that is given, else to the present directory, "
-             "and each in the cache that covers it"},
+     .help = "with --get and --cat; relative to --watch DIR if that is given, else to the present "
+             "directory, and each in the cache that covers it"},
     {.name = NULL},
 };
 
@@ -257,6 +262,7 @@ static int find_requests(const struct qi_context *context, const struct accelera
         {a->status, STATUS},
         {a->stop, STOP},
         {a->get, GET},
+        {a->cat, CAT},
         {qi_given(context, "since"), SINCE},
         {qi_given(context, "wait"), WAIT},
         {a->export_to != NULL, EXPORT},
@@ -275,14 +281,16 @@ static int check(struct qi_context *context, const struct accelerator *a, int re
 {
     int source = a->file || a->watch.count;
     if (requests > 1)
-        return qi_usage(context, "one of --sync, --label NAME, --status, --stop, --get, --since, "
-                                 "--wait and --export");
+        return qi_usage(context, "one of --sync, --label NAME, --status, --stop, --get, --cat, "
+                                 "--since, --wait and --export");
     if (requests && a->watch.count > 1)
         return qi_usage(context, "one --watch DIR to ask about");
     if (!requests && !source)
         return qi_usage(context, "--watch DIR or --file FILE, or a request such as --status");
-    if (a->get != (a->paths.count > 0))
-        return qi_usage(context, "--get PATH...");
+    if ((a->get || a->cat) != (a->paths.count > 0) || (a->cat && a->paths.count > 1))
+        return qi_usage(context, a->cat ? "--cat PATH" : "--get PATH...");
+    if (a->cat && context->json)
+        return qi_usage(context, "--cat without --json: bytes are no JSON");
     if (a->log && a->watch.count > 1)
         return qi_usage(context, "--log with one --watch; several have a log beside each");
     if (a->log && a->no_log)
@@ -309,7 +317,7 @@ static int run(struct qi_context *context, const void *values)
     qt_log_level_set(context->quiet ? QT_QUIET : a->verbose ? QT_INFO : QT_WARN);
     if (mode == KEEP)
         return accelerator_keep(context, a);
-    if (mode == GET)
+    if (mode & (GET | CAT))
         return accelerator_get(context, a);
     if (mode & (SINCE | WAIT | EXPORT) || (mode == STATUS && !a->log))
         return accelerator_query(context, a);
@@ -330,7 +338,7 @@ const struct qi_command qi_command_accelerator = {
         "has changed and ends with 0; the second ends at once, and loses nothing that an epoch "
         "was printed for.\n\n"
         "With --sync, --label or --stop it asks the recorder that is running instead; "
-        "--sync prints the epoch that holds everything written before the call. With --get, "
+        "--sync prints the epoch that holds everything written before the call. With --get, --cat, "
         "--since, --wait, --export or --status it asks the cache. Who is asked is the one of "
         "--log LOG, or of --watch DIR, or else of the nearest directory at or above the present "
         "one. SIGHUP reads the ignore files again.\n\n"
@@ -347,17 +355,19 @@ const struct qi_command qi_command_accelerator = {
         {"qallow accelerator --stop --log work.tlog", "record what has changed, and end"},
         {"qallow accelerator --watch work --no-log", "only the cache"},
         {"qallow accelerator --get work/main.c", "its hash, from the cache"},
+        {"qallow accelerator --cat work/main.c", "its bytes, if they are kept (--content)"},
         {"qallow accelerator --watch work --since 7", "what has changed after epoch 7"},
         {0}},
     .exits = (const struct qi_exit[]){
         {0, "recorded until it was told to stop; the request was answered"},
         {64, NULL}, {65, NULL},
         {66, "the directory does not exist, or was deleted, moved away or unmounted"},
-        {69, "a request, but nobody records into this log, or no cache is there"},
+        {69, "a request, but nobody records into this log, or no cache is there; --cat: the cache "
+             "does not have the bytes"},
         {73, "--export: the file cannot be created there"},
         {74, "the log or the output cannot be written: disk full, or an I/O error; what was "
              "printed is kept"},
         {75, "somebody else records into this log; files change faster than they can be read; "
-             "--get: a hash is not that of the newest content; --wait: the time is over"},
+             "--get, --cat: a hash is not that of the newest content; --wait: the time is over"},
         {71, NULL}, {77, NULL}, {0}},
 };

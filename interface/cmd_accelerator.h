@@ -25,7 +25,7 @@ struct accelerator {
     const char *file, *log, *label, *telemetry, *prometheus, *cpu_mask, *command, *export_to;
     int threads, compress, once, poll, no_poll, no_watch, no_log, no_cache, include_git, no_ignore;
     int hash, clock, verbose;
-    int stop, status, get;
+    int stop, status, get, cat;
     uint64_t since, wait;
     int64_t settle, max_settle, sweep, keep_time, telemetry_interval, timeout;
     uint64_t keep_bytes, max_file_size, max_memory, shm_size, content;
@@ -51,7 +51,7 @@ void accelerator_json_file(cJSON *object, const char *path, const struct qallow_
                            uint32_t hash_bytes);
 
 /* --- cmd_accelerator_get.c --- */
-/* --get: asks for each path the cache that covers it. */
+/* --get, --cat: asks for each path the cache that covers it. */
 int accelerator_get(struct qi_context *context, const struct accelerator *a);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `qallow accelerator --get PATH...`: what caches say of single files.
+ * `qallow accelerator --get PATH...` and `--cat PATH`: what caches say of single files.
  *
  * Each path is asked of the cache that covers it: the one of --watch or --file, else that of the
  * nearest directory at or above the path (or of the path itself, if it is a file that is kept
@@ -180,32 +180,7 @@ static int miss(struct get *g, const char *path, int result)
     qi_error(g->context, "%s: not in the cache%s", qr_quotez(path),
              result == QALLOW_E_LIMIT ? ", which is full" : "");
     g->missing = 1;
-    return 1;
-}
-
-/* Looks `path` up: 0, 1 if it is not cached, which has been said, or an error. */
-static int look_up(struct get *g, const char *path, struct qallow_file *file)
-{
-    int is_relative = g->a->watch.count && path[0] != '/'; /* to --watch DIR */
-    const char *inside = NULL;
-    char *name = NULL;
-    int result = is_relative ? join("", path, &name) : absolute_name(path, &name);
-    if (result == 0)
-        result = open_cache(g, &name);
-    if (result == 0)
-        inside = is_relative ? name + 1 : name_in_cache(g, name);
-    if (inside)
-        result = qallow_cache_get(g->cache, inside, file);
-    if (result == QALLOW_E_UNAVAILABLE && !g->a->file && !g->a->watch.count) {
-        qi_error(g->context, "%s: no directory at or above it is cached", qr_quotez(path));
-        g->uncovered = 1;
-        result = 1;
-    } else if ((result == 0 && !inside) || result == QALLOW_E_PAGE_NOT_FOUND ||
-               result == QALLOW_E_LIMIT) {
-        result = miss(g, path, result);
-    }
-    qr_free(name);
-    return result;
+    return 0;
 }
 
 /* "HASH  PATH", as the checksum tools print it: a name with a line break or a backslash is escaped,
@@ -244,12 +219,12 @@ static void say_unsettled(struct get *g, const char *path, const struct qallow_f
                  qr_quotez(path));
 }
 
-static int get_one(struct get *g, const char *path)
+static int get_one(struct get *g, const char *path, const char *name)
 {
     struct qallow_file file;
-    int result = look_up(g, path, &file);
-    if (result != 0)
-        return result < 0 ? result : 0;
+    int result = qallow_cache_get(g->cache, name, &file);
+    if (result < 0)
+        return result;
     if (g->context->json) {
         cJSON *line = qi_json_begin(g->context);
         accelerator_json_file(line, path, &file, g->info.hash_bytes);
@@ -261,12 +236,70 @@ static int get_one(struct get *g, const char *path)
     return result;
 }
 
+/* The bytes are copied before the first is printed, so they are those of one moment. */
+static int cat_one(struct get *g, const char *path, const char *name)
+{
+    struct qallow_file file;
+    uint64_t capacity = 0;
+    void *bytes = NULL;
+    int result;
+    while ((result = qallow_cache_content(g->cache, name, bytes, capacity, &file)) == 0 &&
+           file.size > capacity) {
+        qr_free(bytes);
+        capacity = file.size;
+        bytes = qr_malloc(capacity);
+        if (!bytes)
+            return qr_fail(QALLOW_E_NO_MEMORY, "no memory for the %llu bytes of %s",
+                           (unsigned long long)capacity, qr_quotez(path));
+    }
+    if (result == 0) {
+        say_unsettled(g, path, &file);
+        result = file.size ? qi_stdout_write(bytes, file.size) : 0;
+    } else if (result == QALLOW_E_UNAVAILABLE) {
+        qr_fail(result,
+                "%s: the cache does not have its bytes; a keeper with --content has those of files "
+                "up to a size, as far as they fit",
+                qr_quotez(path));
+    }
+    qr_free(bytes);
+    return result;
+}
+
+/* --- all --- */
+
+/* Asks for `path`, which is `name` in its cache. */
+typedef int (*ask_fn)(struct get *g, const char *path, const char *name);
+
+/* Asks the cache that covers `path`. 0 also if there is none or the path is not in it, which has
+ * been said. */
+static int look_up(struct get *g, const char *path, ask_fn ask)
+{
+    int is_named = g->a->file || g->a->watch.count;
+    int is_relative = g->a->watch.count && path[0] != '/'; /* to --watch DIR */
+    char *name = NULL;
+    int result = is_relative ? join("", path, &name) : absolute_name(path, &name);
+    if (result == 0)
+        result = open_cache(g, &name);
+    if (result == QALLOW_E_UNAVAILABLE && !is_named) {
+        qi_error(g->context, "%s: no directory at or above it is cached", qr_quotez(path));
+        g->uncovered = 1;
+        result = 0;
+    } else if (result == 0) {
+        const char *inside = is_relative ? name + 1 : name_in_cache(g, name);
+        result = inside ? ask(g, path, inside) : QALLOW_E_PAGE_NOT_FOUND;
+    }
+    if (result == QALLOW_E_PAGE_NOT_FOUND || result == QALLOW_E_LIMIT)
+        result = miss(g, path, result);
+    qr_free(name);
+    return result;
+}
+
 int accelerator_get(struct qi_context *context, const struct accelerator *a)
 {
     struct get g = {.context = context, .a = a};
     int result = 0;
     for (size_t i = 0; i < a->paths.count && result == 0; i++)
-        result = get_one(&g, a->paths.items[i]);
+        result = look_up(&g, a->paths.items[i], a->cat ? cat_one : get_one);
     char detail[1024];
     snprintf(detail, sizeof detail, "%s", qallow_error_detail());
     qallow_cache_close(g.cache);

@@ -1,7 +1,7 @@
 # An option that has no meaning beside what is asked for is refused, not ignored: 64.
 mkdir work
 try() { status qallow accelerator "$@" 2>&1 | grep -v '^example:'; }
-request=(--get --sync --status --stop '--since 3' '--wait 3' '--export out' '--label x')
+request=(--get --cat --sync --status --stop '--since 3' '--wait 3' '--export out' '--label x')
 keeper=('--threads 4' '--settle 5ms' '--max-settle 5ms' --content '--run true' --no-log --no-cache
     --once --poll --no-poll --no-watch '--sweep 1s' '--hash xxh3' '--shm-size 1M' '--exclude x'
     --no-ignore-files --include-git '--max-file-size 1K' '--keep-time 1h' '--keep-bytes 1M'
@@ -14,7 +14,7 @@ for option in "${keeper[@]}"; do
     try --watch work --since 3 $option
 done
 for option in "${request[@]}"; do
-    path=$([ "$option" != --get ] || echo x)
+    path=$([[ $option != --[gc]*t ]] || echo x)
     log=$([ "$option" != '--label x' ] || echo --log work.tlog)
     # shellcheck disable=SC2086 # words are meant to be split
     try $option $path $log --threads 4
@@ -31,7 +31,7 @@ try --log work.tlog --export out
 echo -- two requests
 for first in "${!request[@]}"; do
     for second in "${request[@]:first+1}"; do
-        path=$([[ ${request[first]} != --get ]] || echo x)
+        path=$([[ ${request[first]} != --[gc]*t ]] || echo x)
         # shellcheck disable=SC2086 # words are meant to be split
         try ${request[first]} $second $path
         # shellcheck disable=SC2086 # words are meant to be split
