@@ -108,8 +108,8 @@ int qr_section_zero(struct qr_section *section, uint64_t id, uint64_t offset, ui
 int qr_section_edit(struct qr_section *section, uint64_t id, uint64_t offset, size_t length,
                     uint8_t **bytes);
 /* The bytes from `offset` on, as the section itself sees them, to be read until the same moments;
- * *length is set to how many lie there in one run (to the end of the block or of the page). Takes
- * the page. At the end of the page *length is 0. */
+ * *length is set to how many lie there in one run: to the end of the block or of the page, or fewer
+ * where they are zeros without memory. Takes the page. At the end of the page *length is 0. */
 int qr_section_view(struct qr_section *section, uint64_t id, uint64_t offset, const uint8_t **bytes,
                     size_t *length);
 int qr_section_size(struct qr_section *section, uint64_t id, uint64_t *size);
