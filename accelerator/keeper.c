@@ -716,6 +716,8 @@ static int finish(struct qa_keeper *k, int result)
         write_numbers(k, k->next_row);
     qt_csv_close(k->csv);
     qa_runner_destroy(k->runner);
+    if (k->cache && k->indexer)
+        qa_index_count(k);
     if (k->watcher)
         qt_log(QT_INFO, "watcher of %s stops", qr_quotez(k->options->path));
     qa_watcher_destroy(k->watcher);
@@ -743,7 +745,8 @@ static int finish(struct qa_keeper *k, int result)
 
 int qa_keep(const struct qa_keeper_options *options)
 {
-    struct qa_keeper k = {.options = options, .mounts_fd = -1, .started = qa_now_ns()};
+    struct qa_keeper k = {
+        .options = options, .mounts_fd = -1, .started = qa_now_ns(), .started_at = qa_clock_ns()};
     if (!options->log && options->no_cache)
         return qr_fail(QALLOW_E_ARGUMENT, "neither a log nor a cache is to be kept");
     int result = open_all(&k);

@@ -84,13 +84,13 @@ static void on_mark(void *context, const char *path)
     qa_cache_pending(k->cache, path);
 }
 
-/* What the workers have spent; their share of each interval is the encoders' business. */
-static uint64_t busy_ns(const struct qa_keeper *k)
+uint64_t qa_index_busy_ns(const struct qa_keeper *k, uint64_t *workers)
 {
     uint64_t busy[QT_WORKERS], sum = 0;
     size_t count = qa_indexer_busy_ns(k->indexer, busy, QT_WORKERS);
     for (size_t i = 0; i < count && i < QT_WORKERS; i++)
         sum += busy[i];
+    *workers = count;
     return sum;
 }
 
@@ -167,6 +167,7 @@ int qa_index_open(struct qa_keeper *k)
            qr_quotez(k->options->path), (unsigned long long)qa_cache_epoch(k->cache),
            (unsigned long long)qa_cache_count(k->cache));
     qa_dirty_on_mark(k->dirty, on_mark, k);
+    qa_index_count(k); /* those of the keeper before this one are not ours */
     return 0;
 }
 
@@ -174,9 +175,10 @@ void qa_index_close(struct qa_keeper *k)
 {
     if (!k->cache)
         return;
+    uint64_t workers;
     if (k->indexer)
         qt_log(QT_INFO, "workers of %s stop: busy for %llu ms", qr_quotez(k->options->path),
-               (unsigned long long)(busy_ns(k) / MS));
+               (unsigned long long)(qa_index_busy_ns(k, &workers) / MS));
     qt_log(QT_INFO, "cache of %s left: epoch %llu, %llu files", qr_quotez(k->options->path),
            (unsigned long long)qa_cache_epoch(k->cache),
            (unsigned long long)qa_cache_count(k->cache));
@@ -263,20 +265,24 @@ void qa_index_count_workers(const struct qa_keeper *k)
 /* In the place of a histogram stands what was last observed. */
 void qa_index_count(struct qa_keeper *k)
 {
-    uint64_t numbers[QT_METRIC_COUNT];
+    uint64_t numbers[QT_METRIC_COUNT], workers, busy = qa_index_busy_ns(k, &workers);
     struct qa_watcher_status watcher = {0};
+    if (k->watcher) /* a process may have several keepers, each with a watcher of its own */
+        qa_watcher_status(k->watcher, &watcher);
     qt_set(QT_QUEUE_DEPTH, qa_dirty_count(k->dirty));
+    qt_set(QT_POLLED_DIRECTORIES, watcher.polled);
+    qt_set(QT_WORKER_THREADS, workers);
+    qt_set(QT_START_TIME_SECONDS, (uint64_t)k->started_at);
+    qt_set(QT_UPTIME_SECONDS, qa_now_ns() - k->started);
     count_cache(k);
     for (unsigned metric = 0; metric < QT_METRIC_COUNT; metric++)
         numbers[metric] = qt_get((enum qt_metric)metric);
-    if (k->watcher) /* a process may have several keepers, each with a watcher of its own */
-        qa_watcher_status(k->watcher, &watcher);
     numbers[QT_WATCH_EVENTS] = watcher.events;
     numbers[QT_WATCH_OVERFLOWS] = watcher.overflows;
     numbers[QT_WATCH_RESCANS] = watcher.rescans;
     numbers[QT_WATCHES] = watcher.watches;
     numbers[QT_WATCHES_LIMIT] = k->watch_limit;
-    numbers[QT_WORKER_BUSY_SECONDS] = busy_ns(k);
+    numbers[QT_WORKER_BUSY_SECONDS] = busy;
     numbers[QT_EVENT_TO_CACHE_SECONDS] = k->last_wait_ns;
     qa_cache_set_numbers(k->cache, numbers, QT_METRIC_COUNT);
 }

@@ -41,6 +41,7 @@ struct qa_keeper {
     int mounts_fd;
     uint64_t device, inode; /* of the root */
     uint64_t started, next_row, next_sweep;
+    int64_t started_at; /* since 1970 */
     uint64_t unstable;   /* files that did not hold still the last time */
     char *unstable_path; /* one of them */
     struct qa_barrier barriers[QA_BARRIERS_MAX];
@@ -101,6 +102,8 @@ void qa_index_close(struct qa_keeper *k);
 int qa_index_take(struct qa_keeper *k, const struct qa_taken *taken, struct qa_indexed *indexed);
 /* What the indexer has put off, when nothing else is to be done. */
 int qa_index_work(struct qa_keeper *k);
+/* How long the workers have been busy, all together, and how many they are. */
+uint64_t qa_index_busy_ns(const struct qa_keeper *k, uint64_t *workers);
 /* The present numbers, to where readers and encoders find them. */
 void qa_index_count(struct qa_keeper *k);
 /* How busy each worker was since the last call. */

@@ -70,6 +70,16 @@ static void add_log_numbers(const struct qa_keeper *k, cJSON *reply)
     add_number(reply, "log_bytes", info.log_end - info.log_start);
 }
 
+static void add_worker_numbers(const struct qa_keeper *k, cJSON *reply)
+{
+    uint64_t workers, busy = qa_index_busy_ns(k, &workers);
+    add_number(reply, "cached_files", qa_cache_count(k->cache));
+    add_number(reply, "worker_threads", workers);
+    add_number(reply, "worker_busy_ms", busy / MS);
+    cJSON_AddNumberToObject(reply, "worker_utilization_ratio",
+                            qt_utilization(busy, workers * (qa_now_ns() - k->started)));
+}
+
 static void answer_status(struct qa_keeper *k, uint64_t client)
 {
     struct qa_watcher_status watcher = {0};
@@ -84,7 +94,7 @@ static void answer_status(struct qa_keeper *k, uint64_t client)
     if (k->store)
         add_log_numbers(k, reply);
     if (k->cache)
-        add_number(reply, "cached_files", qa_cache_count(k->cache));
+        add_worker_numbers(k, reply);
     add_number(reply, "changed_paths", qa_dirty_count(k->dirty));
     add_number(reply, "skipped", qt_get(QT_FILES_SKIPPED));
     add_number(reply, "directories", watcher.directories);

@@ -42,6 +42,8 @@ static cJSON *request_of(const struct accelerator *a)
     return request;
 }
 
+static int is_whole(double value) { return value == (double)(int64_t)value; }
+
 /* The answer's members behind schema and version, or one a line as text. */
 static int print_answer(const struct qi_context *context, const struct accelerator *a,
                         const char *text)
@@ -60,7 +62,7 @@ static int print_answer(const struct qi_context *context, const struct accelerat
         if (a->status)
             printf("%s: ", item->string);
         if (cJSON_IsNumber(item))
-            printf("%.0f\n", item->valuedouble);
+            printf("%.*f\n", is_whole(item->valuedouble) ? 0 : 4, item->valuedouble);
         else
             puts(cJSON_IsString(item) ? item->valuestring : cJSON_IsTrue(item) ? "yes" : "no");
         cJSON_Delete(item);

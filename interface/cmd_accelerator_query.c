@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "accelerator/cache_reader.h"
@@ -306,21 +307,41 @@ static void status_text(cJSON *object, const char *name, const char *value)
         printf("%s: %s\n", name, value);
 }
 
+/* The workers' share of the time since the keeper started; of a dead one's time until it died, as
+ * far as that is known. */
+static void status_workers(const struct query *q, cJSON *object, const uint64_t *numbers)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t now_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+    uint64_t uptime = numbers[QT_UPTIME_SECONDS], start = numbers[QT_START_TIME_SECONDS];
+    if (q->info.state != QALLOW_KEEPER_GONE && now_ns > start)
+        uptime = now_ns - start;
+    uint64_t busy = numbers[QT_WORKER_BUSY_SECONDS], workers = numbers[QT_WORKER_THREADS];
+    double utilization = qt_utilization(busy, workers * uptime);
+    status_number(q, object, "uptime_ms", uptime / 1000000);
+    status_number(q, object, "worker_busy_ms", busy / 1000000);
+    if (object)
+        cJSON_AddNumberToObject(object, "worker_utilization_ratio", utilization);
+    else
+        printf("worker_utilization_ratio: %.4f\n", utilization);
+}
+
 /* The keeper's own numbers, as it last left them. */
 static void status_numbers(const struct query *q, cJSON *object)
 {
     static const enum qt_metric shown[] = {
-        QT_WATCH_EVENTS,    QT_WATCH_COALESCED,  QT_WATCH_OVERFLOWS, QT_WATCH_RESCANS,
-        QT_WATCH_SYNTHETIC, QT_WATCHES,          QT_WATCHES_LIMIT,   QT_QUEUE_DEPTH,
-        QT_FILES_READ,      QT_FILES_READ_BYTES, QT_FILES_SKIPPED,   QT_LOG_BYTES,
-        QT_CACHE_EVICTIONS,
+        QT_WATCH_EVENTS,    QT_WATCH_COALESCED, QT_WATCH_OVERFLOWS,  QT_WATCH_RESCANS,
+        QT_WATCH_SYNTHETIC, QT_WATCHES,         QT_WATCHES_LIMIT,    QT_POLLED_DIRECTORIES,
+        QT_QUEUE_DEPTH,     QT_FILES_READ,      QT_FILES_READ_BYTES, QT_FILES_SKIPPED,
+        QT_LOG_BYTES,       QT_CACHE_EVICTIONS, QT_WORKER_THREADS,
     };
     uint64_t numbers[QT_METRIC_COUNT] = {0};
     if (qa_cache_numbers(q->cache, numbers, QT_METRIC_COUNT) < 0)
         return;
     for (size_t i = 0; i < sizeof shown / sizeof *shown; i++)
         status_number(q, object, qt_descriptions[shown[i]].name, numbers[shown[i]]);
-    status_number(q, object, "worker_busy_ms", numbers[QT_WORKER_BUSY_SECONDS] / 1000000);
+    status_workers(q, object, numbers);
     status_number(q, object, "lag_us", numbers[QT_EVENT_TO_CACHE_SECONDS] / 1000);
 }
 

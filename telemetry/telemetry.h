@@ -58,13 +58,19 @@ enum { QT_WORKERS = 1024 };
       "reading and hashing")                                                                       \
     X(PER_WORKER_UTILIZATION, "per_worker_utilization_ratio", "ratio", QT_WORKER_GAUGE,            \
       "busy part of the time since the last value")                                                \
-    X(WATCHES_LIMIT, "watches_limit", "1", QT_GAUGE, "directories that may be watched")
+    X(WATCHES_LIMIT, "watches_limit", "1", QT_GAUGE, "directories that may be watched")            \
+    X(POLLED_DIRECTORIES, "polled_directories", "1", QT_GAUGE,                                     \
+      "directories compared at intervals instead")                                                 \
+    X(WORKER_THREADS, "worker_threads", "1", QT_GAUGE, "threads that read and hash for the cache") \
+    X(START_TIME_SECONDS, "start_time_seconds", "seconds", QT_GAUGE,                               \
+      "when the keeper started, since 1970")                                                       \
+    X(UPTIME_SECONDS, "uptime_seconds", "seconds", QT_GAUGE, "since the keeper started")
 
 enum qt_metric {
 #define QT_ENUM(id, name, unit, kind, help) QT_##id,
     QT_METRICS(QT_ENUM)
 #undef QT_ENUM
-    QT_METRIC_COUNT
+        QT_METRIC_COUNT
 };
 
 /* Seconds are kept in nanoseconds, ratios in billionths. Thread-safety: safe, no locks. */
@@ -83,6 +89,14 @@ void qt_worker_set(enum qt_metric metric, unsigned worker, uint64_t value);
  * part of the time since the call before this was (0 at the first call). Workers beyond QT_WORKERS
  * are only in the sum. One thread calls it, before it writes. */
 void qt_workers_busy(const uint64_t *busy_ns, unsigned count, uint64_t now_ns);
+
+/* What part of so much time somebody was busy, 0 to 1, in steps of a ten-thousandth. What is
+ * reported late could make it more than all of it. */
+static inline double qt_utilization(uint64_t busy, uint64_t time)
+{
+    uint64_t steps = time ? (uint64_t)((double)busy / (double)time * 1e4 + 0.5) : 0;
+    return (double)(steps < 10000 ? steps : 10000) / 1e4;
+}
 
 /* The CSV writer: appends rows for every metric to `path`; the header goes in once; a file with
  * another header is renamed to PATH.1 (.2, ...) first. Writes are whole lines; a failed write is

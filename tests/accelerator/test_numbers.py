@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What keepers tell of themselves: --status, of the living and the dead.
+
+    test_numbers.py QALLOW [unittest options]
+"""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+QALLOW = ""
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        self.directory = os.path.realpath(tempfile.mkdtemp(prefix="qallow-numbers-"))
+        self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
+        self.environment = dict(os.environ, QALLOW_CACHE_DIR=self.directory)
+
+    def at(self, *names):
+        return os.path.join(self.directory, *names)
+
+    def write(self, name, content="x"):
+        os.makedirs(os.path.dirname(self.at(name)), exist_ok=True)
+        with open(self.at(name), "w", encoding="utf-8") as file:
+            file.write(content)
+
+    def keep(self, *options, ready=1):
+        """A keeper whose directories are ready."""
+        process = subprocess.Popen(
+            [QALLOW, "accelerator", "--json", *options], env=self.environment, cwd=self.directory,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(self.end, process)
+        while ready:
+            line = process.stdout.readline()
+            if not line:
+                self.fail(f"it ended: {process.communicate()[1]}")
+            ready -= json.loads(line)["event"] == "ready"
+        return process
+
+    def end(self, process):
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+    def ask(self, *options):
+        done = subprocess.run([QALLOW, "accelerator", *options], env=self.environment,
+                              cwd=self.directory, capture_output=True, text=True, check=False,
+                              timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def status(self, *options):
+        return json.loads(self.ask("--status", "--json", *options))
+
+    def until(self, holds, what):
+        deadline = time.monotonic() + 60
+        while not holds():
+            self.assertLess(time.monotonic(), deadline, what)
+            time.sleep(0.01)
+
+
+class Status(Case):
+    def setUp(self):
+        super().setUp()
+        for number in range(20):
+            self.write(f"tree/{number % 4}/{number}", str(number))
+        self.write("tree/large")
+        os.truncate(self.at("tree/large"), 64 << 20)  # that there is something to be busy with
+
+    def check_utilization(self, status):
+        time_of_all = status["worker_threads"] * status["uptime_ms"]
+        self.assertGreater(status["worker_busy_ms"], 0)
+        self.assertGreater(status["worker_utilization_ratio"], 0)
+        self.assertLessEqual(status["worker_utilization_ratio"], 1)
+        # milliseconds are whole, and busy at most that much more than they say
+        self.assertAlmostEqual(status["worker_utilization_ratio"],
+                               status["worker_busy_ms"] / time_of_all,
+                               delta=2 / time_of_all + 0.0001)
+
+    def test_workers_and_what_is_polled(self):
+        keeper = self.keep("--watch", "tree", "--no-log", "--poll", "--threads", "3")
+        first = self.status("--watch", "tree")
+        self.assertEqual(first["state"], "watching")
+        self.assertEqual((first["polled_directories"], first["watches"]), (5, 0))
+        self.assertEqual(first["worker_threads"], 3)
+        self.check_utilization(first)
+        # an idle keeper's time goes on without its doing anything
+        self.until(lambda: self.status("--watch", "tree")["uptime_ms"] > 2 * first["uptime_ms"],
+                   "its time")
+        later = self.status("--watch", "tree")
+        self.check_utilization(later)
+        self.assertLess(later["worker_utilization_ratio"], first["worker_utilization_ratio"])
+        text = self.ask("--status", "--watch", "tree")
+        self.assertRegex(text, r"(?m)^worker_utilization_ratio: 0\.\d{4}$")
+        self.assertIn("\npolled_directories: 5\n", text)
+        keeper.send_signal(signal.SIGKILL)
+        keeper.wait()
+        dead = self.status("--watch", "tree")
+        self.assertEqual((dead["state"], dead["polled_directories"]), ("gone", 5))
+        self.check_utilization(dead)
+        for name in "uptime_ms", "worker_busy_ms", "worker_utilization_ratio":
+            self.assertEqual(self.status("--watch", "tree")[name], dead[name])
+
+    def test_one_that_ended_in_order(self):
+        keeper = self.keep("--watch", "tree", "--no-log")
+        alive = self.status("--watch", "tree")
+        self.assertEqual((alive["polled_directories"], alive["watches"]), (0, 5))
+        keeper.send_signal(signal.SIGTERM)
+        self.assertEqual(keeper.wait(), 0)
+        dead = self.status("--watch", "tree")
+        self.assertGreaterEqual(dead["uptime_ms"], alive["uptime_ms"])
+        self.assertEqual((dead["state"], dead["watches"]), ("gone", 5))
+        self.check_utilization(dead)
+        # the next one begins with nothing, and reads nothing
+        self.keep("--watch", "tree", "--no-log")
+        self.assertLess(self.status("--watch", "tree")["worker_busy_ms"], dead["worker_busy_ms"])
+
+    def test_the_keeper_of_a_log_says_the_same(self):
+        self.keep("--watch", "tree", "--log", "tree.tlog", "--poll", "--threads", "2")
+        status = self.status("--log", "tree.tlog")
+        self.assertEqual((status["polled_directories"], status["worker_threads"]), (5, 2))
+        self.check_utilization(status)
+        self.assertRegex(self.ask("--status", "--log", "tree.tlog"),
+                         r"(?m)^worker_utilization_ratio: 0\.\d{4}$")
+        self.keep("--watch", "tree", "--log", "other.tlog", "--no-cache")
+        self.assertNotIn("worker_threads", self.status("--log", "other.tlog"))
+
+
+def main():
+    global QALLOW
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    QALLOW = os.path.abspath(sys.argv.pop(1))
+    unittest.main()
+
+
+if __name__ == "__main__":
+    main()
