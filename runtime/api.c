@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The public API: opening, reading, history. (Transactions: runtime/api_transaction.c.)
+ * The public API: opening, reading, history. (Transactions: runtime/api_transaction.c;
+ * statistics: runtime/api_stats.c.)
  *
  * It adds to the store what a library for any program needs: handles that many threads may use,
  * arguments that are checked, structs that can grow. A read takes a page's pieces under the store's
@@ -35,8 +36,7 @@ int qr_api_options(const void *theirs, void *ours, size_t size, size_t smallest)
     return 0;
 }
 
-/* Fills a caller's struct, whose first member is its size, from ours. */
-static int give_struct(void *theirs, void *ours, size_t size)
+int qr_api_give(void *theirs, void *ours, size_t size)
 {
     uint32_t given;
 
@@ -193,30 +193,6 @@ int qallow_refresh(struct qallow_store *store, uint64_t *newest)
     return rc;
 }
 
-int qallow_stats_get(struct qallow_store *store, struct qallow_stats *stats)
-{
-    struct qallow_stats out = QALLOW_STATS_INIT;
-    struct qr_store_info info;
-
-    QR_CHECK_ARGUMENT(store != NULL && stats != NULL);
-    pthread_mutex_lock(&store->calls);
-    qr_store_info(store->store, &info);
-    const struct qr_state *state = qr_store_state(store->store);
-    out.pages = qr_state_page_count(state);
-    out.page_bytes = qr_state_bytes(state);
-    out.digest[0] = qr_state_digest(state).lo;
-    out.digest[1] = qr_state_digest(state).hi;
-    pthread_mutex_unlock(&store->calls);
-    memcpy(out.uuid, info.uuid, sizeof out.uuid);
-    out.owner_pid = (uint32_t)info.owner_pid;
-    out.first_epoch = info.first_epoch;
-    out.last_epoch = info.last_epoch;
-    out.log_bytes = info.log_end;
-    out.allocated_bytes = info.allocated;
-    out.keyframes = info.keyframes;
-    return give_struct(stats, &out, sizeof out);
-}
-
 /* --- views --- */
 
 struct qallow_view *qallow_newest(struct qallow_store *store)
@@ -362,7 +338,7 @@ static int give_page(const struct qr_page *page, struct qallow_page *info)
     out.mtime_ns = page->mtime_ns;
     out.name_length = page->name_length;
     out.extra_length = page->extra_length;
-    return give_struct(info, &out, sizeof out);
+    return qr_api_give(info, &out, sizeof out);
 }
 
 int qallow_page_get(struct qallow_view *view, uint64_t page, struct qallow_page *info)
@@ -462,7 +438,7 @@ int qallow_epoch_get(struct qallow_store *store, uint64_t epoch, struct qallow_e
     out.log_bytes = found.frame_end - found.frame_start;
     out.digest[0] = found.digest.lo;
     out.digest[1] = found.digest.hi;
-    return give_struct(info, &out, sizeof out);
+    return qr_api_give(info, &out, sizeof out);
 }
 
 int qallow_epoch_at_time(struct qallow_store *store, int64_t time_ns, uint64_t *epoch)

@@ -41,6 +41,9 @@ void qr_api_reader_give(struct qallow_store *store, struct qr_reader *reader);
  * (all zero before). Refuses a size below `smallest` and nonzero bytes that we do not know. */
 int qr_api_options(const void *theirs, void *ours, size_t size, size_t smallest);
 
+/* Fills a struct of the caller, whose first member is its size, from ours of `size` bytes. */
+int qr_api_give(void *theirs, void *ours, size_t size);
+
 #define QR_CHECK_ARGUMENT(condition)                                                               \
     do {                                                                                           \
         if (!(condition))                                                                          \

@@ -12,6 +12,7 @@
 #include "backend/kernels.h"
 #include "runtime/api_transaction.h"
 #include "runtime/delta.h"
+#include "runtime/meter.h"
 
 enum {
     CHUNK = QR_API_CHUNK,
@@ -257,10 +258,11 @@ static int land(struct qallow_txn *txn, uint64_t *made)
 int qallow_commit(struct qallow_txn *txn, uint64_t *epoch)
 {
     struct qallow_store *store = txn ? txn->store : NULL;
-    uint64_t made = 0;
+    uint64_t made = 0, before;
     int rc;
 
     QR_CHECK_ARGUMENT(txn != NULL);
+    int64_t began = qr_meter_now(qr_store_meter(store->store));
     rc = write_contents(txn);
     if (rc < 0) {
         qallow_abort(txn);
@@ -268,9 +270,12 @@ int qallow_commit(struct qallow_txn *txn, uint64_t *epoch)
     }
     pthread_mutex_lock(&store->calls);
     pthread_rwlock_wrlock(&store->newest_lock);
+    before = qr_state_epoch(qr_store_state(store->store));
     rc = land(txn, &made);
     store->txn = NULL;
     pthread_rwlock_unlock(&store->newest_lock);
+    if (rc == 0 && made != before)
+        qr_meter_commit(qr_store_meter(store->store), began);
     pthread_mutex_unlock(&store->calls);
     qr_api_txn_destroy(txn);
     if (rc == 0 && epoch)

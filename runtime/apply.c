@@ -311,6 +311,7 @@ static int apply_overwrite(struct qr_applier *a, const struct qr_record *r, uint
         return rc;
     uint64_t old_end = 0;
     qr_page_follow(a->state, page, r, 0, &old_end);
+    qr_count_operation(&a->counts, QR_OP_OVERWRITE);
     if (a->changed)
         a->changed(a->context, page);
     return 1;
@@ -339,6 +340,8 @@ static int apply_delta(struct qr_applier *a, const struct qr_record *r, uint64_t
                                                   (uint64_t)(op.bytes - r->operations));
         if ((rc = build_op(b, &op, bytes)))
             return rc;
+        if (!is_image)
+            qr_count_operation(&a->counts, op.kind);
     }
     if (rc)
         return qr_fail(rc, "page %llu: a malformed operation", (unsigned long long)r->page);
@@ -387,7 +390,11 @@ static int apply_record(struct qr_applier *a, const struct qr_record *r, uint64_
     case QR_RECORD_FREE:
         return qr_state_free_page(a->state, page);
     default:
-        return apply_delta(a, r, frame_offset);
+        rc = apply_delta(a, r, frame_offset);
+        if (!rc)
+            qr_count_part(&a->counts, page->kind, r->type == QR_RECORD_IMAGE, r->last,
+                          r->operations_length);
+        return rc;
     }
 }
 

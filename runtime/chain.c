@@ -80,6 +80,15 @@ static void after_content(void *context, const struct qr_page *page)
         chain->changed(chain->context, page);
 }
 
+static int chain_apply(struct qr_chain *chain, const struct qr_frame *frame, size_t length)
+{
+    int64_t began = chain->meter ? qr_meter_now(chain->meter) : 0;
+    int rc = qr_apply_body(&chain->applier, frame->offset, frame->body, length);
+    if (!rc && chain->meter)
+        qr_meter_body(chain->meter, &chain->applier.counts, chain->applier.open != NULL, began);
+    return senseless(chain, frame, rc);
+}
+
 /* Applies (or counts) the records in the first `length` bytes of a frame's body. */
 static int chain_data(struct qr_chain *chain, const struct qr_frame *frame, size_t length)
 {
@@ -94,8 +103,7 @@ static int chain_data(struct qr_chain *chain, const struct qr_frame *frame, size
         chain->applier.before = before_record;
         chain->applier.changed = after_content;
         chain->applier.context = chain;
-        return senseless(chain, frame, qr_apply_body(&chain->applier, frame->offset, frame->body,
-                                                     length));
+        return chain_apply(chain, frame, length);
     }
     struct qr_cursor cursor = qr_cursor(frame->body, length);
     struct qr_record record;

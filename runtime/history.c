@@ -421,6 +421,7 @@ int qr_store_refresh(struct qr_store *store, int *changed, uint64_t *lost_from)
     rc = qr_chain_init(&chain, store, store->state, store->log->end, store->log->prev,
                        store->state->epoch + 1);
     chain.limit = end;
+    chain.meter = &store->meter;
     chain.other = refresh_note;
     chain.context = store;
     while (!rc && (rc = qr_chain_next(&chain, &info)) > 0)

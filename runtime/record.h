@@ -4,6 +4,7 @@
 #define QR_RECORD_H
 
 #include "runtime/bytes.h"
+#include "runtime/meter.h"
 #include "runtime/store.h"
 
 /* Decodes the next record of a DATA body. `body` is where the body begins (for
@@ -17,6 +18,7 @@ struct qr_applier {
     uint64_t records, pages;  /* applied so far; distinct pages among them */
     uint64_t piece_limit;     /* of all pages together */
     struct qr_builder *open;  /* a content change whose last part has not come yet */
+    struct qr_apply_counts counts; /* applied so far, as far as nobody has taken them */
     /* Called for each record before it is applied; nonzero ends. May be NULL. */
     int (*before)(void *context, const struct qr_record *record);
     /* Called for each page whose content just changed. May be NULL. */

@@ -129,6 +129,7 @@ int qr_store_open(const char *path, const struct qr_store_options *options, stru
         return qr_fail(QALLOW_E_NO_MEMORY, "%s", qr_quotez(path));
     store->options = *options;
     store->os = options->os ? options->os : qr_os_posix();
+    store->meter.os = store->os;
     store->lock_file = -1;
     if (!store->options.sync_interval_ms)
         store->options.sync_interval_ms = 1000;
@@ -203,6 +204,8 @@ int qr_store_compress_level(const struct qr_store *store)
 }
 const char *qr_store_path(const struct qr_store *store) { return store->path; }
 const struct qr_state *qr_store_state(struct qr_store *store) { return store->state; }
+
+struct qr_meter *qr_store_meter(struct qr_store *store) { return &store->meter; }
 void qr_store_read_lock(struct qr_store *store) { pthread_rwlock_rdlock(&store->lock); }
 void qr_store_read_unlock(struct qr_store *store) { pthread_rwlock_unlock(&store->lock); }
 int qr_store_sync(struct qr_store *store)

@@ -8,6 +8,7 @@
 
 #include "runtime/batch_internal.h"
 #include "runtime/log.h"
+#include "runtime/meter.h"
 #include "runtime/record.h"
 #include "runtime/state_internal.h"
 #include "runtime/store.h"
@@ -62,6 +63,7 @@ struct qr_store {
     int broken;              /* nothing may be written any more */
     struct qr_txn *txn;      /* the open transaction */
     struct qr_store_info info;
+    struct qr_meter meter;   /* guarded like `state` */
     /* one keyframe being read by a scan */
     uint64_t pending_keyframe, pending_epoch;
 };
@@ -103,6 +105,7 @@ struct qr_chain {
     enum qr_frame_type last_type;
     int record_rc;            /* what `record` returned last */
     uint64_t counted;         /* records of this transaction, when there is no state */
+    struct qr_meter *meter;   /* what is applied is counted here; NULL: nowhere */
     int (*record)(void *context, const struct qr_record *record);
     void (*changed)(void *context, const struct qr_page *page);
     /* a frame that is neither DATA nor COMMIT; may be NULL */

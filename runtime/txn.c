@@ -185,7 +185,10 @@ static int append_body(struct qr_txn *txn, const struct qr_body *body)
     if (rc)
         return rc;
     pthread_rwlock_wrlock(&store->lock);
+    int64_t began = qr_meter_now(&store->meter);
     rc = qr_apply_body(&txn->applier, offset, body->raw, body->length);
+    if (!rc)
+        qr_meter_body(&store->meter, &txn->applier.counts, txn->applier.open != NULL, began);
     pthread_rwlock_unlock(&store->lock);
     return rc;
 }

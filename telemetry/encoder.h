@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "telemetry/histogram.h"
 #include "telemetry/telemetry.h"
 
 struct qt_description {
@@ -17,11 +18,6 @@ struct qt_description {
     enum qt_kind kind;
 };
 extern const struct qt_description qt_descriptions[QT_METRIC_COUNT];
-
-/* Histograms count nanoseconds in buckets of eight per power of two, so that a bucket's upper
- * bound is at most 12.5 % above what was observed. */
-enum { QT_BUCKETS = 496 };
-uint64_t qt_bucket_upper(unsigned bucket); /* the largest value that falls into it */
 
 /* One metric at one moment. Updates that happen during the reading may be in some of the numbers
  * and not in others. */

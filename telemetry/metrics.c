@@ -3,9 +3,8 @@
  * The values of all metrics, and what an encoder needs to read them.
  *
  * Every value is one relaxed atomic: an update costs an uncontended add, never waits, and orders
- * nothing. A histogram has log-linear buckets (eight per power of two), so it needs no range to be
- * chosen beforehand and its quantiles are right to 12.5 %. All metrics have room for buckets and
- * workers; the memory of those that use none is never touched and so never exists.
+ * nothing. Histograms have the buckets of telemetry/histogram.h. All metrics have room for buckets
+ * and workers; the memory of those that use none is never touched and so never exists.
  */
 #include <stdatomic.h>
 #include <string.h>
@@ -105,28 +104,12 @@ void qt_workers_busy(const uint64_t *busy_ns, unsigned count, uint64_t now_ns)
     store(&workers_time, now_ns);
 }
 
-static unsigned bucket_of(uint64_t value)
-{
-    if (value < 8)
-        return (unsigned)value;
-    unsigned exponent = 63u - (unsigned)__builtin_clzll(value);
-    return (exponent - 2) * 8 + (unsigned)(value >> (exponent - 3) & 7);
-}
-
-uint64_t qt_bucket_upper(unsigned bucket)
-{
-    if (bucket < 8)
-        return bucket;
-    /* For the last bucket the shift leaves 2^64 = 0, and minus one the largest value: right. */
-    return ((8 + bucket % 8 + UINT64_C(1)) << (bucket / 8 - 1)) - 1;
-}
-
 void qt_observe_ns(enum qt_metric histogram, uint64_t nanoseconds)
 {
     struct cell *cell = &cells[histogram];
     add(&cell->value, nanoseconds);
     add(&cell->count, 1);
-    add(&cell->buckets[bucket_of(nanoseconds)], 1);
+    add(&cell->buckets[qt_bucket_of(nanoseconds)], 1);
     raise_to(&cell->max, nanoseconds);
 }
 
@@ -162,20 +145,5 @@ void qt_read(enum qt_metric metric, struct qt_reading *reading)
 
 uint64_t qt_quantile(const struct qt_reading *reading, unsigned permille)
 {
-    uint64_t total = 0, seen = 0, rank;
-    for (unsigned b = 0; b < QT_BUCKETS; b++)
-        total += reading->buckets[b];
-    if (total == 0)
-        return 0;
-    rank = total / 1000 * permille + (total % 1000 * permille + 999) / 1000;
-    if (rank == 0)
-        rank = 1;
-    for (unsigned b = 0; b < QT_BUCKETS; b++) {
-        seen += reading->buckets[b];
-        if (seen >= rank) {
-            uint64_t upper = qt_bucket_upper(b);
-            return upper < reading->max ? upper : reading->max;
-        }
-    }
-    return reading->max;
+    return qt_buckets_quantile(reading->buckets, reading->max, permille);
 }

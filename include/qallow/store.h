@@ -91,6 +91,24 @@ QALLOW_API int qallow_sync(struct qallow_store *store);
  * be NULL) is the newest epoch now. DAMAGED, IO. */
 QALLOW_API int qallow_refresh(struct qallow_store *store, uint64_t *newest);
 
+/* How the operations of a delta are written; the values are those of the log format. */
+enum qallow_encoding {
+    QALLOW_ENCODING_OVERWRITE = 0, /* bytes over as many others */
+    QALLOW_ENCODING_MASK = 1,      /* bytes over some of a range, which a bit mask names */
+    QALLOW_ENCODING_REPLACE = 2,   /* bytes in place of more or fewer others, or of none */
+    QALLOW_ENCODING_REMOVE = 3,    /* nothing in place of bytes */
+    QALLOW_ENCODING_ZERO = 4,      /* zeros over as many bytes */
+    QALLOW_ENCODING_GROW = 5,      /* zeros put in */
+    QALLOW_ENCODING_COPY = 6,      /* bytes from elsewhere in the page */
+};
+
+/* How long something took. Quantiles are upper bounds, at most 12.5 % above the true ones; `max` is
+ * exact. All 0 while count is 0. */
+struct qallow_timing {
+    uint64_t count, total_ns, mean_ns;
+    uint64_t p50_ns, p90_ns, p99_ns, max_ns;
+};
+
 struct qallow_stats {
     uint32_t size;
     uint32_t owner_pid;    /* process that has the log open for writing; 0: none */
@@ -102,12 +120,35 @@ struct qallow_stats {
     uint64_t keyframes;
     uint64_t digest[2];               /* of the newest state: low, high */
     uint64_t reserved[8];
+    /* The newest state in memory. */
+    uint64_t pages_at[4];             /* by enum qallow_location; all on the CPU in this version */
+    uint64_t held_bytes, held_limit;  /* of pages kept in memory; see max_memory */
+    /* What this handle did since it was opened, or since qallow_stats_reset(): deltas that commits
+     * applied, or qallow_refresh(). A delta is the change of one page's content in one epoch, and
+     * consists of operations. */
+    uint64_t deltas;
+    uint64_t delta_bytes;             /* of their operations, as in the log before compression */
+    uint64_t delta_mean_bytes;        /* of one delta */
+    uint64_t operations[16];          /* by enum qallow_encoding */
+    uint64_t deltas_of_kind[16];      /* by enum qallow_kind of the page */
+    uint64_t images;                  /* of pages that were in many pieces: no deltas */
+    struct qallow_timing apply;       /* a body of records: up to 1 MiB of a transaction */
+    struct qallow_timing apply_delta; /* one delta: a body's time by the deltas that end in it */
+    struct qallow_timing commit;      /* qallow_commit(), when it made an epoch */
+    uint64_t reserved_end[16];
 };
 #define QALLOW_STATS_INIT                                                                          \
     {                                                                                              \
-        sizeof(struct qallow_stats), 0, {0}, 0, 0, 0, 0, 0, 0, 0, {0}, { 0 }                       \
+        sizeof(struct qallow_stats), 0, {0}, 0, 0, 0, 0, 0, 0, 0, {0}, {0}, {0}, 0, 0, 0, 0, 0,    \
+            {0}, {0}, 0, {0, 0, 0, 0, 0, 0, 0}, {0, 0, 0, 0, 0, 0, 0}, {0, 0, 0, 0, 0, 0, 0}, {    \
+            0                                                                                      \
+        }                                                                                          \
     }
+/* Waits for a commit that is under way; the numbers are of one moment. */
 QALLOW_API int qallow_stats_get(struct qallow_store *store, struct qallow_stats *stats);
+/* What stats_get counts since the open begins at 0 again; what it says of the state and the log
+ * stays. */
+QALLOW_API int qallow_stats_reset(struct qallow_store *store);
 
 /* --- transactions --- */
 

@@ -49,5 +49,7 @@ uint64_t store_with_page(struct qallow_store *store, const void *bytes, size_t l
 
 extern const struct CMUnitTest error_tests[];
 extern const size_t error_test_count;
+extern const struct CMUnitTest stats_tests[];
+extern const size_t stats_test_count;
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The public C API, as a program outside would use it. A random history is played against a model
- * in memory and every epoch is compared; readers run beside commits. Errors: test_errors.c.
+ * in memory and every epoch is compared; readers run beside commits. Errors: test_errors.c,
+ * statistics: test_stats.c.
  *
  * QALLOW_SEED=n repeats a run; QALLOW_API_STEPS=n makes the random history longer.
  */
@@ -543,6 +544,7 @@ int main(void)
         return 1;
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     failed += _cmocka_run_group_tests("errors", error_tests, error_test_count, NULL, NULL);
+    failed += _cmocka_run_group_tests("stats", stats_tests, stats_test_count, NULL, NULL);
     if (failed == 0 && support_end() != 0)
         return 1;
     return failed;

@@ -179,6 +179,35 @@ static void an_empty_histogram_has_zero_quantiles(void **state)
     assert_int_equal(qt_quantile(&reading, 990), 0);
 }
 
+/* 1 us, 2 us, ... 1 ms, each twice: the true quantiles are known, and the ones told are the upper
+ * ends of their buckets. The process's metrics say the same. */
+static void a_histogram_of_known_durations(void **state)
+{
+    struct qt_histogram histogram = {0};
+    struct qt_reading reading;
+
+    assert_int_equal(qt_histogram_quantile(&histogram, 500), 0);
+    assert_int_equal(qt_histogram_mean(&histogram), 0);
+    qt_histogram_observe(&histogram, 5, 0); /* never observed */
+    assert_true(histogram.count == 0 && histogram.max == 0);
+    qt_reset();
+    for (uint64_t us = 1; us <= 1000; us++) {
+        qt_histogram_observe(&histogram, us * 1000, 2);
+        qt_observe_ns(QT_LOG_SYNC_SECONDS, us * 1000);
+        qt_observe_ns(QT_LOG_SYNC_SECONDS, us * 1000);
+    }
+    assert_int_equal(histogram.count, 2000);
+    assert_int_equal(qt_histogram_mean(&histogram), 500500);
+    assert_int_equal(histogram.max, 1000000);
+    assert_int_equal(qt_histogram_quantile(&histogram, 500), 524287);  /* 2^19 - 1; 500,000 */
+    assert_int_equal(qt_histogram_quantile(&histogram, 900), 917503);  /* 7/8 2^20 - 1; 900,000 */
+    assert_int_equal(qt_histogram_quantile(&histogram, 990), 1000000); /* not above the maximum */
+    assert_int_equal(qt_histogram_quantile(&histogram, 1000), 1000000);
+    qt_read(QT_LOG_SYNC_SECONDS, &reading);
+    assert_true(reading.value == histogram.sum && reading.count == histogram.count);
+    assert_memory_equal(reading.buckets, histogram.buckets, sizeof histogram.buckets);
+}
+
 /* --- workers --- */
 
 static uint64_t worker_value(enum qt_metric metric, unsigned worker)
@@ -631,6 +660,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(quantiles_bound_the_true_ones),
         cmocka_unit_test(buckets_touch_without_gap),
         cmocka_unit_test(an_empty_histogram_has_zero_quantiles),
+        cmocka_unit_test(a_histogram_of_known_durations),
         cmocka_unit_test(utilization_is_of_the_time_between_calls),
         cmocka_unit_test(workers_beyond_the_last_are_in_the_sum),
         cmocka_unit_test(names_need_no_quotes),
