@@ -4,8 +4,9 @@
  *
  * The content of a page is its pieces, places in the log. A page that is written again and again
  * also has its bytes in memory: they are always what the pieces say, so they may be dropped at any
- * time, and nothing but speed depends on them. Only the newest state of a store that asks for it
- * (held_limit) has such pages; copies of a state have none.
+ * time, and nothing but speed depends on them. Only states that somebody has set limits for have
+ * such pages: the newest one of a store that programs write to, and those that a verification walks
+ * through. Copies of a state have none.
  *
  * Where room is needed, pages are dropped that have not been used since the hand passed them last
  * (the clock algorithm).
@@ -14,6 +15,7 @@
 #include "runtime/error.h"
 #include "runtime/os.h"
 #include "runtime/state_internal.h"
+#include "runtime/store_internal.h"
 
 void qr_page_let_go(struct qr_state *state, struct qr_page *page)
 {
@@ -43,7 +45,7 @@ static void make_room(struct qr_state *state, const struct qr_page *page, uint64
 
 uint8_t *qr_page_hold(struct qr_state *state, struct qr_page *page, uint64_t size)
 {
-    if (size == 0 || size > state->held_limit)
+    if (size == 0 || size > state->held_limit || size > state->held_page_limit)
         return NULL;
     make_room(state, page, size);
     uint8_t *bytes = state->held_bytes > state->held_limit - size ? NULL : qr_malloc((size_t)size);
@@ -56,6 +58,71 @@ uint8_t *qr_page_hold(struct qr_state *state, struct qr_page *page, uint64_t siz
     state->held_bytes += size;
     return bytes;
 }
+
+void qr_state_set_held_limits(struct qr_state *state, uint64_t bytes, uint64_t page_bytes)
+{
+    state->held_limit = bytes;
+    state->held_page_limit = page_bytes;
+}
+
+/* --- fetching from the log --- */
+
+static int fetch(struct qr_state *state, struct qr_page *page, struct qr_reader *reader)
+{
+    struct qr_content content;
+    uint8_t *into = page->held ? NULL : qr_page_hold(state, page, page->size);
+    page->held_used = 1;
+    if (!into)
+        return 0;
+    int rc = qr_content_init(&content, page);
+    if (!rc)
+        rc = qr_content_read(reader, &content, 0, into, (size_t)page->size);
+    qr_content_finish(&content);
+    if (!rc)
+        rc = qr_page_check(page, into);
+    if (rc)
+        qr_page_let_go(state, page);
+    return rc;
+}
+
+/* Does all of it lie in this frame, and is there room without dropping others? */
+static int comes_along(const struct qr_state *state, const struct qr_page *page, uint64_t frame)
+{
+    return page->kind && !page->held && page->piece_count == 1 &&
+           page->pieces[0].ref != QR_REF_ZERO && qr_ref_frame(page->pieces[0].ref) == frame &&
+           page->size <= state->held_limit - state->held_bytes;
+}
+
+/* The frame that was read for a page holds its neighbours, too, which are likely to be next. */
+static int fetch_neighbours(struct qr_state *state, const struct qr_page *page,
+                            struct qr_reader *reader)
+{
+    uint64_t frame = qr_ref_frame(page->pieces[0].ref);
+    struct qr_page *other;
+    int rc = 0;
+    for (uint32_t i = page->slot + 1; !rc && i < state->slot_count; i++) {
+        if (!comes_along(state, other = qr_slot(state, i), frame))
+            break;
+        rc = fetch(state, other, reader);
+    }
+    for (uint32_t i = page->slot - 1; !rc && i > 0; i--) {
+        if (!comes_along(state, other = qr_slot(state, i), frame))
+            break;
+        rc = fetch(state, other, reader);
+    }
+    return rc;
+}
+
+int qr_state_hold(struct qr_state *state, struct qr_page *page, struct qr_reader *reader)
+{
+    int was_held = page->held != NULL, rc = fetch(state, page, reader);
+    if (!rc && !was_held && page->held && page->piece_count == 1 &&
+        page->pieces[0].ref != QR_REF_ZERO)
+        rc = fetch_neighbours(state, page, reader);
+    return rc;
+}
+
+/* --- following the deltas --- */
 
 /* The new content beside the old one, which goes. */
 static int rebuild(struct qr_state *state, struct qr_page *page, uint64_t new_size,

@@ -6,6 +6,8 @@
 #include "runtime/error.h"
 #include "runtime/store_internal.h"
 
+enum { READER_CACHE = 4 << 20 };
+
 int qr_store_no_epoch(struct qr_store *store, uint64_t epoch)
 {
     struct qr_store_info info;
@@ -264,11 +266,23 @@ struct walker {
     const struct qr_walk *walk;
     struct qr_chain *chain;
     struct qr_epoch current;
+    struct qr_reader *reader; /* to hold pages with; or NULL */
 };
+
+/* Before the first part of a delta: from then on what is held follows. What cannot be read is not
+ * held: who needs the content finds out. */
+static void hold(const struct walker *w, const struct qr_record *record)
+{
+    struct qr_page *page = qr_state_find(w->chain->state, record->page);
+    if (page && page->size && record->type == QR_RECORD_DELTA && record->first && !page->held)
+        (void)qr_state_hold(w->chain->state, page, w->reader);
+}
 
 static int walk_record(void *context, const struct qr_record *record)
 {
     struct walker *w = context;
+    if (w->reader)
+        hold(w, record);
     if (w->chain->next_epoch < w->walk->from || !w->walk->record)
         return 0;
     w->current.epoch = w->chain->next_epoch;
@@ -295,6 +309,10 @@ int qr_store_walk(struct qr_store *store, const struct qr_walk *walk)
     if (!rc)
         rc = qr_chain_init(&chain, store, walk->with_state ? state : NULL, offset, prev,
                            state->epoch + 1);
+    if (!rc && walk->with_state && walk->hold_bytes) {
+        qr_state_set_held_limits(state, walk->hold_bytes, walk->hold_page_bytes);
+        rc = qr_reader_create(store, READER_CACHE, &walker.reader);
+    }
     chain.record = walk_record;
     chain.context = &walker;
     while (!rc && chain.next_epoch <= walk->to) {
@@ -310,6 +328,7 @@ int qr_store_walk(struct qr_store *store, const struct qr_walk *walk)
     }
     if (chain.store)
         qr_chain_finish(&chain);
+    qr_reader_destroy(walker.reader);
     qr_state_destroy(state);
     return rc;
 }

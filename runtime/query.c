@@ -68,8 +68,7 @@ int qr_query_name(const struct qr_state *state, const struct qr_page *page, char
     return 0;
 }
 
-int qr_query_walk(struct qr_store *store, uint64_t to, qr_record_visitor record,
-                  qr_epoch_visitor epoch_end, void *context)
+int qr_query_walk(struct qr_store *store, uint64_t to, const struct qr_walk *how)
 {
     struct qr_state *state = NULL;
     struct qr_store_info info;
@@ -83,11 +82,13 @@ int qr_query_walk(struct qr_store *store, uint64_t to, qr_record_visitor record,
     if (rc == 0)
         rc = qr_store_epoch(store, info.first_epoch, &first);
     if (rc == 0)
-        rc = epoch_end(context, &first, state);
+        rc = how->epoch_end(how->context, &first, state);
     qr_state_destroy(state);
     if (rc == 0 && to > info.first_epoch) {
-        struct qr_walk walk = {.from = info.first_epoch + 1, .to = to, .with_state = 1,
-                               .record = record, .epoch_end = epoch_end, .context = context};
+        struct qr_walk walk = *how;
+        walk.from = info.first_epoch + 1;
+        walk.to = to;
+        walk.with_state = 1;
         rc = qr_store_walk(store, &walk);
     }
     return rc;
@@ -122,7 +123,8 @@ int qr_query_find(struct qr_store *store, const char *name, uint64_t *epoch, uin
         find = (struct find){name, *epoch, present->id};
     qr_state_destroy(state);
     if (find.page == 0)
-        rc = qr_query_walk(store, *epoch, NULL, find_at_end, &find);
+        rc = qr_query_walk(store, *epoch,
+                           &(struct qr_walk){.epoch_end = find_at_end, .context = &find});
     if (rc == 0 && find.page == 0)
         rc = qr_fail(QALLOW_E_PAGE_NOT_FOUND, "%s: no page was ever named %s up to epoch %llu",
                      qr_store_path(store), qr_quotez(name), (unsigned long long)*epoch);

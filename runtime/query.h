@@ -38,15 +38,10 @@ int qr_query_find(struct qr_store *store, const char *name, uint64_t *epoch, uin
 
 /* --- walking --- */
 
-typedef int (*qr_record_visitor)(void *context, const struct qr_epoch *epoch,
-                                 const struct qr_state *state, const struct qr_record *record);
-typedef int (*qr_epoch_visitor)(void *context, const struct qr_epoch *epoch,
-                                const struct qr_state *state);
 /* The whole history up to epoch `to`, whether it was pruned or not: epoch_end with the state of the
  * oldest epoch, whose records may be gone, then records and ends of all later ones as in
- * qr_store_walk. `record` may be NULL. */
-int qr_query_walk(struct qr_store *store, uint64_t to, qr_record_visitor record,
-                  qr_epoch_visitor epoch_end, void *context);
+ * qr_store_walk. Of `how`, `from`, `to` and `with_state` are set here. */
+int qr_query_walk(struct qr_store *store, uint64_t to, const struct qr_walk *how);
 
 /* --- differences of content --- */
 

@@ -132,7 +132,9 @@ int qr_history_of(struct qr_store *store, uint64_t page,
     int rc;
 
     qr_store_info(store, &info);
-    rc = qr_query_walk(store, info.last_epoch, history_record, history_epoch, &h);
+    rc = qr_query_walk(
+        store, info.last_epoch,
+        &(struct qr_walk){.record = history_record, .epoch_end = history_epoch, .context = &h});
     look_finish(&h.before);
     return rc;
 }
@@ -312,7 +314,9 @@ int qr_blame(struct qr_store *store, uint64_t epoch, uint64_t page, uint64_t off
     if (rc == 0)
         rc = qr_reader_create(store, 4 << 20, &b.reader);
     if (rc == 0)
-        rc = qr_query_walk(store, epoch, blame_record, blame_epoch, &b);
+        rc = qr_query_walk(
+            store, epoch,
+            &(struct qr_walk){.record = blame_record, .epoch_end = blame_epoch, .context = &b});
     if (rc == 0)
         rc = blame_report(&b, info.first_epoch > 1 ? info.first_epoch : 0, offset, length, visit,
                           context);

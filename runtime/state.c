@@ -594,6 +594,12 @@ int qr_state_patch_content(struct qr_state *state, struct qr_page *page, uint32_
     memcpy(&page->pieces[first], pieces, count * sizeof *pieces);
     state->piece_total += (uint64_t)now - page->piece_count;
     page->piece_count = now;
+    if (now == 1 && page->pieces != &page->inline_piece) {
+        page->inline_piece = page->pieces[0];
+        qr_free(page->pieces);
+        page->pieces = &page->inline_piece;
+        page->piece_capacity = 1;
+    }
     state->digest = qb_u128_add(qb_u128_sub(state->digest, page->content_sum), content_sum);
     page->content_sum = content_sum;
     return 0;
@@ -687,7 +693,7 @@ int qr_state_compact(struct qr_state *state)
         }
     }
     copy->held_bytes = state->held_bytes;
-    copy->held_limit = state->held_limit;
+    qr_state_set_held_limits(copy, state->held_limit, state->held_page_limit);
     struct qr_state old = *state;
     *state = *copy;
     *copy = old;

@@ -23,6 +23,7 @@ struct qr_state {
     struct qr_slot_table by_id, by_name;
     uint64_t page_count, bytes, piece_total;
     uint64_t held_bytes, held_limit; /* of content in memory, see held.c */
+    uint64_t held_page_limit;        /* of one page */
     uint32_t held_hand;
     uint64_t epoch, next_id;
     int64_t time_ns;
@@ -70,6 +71,11 @@ void qr_state_set_content(struct qr_state *state, struct qr_page *page, struct q
  * dropped for it. NULL: it is empty or larger than the limit, or there is no memory. */
 uint8_t *qr_page_hold(struct qr_state *state, struct qr_page *page, uint64_t size);
 void qr_page_let_go(struct qr_state *state, struct qr_page *page);
+/* From now on so much content may be held, of all pages and of one. 0: none. */
+void qr_state_set_held_limits(struct qr_state *state, uint64_t bytes, uint64_t page_bytes);
+/* Holds a page, whose bytes come from the log, and its neighbours there, if they fit; page->held is
+ * NULL afterwards if it may not be. DAMAGED, IO. */
+int qr_state_hold(struct qr_state *state, struct qr_page *page, struct qr_reader *reader);
 /* One part of a delta, which has been found to be right, before the page gets its new pieces: what
  * is held follows, or is dropped. New pages are held from the start. `moves`: some operation so far
  * changes the size or copies. *old_end is 0 before the first part. */

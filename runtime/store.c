@@ -152,7 +152,8 @@ int qr_store_open(const char *path, const struct qr_store_options *options, stru
         store_free(store);
         return rc;
     }
-    store->state->held_limit = options->writable ? options->hold_bytes : 0;
+    if (options->writable)
+        qr_state_set_held_limits(store->state, options->hold_bytes, options->hold_bytes);
     if (options->writable)
         qr_store_publish(store);
     *out = store;
@@ -228,55 +229,6 @@ void qr_store_set_stat(struct qr_store *store, uint64_t id, struct qr_stat_cache
     store->index_stale = 1;
 }
 
-/* ---------------------------------------------------------------- content in memory */
-
-static int hold(struct qr_store *store, struct qr_page *page, struct qr_reader *reader)
-{
-    struct qr_content content;
-    uint8_t *into = page->held ? NULL : qr_page_hold(store->state, page, page->size);
-    page->held_used = 1;
-    if (!into)
-        return 0;
-    int rc = qr_content_init(&content, page);
-    if (!rc)
-        rc = qr_content_read(reader, &content, 0, into, (size_t)page->size);
-    qr_content_finish(&content);
-    if (!rc)
-        rc = qr_page_check(page, into);
-    if (rc)
-        qr_page_let_go(store->state, page);
-    return rc;
-}
-
-/* Does all of it lie in this frame, and is there room without dropping others? */
-static int comes_along(const struct qr_store *store, const struct qr_page *page, uint64_t frame)
-{
-    const struct qr_state *state = store->state;
-    return page->kind && !page->held && page->piece_count == 1 &&
-           page->pieces[0].ref != QR_REF_ZERO && qr_ref_frame(page->pieces[0].ref) == frame &&
-           page->size <= state->held_limit - state->held_bytes;
-}
-
-/* The frame that was read for a page holds its neighbours, too, which are likely to be next. */
-static int hold_neighbours(struct qr_store *store, const struct qr_page *page,
-                           struct qr_reader *reader)
-{
-    uint32_t end = store->state->slot_count, i;
-    uint64_t frame = qr_ref_frame(page->pieces[0].ref);
-    int rc = 0;
-    for (i = page->slot + 1; !rc && i < end; i++)
-        if (comes_along(store, qr_slot(store->state, i), frame))
-            rc = hold(store, qr_slot(store->state, i), reader);
-        else
-            break;
-    for (i = page->slot - 1; !rc && i > 0; i--)
-        if (comes_along(store, qr_slot(store->state, i), frame))
-            rc = hold(store, qr_slot(store->state, i), reader);
-        else
-            break;
-    return rc;
-}
-
 int qr_store_hold(struct qr_store *store, uint64_t id, struct qr_reader *reader,
                   const uint8_t **bytes)
 {
@@ -284,10 +236,7 @@ int qr_store_hold(struct qr_store *store, uint64_t id, struct qr_reader *reader,
     *bytes = NULL;
     if (!page)
         return qr_fail(QALLOW_E_PAGE_NOT_FOUND, "page %llu does not exist", (unsigned long long)id);
-    int was_held = page->held != NULL, rc = hold(store, page, reader);
-    if (!rc && !was_held && page->held && page->piece_count == 1 &&
-        page->pieces[0].ref != QR_REF_ZERO)
-        rc = hold_neighbours(store, page, reader);
+    int rc = qr_state_hold(store->state, page, reader);
     if (!rc)
         *bytes = page->held;
     return rc;

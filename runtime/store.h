@@ -226,6 +226,7 @@ struct qr_record {
 struct qr_walk {
     uint64_t from, to;
     int with_state;
+    uint64_t hold_bytes, hold_page_bytes; /* pages about to change are held in memory, see held.c */
     int (*record)(void *context, const struct qr_epoch *epoch, const struct qr_state *state,
                   const struct qr_record *record);
     int (*epoch_end)(void *context, const struct qr_epoch *epoch, const struct qr_state *state);

@@ -129,7 +129,7 @@ static void roll_back(struct qr_txn *txn)
         return;
     }
     pthread_rwlock_wrlock(&store->lock);
-    state->held_limit = store->state->held_limit;
+    qr_state_set_held_limits(state, store->state->held_limit, store->state->held_page_limit);
     carry_stats(store->state, state);
     struct qr_state *old = store->state;
     store->state = state;
