@@ -23,6 +23,7 @@
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -141,6 +142,18 @@ static void say_git(struct qa_keeper *k)
     }
 }
 
+static void count(struct qa_keeper *k)
+{
+    struct qa_watcher_status watcher = {0};
+    if (k->watcher)
+        qa_watcher_status(k->watcher, &watcher);
+    qt_set(QT_QUEUE_DEPTH, qa_dirty_count(k->dirty));
+    qt_set(QT_WATCHES, watcher.watches);
+    qt_set(QT_POLLED_DIRECTORIES, watcher.polled);
+    if (k->cache && k->indexer)
+        qa_index_count(k);
+}
+
 /* One epoch of what was taken; what could not be taken in goes back into the set. */
 static int take_in(struct qa_keeper *k, const struct qa_taken *taken, int first)
 {
@@ -169,6 +182,8 @@ static int take_in(struct qa_keeper *k, const struct qa_taken *taken, int first)
         line.capture.unstable > indexed.unstable ? line.capture.unstable : indexed.unstable;
     line.committed = qa_keeper_epoch(k) > before;
     say_git(k);
+    if (first)
+        count(k); /* before anybody is told that it is ready to be asked */
     report(k, &line, &indexed, taken->since);
     if (k->runner && line.committed)
         qa_runner_epoch(k->runner, line.epoch);
@@ -404,13 +419,19 @@ static int wait_for_work(struct qa_keeper *k, unsigned *happened)
     return check_descriptors(fds);
 }
 
+void qa_keeper_refresh(void *context, uint64_t *busy_ns)
+{
+    struct qa_keeper *k = context;
+    (void)busy_ns;
+    qt_tree_set(k->numbers, QT_UPTIME_SECONDS, qa_now_ns() - k->started);
+}
+
 /* The present numbers, to wherever they are wanted. */
 static void write_numbers(struct qa_keeper *k, uint64_t now)
 {
     if (!k->next_row || now < k->next_row)
         return;
-    if (k->cache)
-        qa_index_count_workers(k);
+    qt_trees_refresh(now);
     int err = k->csv ? qt_csv_write(k->csv) : 0;
     if (err < 0) {
         qa_keeper_say(k, "%s: %s: no more telemetry", qr_quotez(k->options->telemetry),
@@ -418,9 +439,8 @@ static void write_numbers(struct qa_keeper *k, uint64_t now)
         qt_csv_close(k->csv);
         k->csv = NULL;
     }
-    err = k->options->prometheus
-              ? qt_prometheus_write(k->options->prometheus, qr_quotez(k->options->path))
-              : 0;
+    err = k->options->prometheus ? qt_prometheus_write(k->options->prometheus, qr_quotez(k->root))
+                                 : 0;
     if (err < 0)
         qt_log(QT_WARN, "%s: %s", qr_quotez(k->options->prometheus), strerror(-err));
     k->next_row = now + k->options->telemetry_interval_ns;
@@ -495,8 +515,7 @@ static int turn(struct qa_keeper *k)
         k->sync_at = 0;
         result = qr_store_sync(k->store);
     }
-    if (k->cache)
-        qa_index_count(k);
+    count(k);
     write_numbers(k, now);
     return result;
 }
@@ -533,6 +552,13 @@ static int check_root(struct qa_keeper *k)
                        o->is_file ? "regular file" : "directory");
     k->device = st.st_dev;
     k->inode = st.st_ino;
+    k->root = realpath(o->path, NULL);
+    if (!k->root)
+        return qr_fail_errno(errno, "%s", qr_quotez(o->path));
+    if (qt_tree_open(qr_quotez(k->root), &k->numbers) < 0)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for the numbers of a tree");
+    qt_set(QT_START_TIME_SECONDS, (uint64_t)k->started_at);
+    qt_tree_refresh_by(k->numbers, 0, qa_keeper_refresh, k);
     return 0;
 }
 
@@ -712,12 +738,12 @@ static int finish(struct qa_keeper *k, int result)
     uint64_t epoch = k->store || k->cache ? qa_keeper_epoch(k) : 0;
     if (result < 0)
         snprintf(detail, sizeof detail, "%s", qallow_error_detail());
+    if (k->dirty)
+        count(k);
     if (k->next_row)
         write_numbers(k, k->next_row);
     qt_csv_close(k->csv);
     qa_runner_destroy(k->runner);
-    if (k->cache && k->indexer)
-        qa_index_count(k);
     if (k->watcher)
         qt_log(QT_INFO, "watcher of %s stops", qr_quotez(k->options->path));
     qa_watcher_destroy(k->watcher);
@@ -737,6 +763,8 @@ static int finish(struct qa_keeper *k, int result)
     }
     qa_control_close(k->control);
     qa_dirty_destroy(k->dirty);
+    qt_tree_close(k->numbers);
+    free(k->root);
     qr_free(k->unstable_path);
     if (k->mounts_fd >= 0)
         close(k->mounts_fd);
@@ -752,8 +780,6 @@ int qa_keep(const struct qa_keeper_options *options)
     int result = open_all(&k);
     if (result == 0)
         result = first_capture(&k);
-    if (result == 0 && k.cache)
-        qa_index_count(&k);
     while (result == 0 && !options->once && !k.done)
         result = turn(&k);
     if (result == 0)

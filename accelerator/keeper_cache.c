@@ -142,15 +142,12 @@ int qa_index_open(struct qa_keeper *k)
 {
     if (pthread_rwlock_init(&k->rules_lock, NULL) || pthread_mutex_init(&k->enter_lock, NULL))
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a lock");
-    char *root = realpath(k->options->path, NULL);
-    int result =
-        root ? open_cache(k, root) : qr_fail_errno(errno, "%s", qr_quotez(k->options->path));
+    int result = open_cache(k, k->root);
     if (result == QALLOW_E_BUSY) {
         char detail[512];
         snprintf(detail, sizeof detail, "%s", qallow_error_detail());
         qr_fail(result, "%s is kept already: %s", qr_quotez(k->options->path), detail);
     }
-    free(root);
     if (result == 0)
         result = open_indexer(k);
     if (result < 0)
@@ -167,6 +164,7 @@ int qa_index_open(struct qa_keeper *k)
            qr_quotez(k->options->path), (unsigned long long)qa_cache_epoch(k->cache),
            (unsigned long long)qa_cache_count(k->cache));
     qa_dirty_on_mark(k->dirty, on_mark, k);
+    qt_tree_refresh_by(k->numbers, (unsigned)k->options->threads, qa_index_refresh, k);
     qa_index_count(k); /* those of the keeper before this one are not ours */
     return 0;
 }
@@ -176,6 +174,7 @@ void qa_index_close(struct qa_keeper *k)
     if (!k->cache)
         return;
     uint64_t workers;
+    qt_tree_refresh_by(k->numbers, 0, qa_keeper_refresh, k);
     if (k->indexer)
         qt_log(QT_INFO, "workers of %s stop: busy for %llu ms", qr_quotez(k->options->path),
                (unsigned long long)(qa_index_busy_ns(k, &workers) / MS));
@@ -243,23 +242,25 @@ int qa_index_work(struct qa_keeper *k)
 
 /* --- numbers --- */
 
+/* Under the lock: the reader is one for all threads. */
 static void count_cache(struct qa_keeper *k)
 {
     struct qallow_cache_info info = QALLOW_CACHE_INFO_INIT;
     if (!k->reader || qallow_cache_info(k->reader, &info) < 0)
         return;
-    qt_set(QT_CACHE_FILES, info.files);
-    qt_set(QT_CACHE_BYTES, info.bytes);
-    qt_set(QT_CACHE_MEMORY_BYTES, info.memory);
-    qt_set(QT_CACHE_HITS, info.hits);
-    qt_set(QT_CACHE_MISSES, info.misses);
+    qt_tree_set(k->numbers, QT_CACHE_FILES, info.files);
+    qt_tree_set(k->numbers, QT_CACHE_BYTES, info.bytes);
+    qt_tree_set(k->numbers, QT_CACHE_MEMORY_BYTES, info.memory);
+    qt_tree_set(k->numbers, QT_CACHE_HITS, info.hits);
+    qt_tree_set(k->numbers, QT_CACHE_MISSES, info.misses);
 }
 
-void qa_index_count_workers(const struct qa_keeper *k)
+void qa_index_refresh(void *context, uint64_t *busy_ns)
 {
-    uint64_t busy[QT_WORKERS];
-    size_t count = qa_indexer_busy_ns(k->indexer, busy, QT_WORKERS);
-    qt_workers_busy(busy, (unsigned)(count < QT_WORKERS ? count : QT_WORKERS), qa_now_ns());
+    struct qa_keeper *k = context;
+    qa_keeper_refresh(k, NULL);
+    count_cache(k);
+    qa_indexer_busy_ns(k->indexer, busy_ns, (size_t)k->options->threads);
 }
 
 /* In the place of a histogram stands what was last observed. */
@@ -269,18 +270,16 @@ void qa_index_count(struct qa_keeper *k)
     struct qa_watcher_status watcher = {0};
     if (k->watcher) /* a process may have several keepers, each with a watcher of its own */
         qa_watcher_status(k->watcher, &watcher);
-    qt_set(QT_QUEUE_DEPTH, qa_dirty_count(k->dirty));
-    qt_set(QT_POLLED_DIRECTORIES, watcher.polled);
     qt_set(QT_WORKER_THREADS, workers);
-    qt_set(QT_START_TIME_SECONDS, (uint64_t)k->started_at);
-    qt_set(QT_UPTIME_SECONDS, qa_now_ns() - k->started);
+    qt_trees_lock();
+    qa_keeper_refresh(k, NULL);
     count_cache(k);
+    qt_trees_unlock();
     for (unsigned metric = 0; metric < QT_METRIC_COUNT; metric++)
         numbers[metric] = qt_get((enum qt_metric)metric);
     numbers[QT_WATCH_EVENTS] = watcher.events;
     numbers[QT_WATCH_OVERFLOWS] = watcher.overflows;
     numbers[QT_WATCH_RESCANS] = watcher.rescans;
-    numbers[QT_WATCHES] = watcher.watches;
     numbers[QT_WATCHES_LIMIT] = k->watch_limit;
     numbers[QT_WORKER_BUSY_SECONDS] = busy;
     numbers[QT_EVENT_TO_CACHE_SECONDS] = k->last_wait_ns;

@@ -38,10 +38,12 @@ struct qa_keeper {
     struct qa_control *control;
     struct qa_runner *runner;
     struct qt_csv *csv;
+    struct qt_tree *numbers; /* those that are of this tree */
     int mounts_fd;
+    char *root;             /* the absolute name of what is kept */
     uint64_t device, inode; /* of the root */
     uint64_t started, next_row, next_sweep;
-    int64_t started_at; /* since 1970 */
+    int64_t started_at;  /* since 1970 */
     uint64_t unstable;   /* files that did not hold still the last time */
     char *unstable_path; /* one of them */
     struct qa_barrier barriers[QA_BARRIERS_MAX];
@@ -85,6 +87,9 @@ void qa_keeper_unstable(void *context, const char *path);
 int qa_keeper_add_barrier(struct qa_keeper *k, uint64_t client, enum qa_request request,
                           uint64_t timeout_ns, const char *label);
 
+/* For qt_tree_refresh_by(): what changes while the keeper sleeps. */
+void qa_keeper_refresh(void *context, uint64_t *busy_ns);
+
 /* --- keeper_log.c --- */
 int qa_log_open(struct qa_keeper *k);
 /* One epoch of what was taken; *torn: names changed meanwhile and all of it is dirty again. */
@@ -106,8 +111,8 @@ int qa_index_work(struct qa_keeper *k);
 uint64_t qa_index_busy_ns(const struct qa_keeper *k, uint64_t *workers);
 /* The present numbers, to where readers and encoders find them. */
 void qa_index_count(struct qa_keeper *k);
-/* How busy each worker was since the last call. */
-void qa_index_count_workers(const struct qa_keeper *k);
+/* qa_keeper_refresh(), and what is of the cache. */
+void qa_index_refresh(void *context, uint64_t *busy_ns);
 
 /* --- keeper_requests.c --- */
 void qa_keeper_answer(struct qa_keeper *k, uint64_t client, cJSON *reply);

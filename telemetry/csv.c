@@ -8,10 +8,12 @@
  *
  * Times are RFC 3339 in UTC. A counter or a gauge is one row with an empty label; a histogram is
  * one row for each of count, sum, p50, p90, p99 and max; a metric of workers is one row for each
- * worker with its number as the label. No field can contain a comma, a quote or
- * a newline (a test holds that), so RFC 4180 never asks for quotes.
+ * worker with its number as the label, one of trees is one row for each tree with its name. Only
+ * such a name can contain a comma or a quote, and then stands in quotes, as RFC 4180 wants it; none
+ * has a newline.
  */
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #include "telemetry/encoder.h"
@@ -22,6 +24,33 @@ static void add_row(struct qt_text *text, const char *time, const struct qt_desc
     qt_text_add(text, "%s,%s,%s,", time, metric->name, label);
     qt_text_add_value(text, unit, value);
     qt_text_add(text, ",%s\n", unit);
+}
+
+/* A name that has to be quoted is, with each quote twice. */
+static void add_label(struct qt_text *text, const char *name)
+{
+    if (!strpbrk(name, ",\"")) {
+        qt_text_add(text, "%s", name);
+        return;
+    }
+    qt_text_add(text, "\"");
+    for (; *name; name++)
+        qt_text_add(text, "%s%c", *name == '"' ? "\"" : "", *name);
+    qt_text_add(text, "\"");
+}
+
+static void add_trees(struct qt_text *text, const char *time, enum qt_metric metric,
+                      const struct qt_tree *trees)
+{
+    const struct qt_description *description = &qt_descriptions[metric];
+    for (const struct qt_tree *tree = trees; tree; tree = tree->next) {
+        struct qt_text label = {0};
+        add_label(&label, tree->name);
+        text->failed |= label.failed;
+        add_row(text, time, description, label.failed ? "" : label.bytes, qt_tree_get(tree, metric),
+                description->unit);
+        qt_text_finish(&label);
+    }
 }
 
 static void add_histogram(struct qt_text *text, const char *time,
@@ -55,6 +84,7 @@ static void encode(struct qt_text *text, int64_t time_ns)
     gmtime_r(&seconds, &utc);
     strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &utc);
     snprintf(time, sizeof time, "%s.%03dZ", date, (int)(time_ns / 1000000 % 1000));
+    const struct qt_tree *trees = qt_trees_lock();
     for (unsigned m = 0; m < QT_METRIC_COUNT; m++) {
         const struct qt_description *metric = &qt_descriptions[m];
         qt_read(m, &reading);
@@ -62,9 +92,12 @@ static void encode(struct qt_text *text, int64_t time_ns)
             add_histogram(text, time, metric, &reading);
         else if (qt_is_of_workers(m))
             add_workers(text, time, metric, &reading);
+        else if (metric->kind == QT_TREE_GAUGE && trees)
+            add_trees(text, time, m, trees);
         else
             add_row(text, time, metric, "", reading.value, metric->unit);
     }
+    qt_trees_unlock();
 }
 
 const struct qt_encoder qt_encoder_csv = {

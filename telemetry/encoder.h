@@ -7,6 +7,7 @@
 #ifndef QT_ENCODER_H
 #define QT_ENCODER_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -36,6 +37,20 @@ static inline int qt_is_of_workers(enum qt_metric metric)
     enum qt_kind kind = qt_descriptions[metric].kind;
     return kind == QT_WORKER_COUNTER || kind == QT_WORKER_GAUGE;
 }
+/* What the workers were busy as of the last qt_workers_busy(). */
+void qt_workers_known(uint64_t *busy_ns, size_t count);
+
+struct qt_tree {
+    struct qt_tree *next;
+    _Atomic uint64_t values[QT_METRIC_COUNT]; /* of the metrics per tree */
+    unsigned first_worker, workers;           /* its range among those of the process */
+    void (*refresh)(void *context, uint64_t *busy_ns);
+    void *context;
+    char name[];
+};
+uint64_t qt_tree_get(const struct qt_tree *tree, enum qt_metric metric);
+/* The tree whose value the present thread means; NULL if it is that of the process. */
+struct qt_tree *qt_tree_of_thread(enum qt_metric metric);
 /* An upper bound of the value below which `permille` of the observations lie; 0 if there are
  * none. */
 uint64_t qt_quantile(const struct qt_reading *reading, unsigned permille);
@@ -60,8 +75,8 @@ struct qt_encoder {
     void (*encode)(struct qt_text *text, int64_t time_ns);
 };
 extern const struct qt_encoder qt_encoder_csv, qt_encoder_prometheus;
-/* What qt_encoder_prometheus does, with a label `tree` on every sample unless it is NULL. */
-void qt_prometheus_encode(struct qt_text *text, const char *tree);
+/* What qt_encoder_prometheus does, with a label `process` on every sample unless it is NULL. */
+void qt_prometheus_encode(struct qt_text *text, const char *process);
 
 /* All of it to an open file: 0 or -errno. */
 int qt_write_all(int file, const char *bytes, size_t length);

@@ -53,12 +53,19 @@ static void add(_Atomic uint64_t *value, uint64_t amount)
 
 void qt_add(enum qt_metric metric, uint64_t amount) { add(&cells[metric].value, amount); }
 
-void qt_set(enum qt_metric metric, uint64_t value) { store(&cells[metric].value, value); }
+void qt_set(enum qt_metric metric, uint64_t value)
+{
+    struct qt_tree *tree = qt_tree_of_thread(metric);
+    store(tree ? &tree->values[metric] : &cells[metric].value, value);
+}
 
 uint64_t qt_get(enum qt_metric metric)
 {
     struct cell *cell = &cells[metric];
+    const struct qt_tree *tree = qt_tree_of_thread(metric);
     uint64_t sum = 0;
+    if (tree)
+        return qt_tree_get(tree, metric);
     if (!qt_is_of_workers(metric))
         return load(qt_descriptions[metric].kind == QT_HISTOGRAM ? &cell->count : &cell->value);
     for (uint64_t w = 0, count = load(&cell->count); w < count; w++)
@@ -72,6 +79,12 @@ void qt_worker_set(enum qt_metric metric, unsigned worker, uint64_t value)
         return;
     store(&cells[metric].workers[worker], value);
     raise_to(&cells[metric].count, worker + 1);
+}
+
+void qt_workers_known(uint64_t *busy_ns, size_t count)
+{
+    for (size_t w = 0; w < count && w < QT_WORKERS; w++)
+        busy_ns[w] = load(&cells[QT_PER_WORKER_BUSY_SECONDS].workers[w]);
 }
 
 /* What part of `elapsed` one of its workers was busy, in billionths. What a worker reports late

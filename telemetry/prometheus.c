@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The text that Prometheus scrapes and that node_exporter's textfile collector picks up: exposition
- * format 0.0.4, names with "qallow_" before them, no timestamps (the collector refuses them).
+ * format 0.0.4, names with "qallow_" before them, no timestamps (the collector refuses them). The
+ * label `process` is on every sample, so that the files of several processes can be collected
+ * together; what each tree has of its own has the label `tree`, too.
  *
  *     # HELP qallow_log_sync_seconds duration of a sync
  *     # TYPE qallow_log_sync_seconds histogram
- *     qallow_log_sync_seconds_bucket{tree="/srv",le="0.000001023"} 0
+ *     qallow_log_sync_seconds_bucket{process="/srv",le="0.000001023"} 0
  *     ...
- *     qallow_log_sync_seconds_bucket{tree="/srv",le="+Inf"} 12
- *     qallow_log_sync_seconds_sum{tree="/srv"} 0.024000000
- *     qallow_log_sync_seconds_count{tree="/srv"} 12
+ *     qallow_log_sync_seconds_bucket{process="/srv",le="+Inf"} 12
+ *     qallow_log_sync_seconds_sum{process="/srv"} 0.024000000
+ *     qallow_log_sync_seconds_count{process="/srv"} 12
  *
  * A bound 2^n - 1 ns is where one of our buckets ends, so the counts at the bounds are exact. They
  * go in powers of two from a microsecond, about a wake-up, to a minute. The count is the sum of
@@ -24,14 +26,14 @@ enum { FIRST_BOUND = 10, LAST_BOUND = 36 };
 
 static const char *const types[] = {
     [QT_COUNTER] = "counter",        [QT_GAUGE] = "gauge",        [QT_HISTOGRAM] = "histogram",
-    [QT_WORKER_COUNTER] = "counter", [QT_WORKER_GAUGE] = "gauge",
+    [QT_WORKER_COUNTER] = "counter", [QT_WORKER_GAUGE] = "gauge", [QT_TREE_GAUGE] = "gauge",
 };
 
 /* What the samples of one metric have in common. */
 struct family {
     struct qt_text *text;
     const struct qt_description *metric;
-    const char *tree; /* tree="...", or nothing */
+    const char *process; /* process="...", or nothing */
 };
 
 static void add_escaped(struct qt_text *text, const char *value)
@@ -44,19 +46,20 @@ static void add_escaped(struct qt_text *text, const char *value)
     }
 }
 
-/* One line. `label` may be NULL; its value needs no escapes. */
+/* One line. `label` may be NULL. */
 static void add_sample(const struct family *family, const char *suffix, const char *label,
                        const char *label_value, const char *unit, uint64_t value)
 {
     struct qt_text *text = family->text;
     qt_text_add(text, "qallow_%s%s", family->metric->name, suffix);
-    if (*family->tree && label)
-        qt_text_add(text, "{%s,%s=\"%s\"}", family->tree, label, label_value);
-    else if (label)
-        qt_text_add(text, "{%s=\"%s\"}", label, label_value);
-    else if (*family->tree)
-        qt_text_add(text, "{%s}", family->tree);
-    qt_text_add(text, " ");
+    if (*family->process || label)
+        qt_text_add(text, "{%s", family->process);
+    if (label) {
+        qt_text_add(text, "%s%s=\"", *family->process ? "," : "", label);
+        add_escaped(text, label_value);
+        qt_text_add(text, "\"");
+    }
+    qt_text_add(text, *family->process || label ? "} " : " ");
     qt_text_add_value(text, unit, value);
     qt_text_add(text, "\n");
 }
@@ -89,7 +92,15 @@ static void add_workers(const struct family *family, const struct qt_reading *re
     }
 }
 
-static void add_family(const struct family *family, enum qt_metric metric)
+static void add_trees(const struct family *family, enum qt_metric metric,
+                      const struct qt_tree *trees)
+{
+    for (const struct qt_tree *tree = trees; tree; tree = tree->next)
+        add_sample(family, "", "tree", tree->name, family->metric->unit, qt_tree_get(tree, metric));
+}
+
+static void add_family(const struct family *family, enum qt_metric metric,
+                       const struct qt_tree *trees)
 {
     const char *name = family->metric->name;
     struct qt_reading reading;
@@ -103,23 +114,27 @@ static void add_family(const struct family *family, enum qt_metric metric)
         add_histogram(family, &reading);
     else if (qt_is_of_workers(metric))
         add_workers(family, &reading);
+    else if (family->metric->kind == QT_TREE_GAUGE && trees)
+        add_trees(family, metric, trees);
     else
         add_sample(family, "", NULL, NULL, family->metric->unit, reading.value);
 }
 
-void qt_prometheus_encode(struct qt_text *text, const char *tree)
+void qt_prometheus_encode(struct qt_text *text, const char *process)
 {
     struct qt_text label = {0};
-    if (tree) {
-        qt_text_add(&label, "tree=\"");
-        add_escaped(&label, tree);
+    if (process) {
+        qt_text_add(&label, "process=\"");
+        add_escaped(&label, process);
         qt_text_add(&label, "\"");
     }
     text->failed |= label.failed;
+    const struct qt_tree *trees = qt_trees_lock();
     for (unsigned m = 0; m < QT_METRIC_COUNT && !text->failed; m++) {
-        struct family family = {text, &qt_descriptions[m], tree ? label.bytes : ""};
-        add_family(&family, m);
+        struct family family = {text, &qt_descriptions[m], process ? label.bytes : ""};
+        add_family(&family, m, trees);
     }
+    qt_trees_unlock();
     qt_text_finish(&label);
 }
 

@@ -78,10 +78,10 @@ out:
     return result;
 }
 
-int qt_prometheus_write(const char *path, const char *tree)
+int qt_prometheus_write(const char *path, const char *process)
 {
     struct qt_text text = {0};
-    qt_prometheus_encode(&text, tree);
+    qt_prometheus_encode(&text, process);
     int result = text.failed ? -ENOMEM : replace(path, &text);
     qt_text_finish(&text);
     return result;

@@ -8,8 +8,15 @@
 
 #include <stdint.h>
 
-/* The last two have a value for each worker instead of one. */
-enum qt_kind { QT_COUNTER, QT_GAUGE, QT_HISTOGRAM, QT_WORKER_COUNTER, QT_WORKER_GAUGE };
+/* The last three have a value for each worker or each tree instead of one. */
+enum qt_kind {
+    QT_COUNTER,
+    QT_GAUGE,
+    QT_HISTOGRAM,
+    QT_WORKER_COUNTER,
+    QT_WORKER_GAUGE,
+    QT_TREE_GAUGE
+};
 
 /* As many workers as have a value of their own; `--threads` has no more. */
 enum { QT_WORKERS = 1024 };
@@ -24,31 +31,33 @@ enum { QT_WORKERS = 1024 };
     X(LOG_COMMIT_SECONDS, "log_commit_seconds", "seconds", QT_HISTOGRAM, "duration of a commit")   \
     X(LOG_IMAGES, "log_images_total", "1", QT_COUNTER, "page images written")                      \
     X(LOG_KEYFRAMES, "log_keyframes_total", "1", QT_COUNTER, "keyframes written")                  \
-    X(RECOVERY_CUT_BYTES, "recovery_cut_bytes", "bytes", QT_GAUGE, "bytes cut from the tail")      \
-    X(RECOVERY_SCANNED_BYTES, "recovery_scanned_bytes", "bytes", QT_GAUGE, "bytes read at open")   \
+    X(RECOVERY_CUT_BYTES, "recovery_cut_bytes", "bytes", QT_TREE_GAUGE, "bytes cut from the tail") \
+    X(RECOVERY_SCANNED_BYTES, "recovery_scanned_bytes", "bytes", QT_TREE_GAUGE,                    \
+      "bytes read at open")                                                                        \
     X(REPLAY_BYTES, "replay_bytes_total", "bytes", QT_COUNTER, "content bytes given back")         \
     X(REPLAY_PAGES, "replay_pages_total", "1", QT_COUNTER, "pages given back")                     \
-    X(PAGES, "pages", "1", QT_GAUGE, "pages in the newest state")                                  \
-    X(PAGE_BYTES, "page_bytes", "bytes", QT_GAUGE, "content bytes in the newest state")            \
+    X(PAGES, "pages", "1", QT_TREE_GAUGE, "pages in the newest state")                             \
+    X(PAGE_BYTES, "page_bytes", "bytes", QT_TREE_GAUGE, "content bytes in the newest state")       \
     X(WATCH_EVENTS, "watch_events_total", "1", QT_COUNTER, "file-system events read")              \
     X(WATCH_OVERFLOWS, "watch_overflows_total", "1", QT_COUNTER, "event queue overflows")          \
     X(WATCH_RESCANS, "watch_rescans_total", "1", QT_COUNTER, "full rescans of the tree")           \
     X(WATCH_SYNTHETIC, "watch_synthetic_total", "1", QT_COUNTER, "changes found without an event") \
-    X(WATCHES, "watches", "1", QT_GAUGE, "directories watched")                                    \
+    X(WATCHES, "watches", "1", QT_TREE_GAUGE, "directories watched")                               \
     X(FILES_READ, "files_read_total", "1", QT_COUNTER, "files whose content was read")             \
     X(FILES_READ_BYTES, "files_read_bytes_total", "bytes", QT_COUNTER, "content bytes read")       \
-    X(FILES_SKIPPED, "files_skipped", "1", QT_GAUGE, "entries that could not be recorded")         \
+    X(FILES_SKIPPED, "files_skipped", "1", QT_TREE_GAUGE, "entries that could not be recorded")    \
     X(SETTLE_SECONDS, "settle_seconds", "seconds", QT_HISTOGRAM, "first event to commit")          \
     X(WORKER_BUSY_SECONDS, "worker_busy_seconds_total", "seconds", QT_COUNTER, "of all workers")   \
-    X(CACHE_HITS, "cache_hits", "1", QT_GAUGE, "look-ups of readers that found the path")          \
-    X(CACHE_MISSES, "cache_misses", "1", QT_GAUGE, "look-ups of readers that found nothing")       \
+    X(CACHE_HITS, "cache_hits", "1", QT_TREE_GAUGE, "look-ups of readers that found the path")     \
+    X(CACHE_MISSES, "cache_misses", "1", QT_TREE_GAUGE, "look-ups of readers that found nothing")  \
     X(CACHE_EVICTIONS, "cache_evictions_total", "1", QT_COUNTER,                                   \
       "entries or contents dropped for want of room")                                              \
-    X(CACHE_FILES, "cache_files", "1", QT_GAUGE, "paths in the cache")                             \
-    X(CACHE_BYTES, "cache_bytes", "bytes", QT_GAUGE, "sum of the sizes of the cached files")       \
-    X(CACHE_MEMORY_BYTES, "cache_memory_bytes", "bytes", QT_GAUGE, "memory that the cache takes")  \
+    X(CACHE_FILES, "cache_files", "1", QT_TREE_GAUGE, "paths in the cache")                        \
+    X(CACHE_BYTES, "cache_bytes", "bytes", QT_TREE_GAUGE, "sum of the sizes of the cached files")  \
+    X(CACHE_MEMORY_BYTES, "cache_memory_bytes", "bytes", QT_TREE_GAUGE,                            \
+      "memory that the cache takes")                                                               \
     X(WATCH_COALESCED, "watch_coalesced_total", "1", QT_COUNTER, "events of paths already dirty")  \
-    X(QUEUE_DEPTH, "queue_depth", "1", QT_GAUGE, "dirty paths that wait")                          \
+    X(QUEUE_DEPTH, "queue_depth", "1", QT_TREE_GAUGE, "dirty paths that wait")                     \
     X(HASH_BYTES, "hash_bytes_total", "bytes", QT_COUNTER, "content bytes hashed for the cache")   \
     X(EVENT_TO_CACHE_SECONDS, "event_to_cache_seconds", "seconds", QT_HISTOGRAM,                   \
       "event read to its file current in the cache")                                               \
@@ -59,12 +68,13 @@ enum { QT_WORKERS = 1024 };
     X(PER_WORKER_UTILIZATION, "per_worker_utilization_ratio", "ratio", QT_WORKER_GAUGE,            \
       "busy part of the time since the last value")                                                \
     X(WATCHES_LIMIT, "watches_limit", "1", QT_GAUGE, "directories that may be watched")            \
-    X(POLLED_DIRECTORIES, "polled_directories", "1", QT_GAUGE,                                     \
+    X(POLLED_DIRECTORIES, "polled_directories", "1", QT_TREE_GAUGE,                                \
       "directories compared at intervals instead")                                                 \
-    X(WORKER_THREADS, "worker_threads", "1", QT_GAUGE, "threads that read and hash for the cache") \
-    X(START_TIME_SECONDS, "start_time_seconds", "seconds", QT_GAUGE,                               \
+    X(WORKER_THREADS, "worker_threads", "1", QT_TREE_GAUGE,                                        \
+      "threads that read and hash for the cache")                                                  \
+    X(START_TIME_SECONDS, "start_time_seconds", "seconds", QT_TREE_GAUGE,                          \
       "when the keeper started, since 1970")                                                       \
-    X(UPTIME_SECONDS, "uptime_seconds", "seconds", QT_GAUGE, "since the keeper started")
+    X(UPTIME_SECONDS, "uptime_seconds", "seconds", QT_TREE_GAUGE, "since the keeper started")
 
 enum qt_metric {
 #define QT_ENUM(id, name, unit, kind, help) QT_##id,
@@ -90,6 +100,25 @@ void qt_worker_set(enum qt_metric metric, unsigned worker, uint64_t value);
  * are only in the sum. One thread calls it, before it writes. */
 void qt_workers_busy(const uint64_t *busy_ns, unsigned count, uint64_t now_ns);
 
+/* A directory (or file) that this process keeps. While it is open, what the thread that has opened
+ * it sets and gets of metrics per tree is this tree's. `name` is absolute, UTF-8 and without
+ * control characters (qr_quotez() makes it so); it becomes a label. Opened and closed by one
+ * thread. -1: no memory. */
+struct qt_tree;
+int qt_tree_open(const char *name, struct qt_tree **tree);
+void qt_tree_close(struct qt_tree *tree); /* NULL is legal */
+/* From now on `refresh` is called before anybody writes, on their thread, to set (qt_tree_set) what
+ * changes by itself and how long each of the tree's `workers` has been busy; NULL ends that. Never
+ * called while somebody has qt_trees_lock(). */
+void qt_tree_refresh_by(struct qt_tree *tree, unsigned workers,
+                        void (*refresh)(void *context, uint64_t *busy_ns), void *context);
+void qt_tree_set(struct qt_tree *tree, enum qt_metric metric, uint64_t value);
+/* Calls them all, and qt_workers_busy(). To be called before writing. */
+void qt_trees_refresh(uint64_t now_ns);
+/* The first of the trees (for encoders), none of which comes or goes meanwhile. */
+const struct qt_tree *qt_trees_lock(void);
+void qt_trees_unlock(void);
+
 /* What part of so much time somebody was busy, 0 to 1, in steps of a ten-thousandth. What is
  * reported late could make it more than all of it. */
 static inline double qt_utilization(uint64_t busy, uint64_t time)
@@ -108,13 +137,13 @@ int qt_csv_write(struct qt_csv *csv);
 void qt_csv_close(struct qt_csv *csv);
 
 /* Replaces the file at `path` by the Prometheus text of now, by rename: whoever reads sees the old
- * text or the new one, whole. `tree` becomes the label `tree` of every sample, so that the files of
- * several processes can be collected together; UTF-8 (qr_quotez() makes it so), or NULL: no label.
- * Not fatal, negative errno, the old file stays: -ENOTSUP for a path that is a device, pipe or
- * socket, -EBUSY while another process or thread writes the same file. The text is prepared in
+ * text or the new one, whole. `process` becomes the label `process` of every sample, so that the
+ * files of several processes can be collected together; UTF-8 (qr_quotez() makes it so), or NULL:
+ * none. Not fatal, negative errno, the old file stays: -ENOTSUP for a path that is a device, pipe
+ * or socket, -EBUSY while another process or thread writes the same file. The text is prepared in
  * PATH QT_TEMPORARY, a name that no tree is recorded with. */
 #define QT_TEMPORARY ".qallow-tmp"
-int qt_prometheus_write(const char *path, const char *tree);
+int qt_prometheus_write(const char *path, const char *process);
 
 /* Log lines for people, on stderr: "qallow: text". Each call site may say at most one line per
  * second; what was suppressed is counted and said with its next line ("suppressed 41"). */

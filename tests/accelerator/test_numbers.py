@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What keepers tell of themselves: --status, of the living and the dead.
+"""What keepers tell of themselves: --status, of the living and the dead, and the metrics of a
+process that keeps several directories.
 
     test_numbers.py QALLOW [unittest options]
 """
+import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -131,6 +134,75 @@ class Status(Case):
                          r"(?m)^worker_utilization_ratio: 0\.\d{4}$")
         self.keep("--watch", "tree", "--log", "other.tlog", "--no-cache")
         self.assertNotIn("worker_threads", self.status("--log", "other.tlog"))
+
+
+SAMPLE = re.compile(r'qallow_(\w+)\{process="([^"]*)"(?:,(\w+)="([^"]*)")?\} (\S+)')
+
+
+class SeveralTrees(Case):
+    PER_TREE = {"cache_files": [3, 1, 2], "watches": [2, 1, 1], "cache_bytes": [6, 2, 4]}
+
+    def rows(self):
+        """The rows of the last write: {metric: [(label, value)]}"""
+        with open(self.at("metrics.csv"), encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        found = {}
+        for row in rows:
+            if row["time"] == rows[-1]["time"]:
+                found.setdefault(row["metric"], []).append((row["label"], float(row["value"])))
+        return {metric: sorted(values) for metric, values in found.items()}
+
+    def samples(self):
+        """The same of the Prometheus text, and the processes that are named."""
+        found, processes = {}, set()
+        with open(self.at("metrics.prom"), encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("#"):
+                    continue
+                match = SAMPLE.fullmatch(line[:-1])
+                self.assertTrue(match, line)
+                processes.add(match[2])
+                if match[3] != "le":
+                    found.setdefault(match[1], []).append((match[4] or "", float(match[5])))
+        return {metric: sorted(values) for metric, values in found.items()}, processes
+
+    def check(self, trees, hits):
+        """Do both files say this by now?"""
+        try:
+            rows, (samples, processes) = self.rows(), self.samples()
+        except (FileNotFoundError, IndexError):
+            return False
+        self.assertEqual(processes, {self.at("one")})
+        for metric, values in self.PER_TREE.items():
+            if not rows.get(metric) == samples.get(metric) == sorted(zip(trees, values)):
+                return False
+        return rows["cache_hits"] == samples["cache_hits"] == sorted(zip(trees, hits))
+
+    def test_each_has_its_gauges_and_the_process_its_counters(self):
+        for name in "one/a", "one/b", "one/sub/c", "two, 2/d", "three/e", "three/f":
+            self.write(name, "1\n")
+        trees = [self.at(name) for name in ("one", "two, 2", "three")]
+        self.keep("--watch", "one", "--watch", "./two, 2/", "--watch", trees[2], "--no-log",
+                  "--threads", "2", "--telemetry", "metrics.csv", "--prometheus", "metrics.prom",
+                  "--telemetry-interval", "20ms", ready=3)
+        self.until(lambda: self.check(trees, [0, 0, 0]), "a row for each of three trees")
+        # the other keepers sleep meanwhile
+        for _ in range(4):
+            self.ask("--watch", "three", "--get", "e")
+        self.ask("--watch", "two, 2", "--get", "d")
+        self.until(lambda: self.check(trees, [0, 1, 4]), "hits of each")
+        rows, (samples, _) = self.rows(), self.samples()
+        for found in rows, samples:
+            self.assertEqual(len(found["watch_events_total"]), 1)
+            self.assertEqual([label for label, _ in found["files_read_total"]], [""])
+            self.assertGreaterEqual(found["files_read_total"][0][1], 6)
+            self.assertEqual([label for label, _ in found["per_worker_utilization_ratio"]],
+                             list("012345"))
+            self.assertEqual([value for _, value in found["worker_threads"]], [2, 2, 2])
+            busy = sum(value for _, value in found["per_worker_busy_seconds_total"])
+            self.assertAlmostEqual(busy, found["worker_busy_seconds_total"][0][1])
+            for _, uptime in found["uptime_seconds"]:
+                self.assertGreater(uptime, 0)
 
 
 def main():

@@ -2,11 +2,11 @@
 /*
  * Feeds the metrics from standard input and shows what the encoders make of them, for
  * test_text.py. Each line is "set|add|observe NAME VALUE" or "worker NAME WORKER VALUE"; values are
- * integers as the metrics keep them.
+ * integers as the metrics keep them. "tree NAME" opens a tree, whose values come after it.
  *
  *     feed csv TIME_NS          the rows, with the header
- *     feed prometheus [TREE]    the text
- *     feed write PATH [TREE]    qt_prometheus_write(); prints its result
+ *     feed prometheus [PROCESS] the text
+ *     feed write PATH [PROCESS] qt_prometheus_write(); prints its result
  *     feed write-as-nobody PATH the same without the rights of root
  *     feed replace PATH         writes in a loop until standard input ends, every metric of one
  *                               value being the number of the round; prints the first bad result
@@ -35,6 +35,13 @@ static void feed(void)
     char line[256], verb[32], name[128];
     unsigned long long value, second;
     while (fgets(line, sizeof line, stdin)) {
+        if (strncmp(line, "tree ", 5) == 0) {
+            struct qt_tree *tree; /* stays open */
+            line[strcspn(line, "\n")] = '\0';
+            if (qt_tree_open(line + 5, &tree) < 0)
+                exit(2);
+            continue;
+        }
         int words = sscanf(line, "%31s %127s %llu %llu", verb, name, &value, &second);
         if (words == 3 && strcmp(verb, "set") == 0) {
             qt_set(find(name), value);
@@ -81,7 +88,7 @@ static int replace_for_ever(const char *path)
 int main(int argc, char **argv)
 {
     struct qt_text text = {0};
-    const char *verb = argc >= 2 ? argv[1] : "", *tree = argc == 4 ? argv[3] : NULL;
+    const char *verb = argc >= 2 ? argv[1] : "", *process = argc == 4 ? argv[3] : NULL;
     if (argc == 3 && strcmp(verb, "replace") == 0)
         return replace_for_ever(argv[2]);
     feed();
@@ -105,7 +112,7 @@ int main(int argc, char **argv)
         return 2;
     }
     if ((argc == 3 || argc == 4) && strncmp(verb, "write", 5) == 0)
-        return printf("%d\n", qt_prometheus_write(argv[2], tree)) > 0 ? 0 : 1;
+        return printf("%d\n", qt_prometheus_write(argv[2], process)) > 0 ? 0 : 1;
     fputs("usage: see the head of feed.c\n", stderr);
     return 2;
 }

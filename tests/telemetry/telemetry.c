@@ -246,6 +246,94 @@ static void utilization_is_of_the_time_between_calls(void **state)
     assert_int_equal(worker_value(QT_PER_WORKER_UTILIZATION, 0), 0);
 }
 
+/* A tree with `workers` that are all busy for `busy_ns`. */
+struct kept {
+    struct qt_tree *tree;
+    unsigned workers;
+    uint64_t busy_ns;
+};
+
+static void refresh(void *context, uint64_t *busy_ns)
+{
+    const struct kept *kept = context;
+    for (unsigned w = 0; w < kept->workers; w++)
+        busy_ns[w] = kept->busy_ns;
+    qt_tree_set(kept->tree, QT_CACHE_HITS, kept->busy_ns);
+}
+
+static void kept_open(struct kept *kept, const char *name, unsigned workers, uint64_t busy_ns)
+{
+    *kept = (struct kept){.workers = workers, .busy_ns = busy_ns};
+    assert_int_equal(qt_tree_open(name, &kept->tree), 0);
+    qt_tree_refresh_by(kept->tree, workers, refresh, kept);
+}
+
+static void assert_workers(const uint64_t *expected, size_t count)
+{
+    struct qt_reading reading;
+    qt_read(QT_PER_WORKER_BUSY_SECONDS, &reading);
+    assert_int_equal(reading.count, count);
+    for (size_t w = 0; w < count; w++)
+        assert_int_equal(reading.workers[w], expected[w]);
+}
+
+static void the_workers_of_trees_are_numbered_through(void **state)
+{
+    struct kept a, b, c, d;
+    qt_reset();
+    kept_open(&a, "/a", 2, 10);
+    kept_open(&b, "/b", 3, 20);
+    kept_open(&c, "/c", 1, 30);
+    qt_trees_refresh(1000);
+    assert_workers((const uint64_t[]){10, 10, 20, 20, 20, 30}, 6);
+    assert_int_equal(qt_get(QT_WORKER_BUSY_SECONDS), 110);
+    assert_int_equal(qt_tree_get(b.tree, QT_CACHE_HITS), 20);
+    /* who is gone keeps what it had, until somebody has its numbers, if they fit */
+    qt_tree_close(b.tree);
+    a.busy_ns = 510;
+    qt_trees_refresh(2000);
+    assert_workers((const uint64_t[]){510, 510, 20, 20, 20, 30}, 6);
+    assert_int_equal(worker_value(QT_PER_WORKER_UTILIZATION, 0), 500000000);
+    assert_int_equal(worker_value(QT_PER_WORKER_UTILIZATION, 2), 0);
+    kept_open(&b, "/b", 4, 40);
+    kept_open(&d, "/d", 3, 50);
+    qt_trees_refresh(3000);
+    assert_workers((const uint64_t[]){510, 510, 50, 50, 50, 30, 40, 40, 40, 40}, 10);
+    qt_tree_close(a.tree);
+    qt_tree_close(b.tree);
+    qt_tree_close(c.tree);
+    qt_tree_close(d.tree);
+    assert_null(qt_trees_lock());
+    qt_trees_unlock();
+}
+
+static void *set_in_another_thread(void *tree)
+{
+    qt_set(QT_CACHE_FILES, 77); /* has opened no tree */
+    assert_int_equal(qt_tree_open("/theirs", tree), 0);
+    qt_set(QT_CACHE_FILES, 3);
+    qt_set(QT_WATCHES_LIMIT, 4); /* of the process */
+    return NULL;
+}
+
+static void a_thread_sets_what_is_of_its_tree(void **state)
+{
+    struct qt_tree *mine, *theirs;
+    pthread_t thread;
+    qt_reset();
+    assert_int_equal(qt_tree_open("/mine", &mine), 0);
+    qt_set(QT_CACHE_FILES, 2);
+    assert_int_equal(pthread_create(&thread, NULL, set_in_another_thread, &theirs), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(qt_get(QT_CACHE_FILES), 2);
+    assert_int_equal(qt_tree_get(mine, QT_CACHE_FILES), 2);
+    assert_int_equal(qt_tree_get(theirs, QT_CACHE_FILES), 3);
+    assert_int_equal(qt_get(QT_WATCHES_LIMIT), 4);
+    qt_tree_close(theirs);
+    qt_tree_close(mine);
+    assert_int_equal(qt_get(QT_CACHE_FILES), 77);
+}
+
 static void workers_beyond_the_last_are_in_the_sum(void **state)
 {
     static uint64_t busy[QT_WORKERS + 2];
@@ -298,8 +386,9 @@ static void names_need_no_quotes(void **state)
 
 static void print_table(FILE *out)
 {
-    static const char *const kinds[] = {"counter", "gauge", "histogram", "counter per worker",
-                                        "gauge per worker"};
+    static const char *const kinds[] = {"counter",          "gauge",
+                                        "histogram",        "counter per worker",
+                                        "gauge per worker", "gauge per tree"};
     fputs("| metric | unit | kind | meaning |\n|---|---|---|---|\n", out);
     for (unsigned i = 0; i < QT_METRIC_COUNT; i++) {
         const struct qt_description *d = &qt_descriptions[i];
@@ -663,6 +752,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_histogram_of_known_durations),
         cmocka_unit_test(utilization_is_of_the_time_between_calls),
         cmocka_unit_test(workers_beyond_the_last_are_in_the_sum),
+        cmocka_unit_test(the_workers_of_trees_are_numbered_through),
+        cmocka_unit_test(a_thread_sets_what_is_of_its_tree),
         cmocka_unit_test(names_need_no_quotes),
         cmocka_unit_test(temporary_files_are_never_recorded),
         cmocka_unit_test(the_document_shows_the_table),

@@ -144,15 +144,16 @@ class Text(unittest.TestCase):
                 self.assertEqual(make().decode(), file.read().decode(), "see --update")
 
     def test_prometheus_text_is_of_the_format(self):
-        for tree in [], ["/srv"], ['a\\b"c\nd'], ["\u00e4\u2028"], [""]:
+        for process in [], ["/srv"], ['a\\b"c\nd'], ["\u00e4\u2028"], [""]:
             for given in "", golden_values():
-                families = parse(feed("prometheus", *tree, given=given))
+                families = parse(feed("prometheus", *process, given=given))
                 self.assertGreater(len(families), 30)
                 for family in families.values():
                     self.assertTrue(family.name.startswith("qallow_"))
                     self.assertEqual(family.kind == "counter", family.name.endswith("_total"))
                     for _, labels in family.samples:
-                        self.assertEqual(dict(labels).get("tree"), tree[0] if tree else None)
+                        self.assertEqual(dict(labels).get("process"),
+                                         process[0] if process else None)
 
     def test_both_encoders_say_the_same(self):
         families = parse(feed("prometheus", given=golden_values()))
@@ -166,10 +167,25 @@ class Text(unittest.TestCase):
                     continue
                 name += "_" + row["label"]
             elif row["label"]:
-                labels = (("worker", row["label"]),)
+                labels = (("worker" if row["label"].isdigit() else "tree", row["label"]),)
             self.assertEqual(family.samples[name, labels], float(row["value"]), row)
             seen.add(family.name)
         self.assertEqual(seen, set(families))
+
+    def test_each_tree_has_its_own(self):
+        given = golden_values()
+        names = re.findall(r"(?m)^tree (.*)", given)
+        families = parse(feed("prometheus", "p", given=given))
+        self.assertEqual(list(families["qallow_cache_files"].samples), [
+            ("qallow_cache_files", (("process", "p"), ("tree", name))) for name in names])
+        self.assertEqual(list(families["qallow_cache_files"].samples.values()), [11, 21])
+        self.assertEqual(list(families["qallow_watches"].samples.values()), [12, 0])
+        self.assertEqual(list(families["qallow_uptime_seconds"].samples.values()), [0, 1.5])
+        # what is of the process is there once
+        self.assertEqual(len(families["qallow_log_commits_total"].samples), 1)
+        rows = csv.DictReader(io.StringIO(GOLDEN["golden.csv"]().decode()))
+        self.assertEqual([(row["label"], row["value"]) for row in rows
+                          if row["metric"] == "cache_files"], list(zip(names, ["11", "21"])))
 
     def test_workers_have_a_label(self):
         families = parse(feed("prometheus", "t", given=golden_values()))
@@ -209,7 +225,8 @@ class Text(unittest.TestCase):
             "".join(lines[:at] + [lines[at + 1], lines[at]] + lines[at + 2:]),
             "".join(lines[:at + 9] + [lines[at + 9]] + lines[at + 9:]),
             good.replace('le="+Inf"} 7', 'le="+Inf"} 8'), good.replace('le="+Inf"', 'le="9999"'),
-            good.replace('tree="t"', 'tree="t""', 1), good.replace('tree="t"', 'tree=t', 1),
+            good.replace('process="t"', 'process="t""', 1),
+            good.replace('process="t"', 'process=t', 1),
             good.replace(" 17\n", " 17x\n"), good.replace(" 17\n", "17\n"),
             good.replace("qallow_pages{", "qallow-pages{"), good.replace("_sum{", "_some{"),
         ]
@@ -254,11 +271,11 @@ class Replacement(unittest.TestCase):
             self.assertEqual(self.write(preexec_fn=lambda: os.umask(mask)), 0)
             self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o666 & ~mask)
 
-    def test_the_tree_is_a_label(self):
+    def test_the_process_is_a_label(self):
         feed("write", self.path, "/srv")
         for family in parse(self.content()).values():
             for _, labels in family.samples:
-                self.assertEqual(labels[0], ("tree", "/srv"))
+                self.assertEqual(labels[0], ("process", "/srv"))
 
     def versions(self, writer, wanted):
         """Reads the file until it has had so many contents; each must be whole and newer."""
