@@ -426,11 +426,20 @@ void qa_keeper_refresh(void *context, uint64_t *busy_ns)
     qt_tree_set(k->numbers, QT_UPTIME_SECONDS, qa_now_ns() - k->started);
 }
 
+/* Somebody may raise it while we run. */
+static void count_limit(void)
+{
+    const char *sysctl;
+    uint64_t limit;
+    qt_set(QT_WATCHES_LIMIT, qa_inotify_limit(QA_INOTIFY_WATCHES, &limit, &sysctl) ? limit : 0);
+}
+
 /* The present numbers, to wherever they are wanted. */
 static void write_numbers(struct qa_keeper *k, uint64_t now)
 {
     if (!k->next_row || now < k->next_row)
         return;
+    count_limit();
     qt_trees_refresh(now);
     int err = k->csv ? qt_csv_write(k->csv) : 0;
     if (err < 0) {

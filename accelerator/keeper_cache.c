@@ -12,7 +12,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "accelerator/capability.h"
 #include "accelerator/keeper_internal.h"
 #include "runtime/error.h"
 #include "telemetry/telemetry.h"
@@ -154,10 +153,6 @@ int qa_index_open(struct qa_keeper *k)
         return result;
     if (qallow_cache_open(k->options->path, &k->reader) < 0)
         k->reader = NULL; /* the readers' numbers are missing then */
-    const char *sysctl;
-    if (!qa_inotify_limit(QA_INOTIFY_WATCHES, &k->watch_limit, &sysctl))
-        k->watch_limit = 0;
-    qt_set(QT_WATCHES_LIMIT, k->watch_limit);
     qa_cache_remove_orphans(k->cache);
     qa_cache_set_state(k->cache, QALLOW_KEEPER_STARTING);
     qt_log(QT_INFO, "cache of %s attached: epoch %llu, %llu files known from before",
@@ -280,7 +275,6 @@ void qa_index_count(struct qa_keeper *k)
     numbers[QT_WATCH_EVENTS] = watcher.events;
     numbers[QT_WATCH_OVERFLOWS] = watcher.overflows;
     numbers[QT_WATCH_RESCANS] = watcher.rescans;
-    numbers[QT_WATCHES_LIMIT] = k->watch_limit;
     numbers[QT_WORKER_BUSY_SECONDS] = busy;
     numbers[QT_EVENT_TO_CACHE_SECONDS] = k->last_wait_ns;
     qa_cache_set_numbers(k->cache, numbers, QT_METRIC_COUNT);

@@ -72,7 +72,7 @@ struct qa_keeper {
     pthread_mutex_t enter_lock;  /* of the watcher, during the first walk */
     int is_entering;             /* the first walk says which directories are to be watched */
     struct qallow_cache *reader; /* of our own cache, for the numbers that readers leave; or NULL */
-    uint64_t watch_limit, last_wait_ns;
+    uint64_t last_wait_ns;
     int cache_is_full; /* said already */
 };
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "accelerator/cache_reader.h"
+#include "accelerator/capability.h"
 #include "interface/cmd_accelerator.h"
 #include "interface/report.h"
 #include "qallow/accelerator.h"
@@ -327,6 +328,14 @@ static void status_workers(const struct query *q, cJSON *object, const uint64_t 
         printf("worker_utilization_ratio: %.4f\n", utilization);
 }
 
+/* That of now: a keeper that sleeps does not see that it is raised. */
+static uint64_t watches_limit(void)
+{
+    const char *sysctl;
+    uint64_t limit;
+    return qa_inotify_limit(QA_INOTIFY_WATCHES, &limit, &sysctl) ? limit : 0;
+}
+
 /* The keeper's own numbers, as it last left them. */
 static void status_numbers(const struct query *q, cJSON *object)
 {
@@ -339,6 +348,7 @@ static void status_numbers(const struct query *q, cJSON *object)
     uint64_t numbers[QT_METRIC_COUNT] = {0};
     if (qa_cache_numbers(q->cache, numbers, QT_METRIC_COUNT) < 0)
         return;
+    numbers[QT_WATCHES_LIMIT] = watches_limit();
     for (size_t i = 0; i < sizeof shown / sizeof *shown; i++)
         status_number(q, object, qt_descriptions[shown[i]].name, numbers[shown[i]]);
     status_workers(q, object, numbers);

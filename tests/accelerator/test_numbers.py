@@ -34,11 +34,11 @@ class Case(unittest.TestCase):
         with open(self.at(name), "w", encoding="utf-8") as file:
             file.write(content)
 
-    def keep(self, *options, ready=1):
+    def keep(self, *options, ready=1, command=()):
         """A keeper whose directories are ready."""
         process = subprocess.Popen(
-            [QALLOW, "accelerator", "--json", *options], env=self.environment, cwd=self.directory,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            [*command, QALLOW, "accelerator", "--json", *options], env=self.environment,
+            cwd=self.directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.addCleanup(self.end, process)
         while ready:
             line = process.stdout.readline()
@@ -52,8 +52,8 @@ class Case(unittest.TestCase):
             process.kill()
         process.communicate()
 
-    def ask(self, *options):
-        done = subprocess.run([QALLOW, "accelerator", *options], env=self.environment,
+    def ask(self, *options, command=()):
+        done = subprocess.run([*command, QALLOW, "accelerator", *options], env=self.environment,
                               cwd=self.directory, capture_output=True, text=True, check=False,
                               timeout=60)
         self.assertEqual(done.returncode, 0, done.stderr)
@@ -134,6 +134,33 @@ class Status(Case):
                          r"(?m)^worker_utilization_ratio: 0\.\d{4}$")
         self.keep("--watch", "tree", "--log", "other.tlog", "--no-cache")
         self.assertNotIn("worker_threads", self.status("--log", "other.tlog"))
+
+
+class Limit(Case):
+    LIMIT = "/proc/sys/user/max_inotify_watches"
+
+    def test_a_limit_that_is_raised_is_seen(self):
+        script = f'echo 1000 >{self.LIMIT}; exec "$@"'
+        command = ["unshare", "-Ur", "sh", "-c", script, "-"]
+        if subprocess.run([*command, "true"], check=False, capture_output=True).returncode:
+            self.skipTest("no user namespaces here")
+        self.write("tree/file")
+        keeper = self.keep("--watch", "tree", "--no-log", "--telemetry-interval", "20ms",
+                           "--prometheus", "metrics.prom", command=command)
+        inside = ["nsenter", "-U", "--preserve-credentials", "-t", str(keeper.pid)]
+
+        def exported(limit):
+            try:
+                with open(self.at("metrics.prom"), encoding="utf-8") as file:
+                    return re.search(rf"(?m)^qallow_watches_limit\{{.*\}} {limit}$", file.read())
+            except FileNotFoundError:
+                return False
+
+        for limit in 1000, 2000:
+            subprocess.run([*inside, "sh", "-c", f"echo {limit} >{self.LIMIT}"], check=True)
+            status = self.ask("--status", "--watch", "tree", command=inside)
+            self.assertIn(f"\nwatches_limit: {limit}\n", status)
+            self.until(lambda: exported(limit), "the limit in the metrics")
 
 
 SAMPLE = re.compile(r'qallow_(\w+)\{process="([^"]*)"(?:,(\w+)="([^"]*)")?\} (\S+)')
