@@ -199,6 +199,8 @@ static int is_ignore_file(const char *path)
 /* Other paths may be kept from now on. */
 static int reload_rules(struct qa_keeper *k)
 {
+    qt_log(QT_INFO, "the ignore files of %s are read again: the whole tree is looked at again",
+           qr_quotez(k->options->path));
     int result = qs_rules_reload(k->tree);
     if (result == 0 && k->watcher)
         result = qa_watcher_rescan(k->watcher);

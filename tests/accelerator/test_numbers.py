@@ -163,6 +163,27 @@ class Limit(Case):
             self.until(lambda: exported(limit), "the limit in the metrics")
 
 
+class Lifecycle(Case):
+    def test_a_reload_is_said(self):
+        for reload in ("signal", "ignore file"):
+            self.write("tree/file")
+            keeper = self.keep("--watch", "tree", "--no-log", "--verbose", "--settle", "1ms")
+
+            def rescans():
+                return self.status("--watch", "tree")["watch_rescans_total"]
+
+            self.assertEqual(rescans(), 0)
+            if reload == "signal":
+                keeper.send_signal(signal.SIGHUP)
+            else:
+                self.write("tree/.qallowignore", "*.o")
+            self.until(lambda: rescans() > 0, "a rescan")
+            keeper.send_signal(signal.SIGTERM)
+            said = keeper.communicate()[1]
+            self.assertIn("the ignore files of tree are read again: the whole tree is looked at "
+                          "again\n", said)
+
+
 SAMPLE = re.compile(r'qallow_(\w+)\{process="([^"]*)"(?:,(\w+)="([^"]*)")?\} (\S+)')
 
 
