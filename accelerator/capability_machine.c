@@ -261,8 +261,7 @@ void qa_probe_cuda(struct qa_capability *found)
     void *library = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
     if (!library)
         qa_found(found, QA_PASS, 0, NULL,
-                 "no driver (libcuda.so.1) here; pages are kept on the "
-                 "CPU");
+                 "no driver (libcuda.so.1) here, and none is needed: pages are kept on the CPU");
     else if (!load_cuda(library, &cuda))
         qa_found(found, QA_WARN, QALLOW_E_UNAVAILABLE, "install a driver for CUDA 11 or later",
                  "the driver is too old; pages are kept on the CPU");

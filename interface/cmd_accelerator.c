@@ -211,10 +211,10 @@ static const struct qi_option options[] = {
      .group = "request",
      .help = "let the recorder of --watch or --log record what has changed, and end"},
     {.name = "timeout", .modes = SYNC | LABEL | WAIT, .kind = QI_DURATION, .argument = "TIME",
-     .unit = "ms", .fallback = "10s", QI_FIELD(struct accelerator, timeout),
+     .unit = "ms", QI_FIELD(struct accelerator, timeout),
      .maximum = UINT64_C(86400000000000),
-     .help = "--sync and --label wait this long for files that change while they are read; --wait "
-             "this long for an epoch (for ever if it is not given)"},
+     .help = "how long --sync and --label wait for files that change while they are read (10s if "
+             "it is not given), and --wait for an epoch (for ever if it is not given)"},
     {.name = "telemetry", .modes = KEEP, .kind = QI_TEXT, .argument = "FILE",
      QI_FIELD(struct accelerator, telemetry), .help = "append metrics to this CSV file"},
     {.name = "prometheus", .modes = KEEP, .kind = QI_TEXT, .argument = "FILE",

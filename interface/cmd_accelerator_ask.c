@@ -31,14 +31,15 @@ int accelerator_default_log(const char *path, char **log)
     return *log ? 0 : qr_fail(QALLOW_E_NO_MEMORY, "no memory for a path");
 }
 
-static cJSON *request_of(const struct accelerator *a)
+static cJSON *request_of(const struct qi_context *context, const struct accelerator *a)
 {
     cJSON *request = cJSON_CreateObject();
     const char *what = a->stop ? "stop" : a->status ? "status" : a->label ? "label" : "sync";
     cJSON_AddStringToObject(request, "request", what);
     if (a->label)
         cJSON_AddStringToObject(request, "name", a->label);
-    cJSON_AddNumberToObject(request, "timeout_ms", (double)(a->timeout / 1000000));
+    if (qi_given(context, "timeout"))
+        cJSON_AddNumberToObject(request, "timeout_ms", (double)(a->timeout / 1000000));
     return request;
 }
 
@@ -74,7 +75,7 @@ static int print_answer(const struct qi_context *context, const struct accelerat
 static int ask(struct qi_context *context, const struct accelerator *a, const char *beside)
 {
     char *answer = NULL;
-    cJSON *request = request_of(a);
+    cJSON *request = request_of(context, a);
     char *text = cJSON_PrintUnformatted(request);
     cJSON_Delete(request);
     if (!text)

@@ -348,6 +348,7 @@ class Machine(Case):
             file.write("no library")
         _, checks = self.doctor(LD_LIBRARY_PATH=self.other)
         self.assert_check(checks["cuda"], "PASS", "no driver")
+        self.assertIn("none is needed", checks["cuda"]["text"])
 
 
 def main():

@@ -7,6 +7,7 @@ qallow replay work.tlog --list --json | grep -o '"pages":[0-9]*'
 status qallow replay work.tlog --page large
 status qallow accelerator --watch work --log work.tlog --max-file-size 1X --once
 status qallow accelerator --sync --log work.tlog --timeout 25h
+qallow accelerator --help | sed -n '/--timeout/,/^ *--telemetry/p'
 rm work/large
 qallow accelerator --watch work --log work.tlog --max-file-size 4M --quiet >/dev/null &
 pid=$!
