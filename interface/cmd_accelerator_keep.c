@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -258,6 +259,25 @@ static struct qallow_accelerator_options options_of(struct qi_context *context,
     return o;
 }
 
+/* Whether all of several directories can be kept, as far as that is known before: that one of them
+ * is missing, or named twice, should not be found out while the others are kept already. */
+static int check_directories(struct qi_context *context, const struct qi_list *watch)
+{
+    struct stat st[KEEPERS_MAX];
+    for (size_t i = 0; i < watch->count; i++) {
+        const char *path = watch->items[i];
+        if (stat(path, &st[i]) < 0)
+            return qr_fail_errno(errno, "%s", qr_quotez(path));
+        if (!S_ISDIR(st[i].st_mode))
+            return qr_fail(QALLOW_E_ARGUMENT, "%s is not a directory", qr_quotez(path));
+        for (size_t j = 0; j < i; j++)
+            if (st[j].st_dev == st[i].st_dev && st[j].st_ino == st[i].st_ino)
+                return qi_usage(context, "each --watch DIR once: %s and %s are the same",
+                                qr_quotez(watch->items[j]), qr_quotez(path));
+    }
+    return 0;
+}
+
 /* The log and the thread. */
 static int start(struct qi_context *context, const struct accelerator *a, struct kept *kept)
 {
@@ -365,6 +385,8 @@ int accelerator_keep(struct qi_context *context, const struct accelerator *a)
     int result = 0;
     if (count > KEEPERS_MAX)
         return qi_usage(context, "at most 64 directories");
+    if (count > 1 && (result = check_directories(context, &a->watch)) != 0)
+        return result;
     qi_signals_catch();
     int reload_fd = qi_signals_reload_fd();
     for (size_t i = 0; i < count && result >= 0; i++) {
