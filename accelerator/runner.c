@@ -5,6 +5,7 @@
  */
 #include "accelerator/runner.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -195,12 +196,50 @@ void qa_runner_reap(struct qa_runner *runner)
         start(runner);
 }
 
+/* Is the process of this number in the group, and not dead? */
+static int lives_in(const char *number, pid_t group)
+{
+    char path[64], line[512] = "", state = 'X';
+    int parent, its_group = 0;
+    if (number[0] < '0' || number[0] > '9' ||
+        (size_t)snprintf(path, sizeof path, "/proc/%s/stat", number) >= sizeof path)
+        return 0;
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return 0; /* gone meanwhile */
+    size_t length = fread(line, 1, sizeof line - 1, file);
+    fclose(file);
+    line[length] = '\0';
+    const char *name_end = strrchr(line, ')'); /* the name may have anything in it */
+    return name_end && sscanf(name_end + 1, " %c %d %d", &state, &parent, &its_group) == 3 &&
+           its_group == group && state != 'Z' && state != 'X';
+}
+
+/* kill() finds the dead as well, as long as whoever is their parent now has not collected them,
+ * which may be never where the first process of a container does not care. */
+static int group_lives(pid_t group)
+{
+    const struct dirent *entry;
+    int alive = 0;
+    while (waitpid(-group, NULL, WNOHANG) > 0)
+        ; /* we may be that first process */
+    if (kill(-group, 0) < 0)
+        return 0;
+    DIR *processes = opendir("/proc");
+    if (!processes)
+        return 1;
+    while (!alive && (entry = readdir(processes)))
+        alive = lives_in(entry->d_name, group);
+    closedir(processes);
+    return alive;
+}
+
 /* Waits for the rest of the group, as far as five seconds reach, and then kills it. The shell often
  * ends at once, while what it started still cleans up. */
 static void end_group(pid_t group, int64_t deadline_ms)
 {
     const struct timespec pause = {0, 10000000};
-    while (kill(-group, 0) == 0 && now_ms() < deadline_ms)
+    while (group_lives(group) && now_ms() < deadline_ms)
         nanosleep(&pause, NULL);
     kill(-group, SIGKILL);
 }

@@ -12,6 +12,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "accelerator/runner.h"
@@ -121,6 +124,36 @@ static void test_what_ignores_sigterm_is_killed(void **state)
     assert_rest(&run, "");
 }
 
+/* As below a first process that collects nobody: what ended but is not collected is not waited for.
+ * (Waiting for it would take five seconds.) */
+static int end_below_a_careless_parent(void)
+{
+    struct run run;
+    struct timespec before, after;
+    run_create(&run, "trap 'exit' TERM; (echo up >&$PIPE; exec sleep 1000) & wait");
+    assert_reads(&run, "up\n");
+    clock_gettime(CLOCK_MONOTONIC, &before);
+    qa_runner_destroy(run.runner);
+    clock_gettime(CLOCK_MONOTONIC, &after);
+    return after.tv_sec - before.tv_sec < 3 ? 0 : 1;
+}
+
+static void test_what_nobody_collects_is_not_waited_for(void **state)
+{
+    int status = 1;
+    pid_t careless = fork();
+    if (careless == 0) {
+        prctl(PR_SET_CHILD_SUBREAPER, 1);
+        pid_t child = fork();
+        if (child == 0)
+            _exit(end_below_a_careless_parent());
+        waitpid(child, &status, 0); /* and none of those that become its children */
+        _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 2);
+    }
+    assert_int_equal(waitpid(careless, &status, 0), careless);
+    assert_int_equal(status, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -128,6 +161,7 @@ int main(void)
         cmocka_unit_test(test_a_failure_is_said),
         cmocka_unit_test(test_what_cleans_up_is_waited_for),
         cmocka_unit_test(test_what_ignores_sigterm_is_killed),
+        cmocka_unit_test(test_what_nobody_collects_is_not_waited_for),
     };
     return cmocka_run_group_tests_name("runner", tests, NULL, NULL);
 }
