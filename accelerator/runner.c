@@ -199,20 +199,22 @@ void qa_runner_reap(struct qa_runner *runner)
 /* Is the process of this number in the group, and not dead? */
 static int lives_in(const char *number, pid_t group)
 {
-    char path[64], line[512] = "", state = 'X';
-    int parent, its_group = 0;
+    char path[64], line[512], field[32]; /* "PID (NAME) STATE PARENT GROUP ..." */
     if (number[0] < '0' || number[0] > '9' ||
         (size_t)snprintf(path, sizeof path, "/proc/%s/stat", number) >= sizeof path)
         return 0;
     FILE *file = fopen(path, "re");
     if (!file)
         return 0; /* gone meanwhile */
-    size_t length = fread(line, 1, sizeof line - 1, file);
+    line[fread(line, 1, sizeof line - 1, file)] = '\0';
     fclose(file);
-    line[length] = '\0';
-    const char *name_end = strrchr(line, ')'); /* the name may have anything in it */
-    return name_end && sscanf(name_end + 1, " %c %d %d", &state, &parent, &its_group) == 3 &&
-           its_group == group && state != 'Z' && state != 'X';
+    const char *at = strrchr(line, ')'); /* the name may have anything in it */
+    if (!at || strlen(at) < 5 || at[2] == 'Z' || at[2] == 'X')
+        return 0;
+    at += 4;
+    at += strcspn(at, " ");
+    snprintf(field, sizeof field, " %d ", (int)group);
+    return strncmp(at, field, strlen(field)) == 0;
 }
 
 /* kill() finds the dead as well, as long as whoever is their parent now has not collected them,
