@@ -28,10 +28,9 @@ void qr_meter_commit(struct qr_meter *meter, int64_t began) {}
 
 int64_t qr_meter_now(const struct qr_meter *meter) { return meter->os->now_ns(meter->os->context); }
 
-static uint64_t elapsed(const struct qr_meter *meter, int64_t began)
+static uint64_t elapsed(int64_t began, int64_t ended)
 {
-    int64_t now = qr_meter_now(meter);
-    return now > began ? (uint64_t)(now - began) : 0;
+    return ended > began ? (uint64_t)(ended - began) : 0;
 }
 
 /* Adds the counts; returns how many deltas ended. */
@@ -51,7 +50,8 @@ static uint64_t take_counts(struct qr_apply_counts *sum, const struct qr_apply_c
 
 void qr_meter_body(struct qr_meter *meter, struct qr_apply_counts *counts, int open, int64_t began)
 {
-    uint64_t ns = elapsed(meter, began), deltas = take_counts(&meter->counts, counts);
+    uint64_t ns = elapsed(began, qr_meter_now(meter));
+    uint64_t deltas = take_counts(&meter->counts, counts);
     memset(counts, 0, sizeof *counts);
     qt_histogram_observe(&meter->body, ns, 1);
     if (deltas) {
@@ -64,7 +64,7 @@ void qr_meter_body(struct qr_meter *meter, struct qr_apply_counts *counts, int o
 
 void qr_meter_commit(struct qr_meter *meter, int64_t began)
 {
-    qt_histogram_observe(&meter->commit, elapsed(meter, began), 1);
+    qt_histogram_observe(&meter->commit, elapsed(began, meter->commit_end), 1);
 }
 
 #endif

@@ -245,11 +245,10 @@ static int write_images(struct qr_txn *txn)
 
 /* ---------------------------------------------------------------- commit */
 
-static int64_t commit_time(struct qr_store *store)
+static int64_t commit_time(const struct qr_store *store, int64_t now)
 {
-    int64_t now = store->options.commit_time_ns ? store->options.commit_time_ns
-                  : store->options.logical_clock ? 0
-                                                 : store->os->now_ns(store->os->context);
+    if (store->options.commit_time_ns || store->options.logical_clock)
+        now = store->options.commit_time_ns;
     return now > store->state->time_ns ? now : store->state->time_ns + 1;
 }
 
@@ -377,7 +376,7 @@ int qr_txn_commit(struct qr_txn *txn, uint64_t *epoch)
     if (!rc)
         rc = write_images(txn);
     if (!rc) {
-        time_ns = commit_time(store);
+        time_ns = commit_time(store, began);
         rc = append_commit(txn, time_ns, &commit_offset);
     }
     if (!rc)
@@ -393,7 +392,10 @@ int qr_txn_commit(struct qr_txn *txn, uint64_t *epoch)
     txn_destroy(txn);
     int64_t now = store->os->now_ns(store->os->context);
     qt_observe_ns(QT_LOG_COMMIT_SECONDS, now > began ? (uint64_t)(now - began) : 0);
-    if (keyframe_due(store))
+    if (keyframe_due(store)) {
         qr_store_write_keyframe(store); /* the epoch stands without; the next commit tries again */
+        now = store->os->now_ns(store->os->context);
+    }
+    store->meter.commit_end = now;
     return 0;
 }

@@ -22,7 +22,14 @@
 #include "qallow/store.h"
 #include "tests/random.h"
 
-enum { PAGES = 4096, PAGE = 4096, WRITE = 64, MOST_TURNS = 20000, RUN_MS = 4 };
+enum {
+    PAGES = 4096,
+    PAGE = 4096,
+    WRITE = 64,
+    MOST_TURNS = 20000,
+    RUN_MS = 4,
+    TURNS_OF_ROUND = 100
+};
 
 struct side {
     int (*open)(const char *, const struct qallow_options *, struct qallow_store **);
@@ -135,13 +142,33 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static void measure(struct side sides[2], unsigned writes, unsigned turns)
+/* Where a store's memory lies matters as much as what is measured, so both are opened anew every
+ * now and then, in turns too. */
+static void open_both(struct side sides[2], const char *directory, unsigned round)
+{
+    begin(&sides[round % 2], directory, round % 2);
+    begin(&sides[1 - round % 2], directory, 1 - round % 2);
+}
+static void close_both(struct side sides[2])
+{
+    for (unsigned i = 0; i < 2; i++) {
+        check(sides[i].close(sides[i].store), "close");
+        remove_log(&sides[i]);
+    }
+}
+
+static void measure(struct side sides[2], const char *directory, unsigned writes, unsigned turns)
 {
     static double ratios[MOST_TURNS], times[2][MOST_TURNS];
+    open_both(sides, directory, 0);
     unsigned commits = 1 + (unsigned)(RUN_MS * 1e6 / time_of(&sides[0], writes, 20));
     time_of(&sides[1], writes, commits);
     for (unsigned t = 0; t < turns; t++) {
         uint64_t seed = t;
+        if (t % TURNS_OF_ROUND == TURNS_OF_ROUND - 1) {
+            close_both(sides);
+            open_both(sides, directory, t / TURNS_OF_ROUND + 1);
+        }
         for (unsigned k = 0; k < 2; k++) {
             unsigned which = (t + k) % 2;
             sides[which].random = seed;
@@ -149,6 +176,7 @@ static void measure(struct side sides[2], unsigned writes, unsigned turns)
         }
         ratios[t] = times[0][t] / times[1][t];
     }
+    close_both(sides);
     qsort(ratios, turns, sizeof *ratios, by_value);
     qsort(times[0], turns, sizeof **times, by_value);
     qsort(times[1], turns, sizeof **times, by_value);
@@ -171,13 +199,8 @@ int main(int argc, char **argv)
     }
     for (unsigned i = 0; i < 2; i++) {
         load(&sides[i], argv[1 + i]);
-        begin(&sides[i], directory, i);
     }
-    measure(sides, 1000, (unsigned)turns);
-    measure(sides, 1, (unsigned)turns);
-    for (unsigned i = 0; i < 2; i++) {
-        check(sides[i].close(sides[i].store), "close");
-        remove_log(&sides[i]);
-    }
+    measure(sides, directory, 1000, (unsigned)turns);
+    measure(sides, directory, 1, (unsigned)turns);
     return 0;
 }
