@@ -234,6 +234,19 @@ struct qr_walk {
 };
 int qr_store_walk(struct qr_store *store, const struct qr_walk *walk);
 
+/* Every frame of the log in its order, from the oldest that is kept. A nonzero return of visit ends
+ * it and is returned. DAMAGED, IO; BUSY if another process has pruned the log meanwhile. */
+struct qr_frame_size {
+    unsigned type;     /* DATA 1, COMMIT 2, KEYFRAME 3, LABEL 4, EVENT 5, CLOSE 6, RELOCATION 7 */
+    uint64_t bytes;    /* in the file, with header and padding */
+    uint64_t stored;   /* of the body, as it stands there */
+    uint64_t length;   /* of the body, decompressed */
+    int is_compressed;
+};
+int qr_store_each_frame(struct qr_store *store,
+                        int (*visit)(void *context, const struct qr_frame_size *frame),
+                        void *context);
+
 /* Looks for commits appended by another process since open or the last refresh. Only what is
  * known to be durable is taken. *changed: newest epoch moved (forward, or back if the log lost
  * unsynced commits in a crash; then *lost_from is the first epoch that vanished, else 0). */
