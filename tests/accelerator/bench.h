@@ -11,11 +11,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
@@ -160,6 +162,34 @@ static inline void expected_hash(const void *bytes, size_t size, uint8_t hash[16
     XXH128_canonical_t canonical;
     XXH128_canonicalFromHash(&canonical, XXH3_128bits(bytes, size));
     memcpy(hash, canonical.digest, 16);
+}
+
+/* --- inotifywait --- */
+
+/* Starts inotifywait on `directory` and what is below, and waits until it watches. It prints a line
+ * for each file that is closed, and ends with us. */
+static inline FILE *inotifywait(const char *directory, pid_t *pid)
+{
+    int out[2], err[2], watches = 0;
+    char line[8192];
+    if (pipe2(out, O_CLOEXEC) || pipe2(err, O_CLOEXEC) || (*pid = fork()) < 0)
+        die("inotifywait");
+    if (*pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        dup2(out[1], STDOUT_FILENO);
+        dup2(err[1], STDERR_FILENO);
+        execlp("inotifywait", "inotifywait", "-m", "-r", "-e", "close_write", "--format", "%w%f",
+               directory, (char *)NULL);
+        _exit(127);
+    }
+    close(out[1]);
+    close(err[1]);
+    FILE *said = fdopen(err[0], "r"), *lines = fdopen(out[0], "r");
+    while (!watches && said && fgets(line, sizeof line, said))
+        watches = strstr(line, "Watches established") != NULL;
+    if (!watches || !lines)
+        die("inotifywait does not watch %s", directory);
+    return lines; /* what it says stays open */
 }
 
 /* --- watchman --- */

@@ -252,6 +252,7 @@ def measure_latency(bench, tree, watchman):
         keeper = bench.start(tree, '--settle', '20ms')
         measure('settle 20', 'cache-alone', slow, 30000)
         bench.stop(keeper)
+        measure('inotifywait', 'inotifywait', slow, 30000)
         watchman.ask('watch', str(tree))
         measure('watchman', 'watchman-subscribed', slow, 30000, watchman.socket)
         measure('watchman asked', 'watchman-asked', slow, 30000, watchman.socket)
@@ -278,16 +279,19 @@ def measure_latency(bench, tree, watchman):
                   f'watchman subscription, p{which}', percentiles(found['watchman'], which), 0.1)
     for which in 50, 99:
         bench.row(f'close to hash, settle 0, p{which}', 'us', percentiles(found['settle 0'], which),
+                  f'inotifywait, its line, p{which}', percentiles(found['inotifywait'], which))
+    for which in 50, 99:
+        bench.row(f'close to hash, settle 0, p{which}', 'us', percentiles(found['settle 0'], which),
                   f'watchman query with SHA-1, p{which}',
                   percentiles(found['watchman asked'], which))
 
 
 def measure_burst(bench, tree, names, watchman):
     generation = 0
-    ours, floor, theirs, epochs = [], [], [], []
+    ours, floor, theirs, printed, epochs = [], [], [], [], []
     query = {'expression': ['type', 'f'], 'fields': ['name', 'content.sha1hex']}
     for _ in bench.runs():
-        generation += 3
+        generation += 4
         floor.append(bench.program('bench_burst', 'floor', tree, names, generation)['ms'])
         keeper = bench.start(tree, '--settle', '0ms')
         bench.freeze(keeper.pid)
@@ -295,6 +299,8 @@ def measure_burst(bench, tree, names, watchman):
         ours.append(found['ms'])
         epochs.append(found['epochs'])
         bench.stop(keeper)
+        printed.append(bench.program('bench_burst', 'inotifywait', tree, names,
+                                     generation + 3)['ms'])
         watchman.ask('watch', str(tree))
         clock = watchman.ask('query', str(tree), query)['clock']
         bench.freeze(watchman.pid)
@@ -306,6 +312,7 @@ def measure_burst(bench, tree, names, watchman):
     bench.row(f'{files} changed files, until all hashes are there', 'ms', ours,
               'read + XXH3, 2 threads', floor, 2)
     bench.row('the same', 'ms', ours, 'watchman, with SHA-1', theirs)
+    bench.row('the same', 'ms', ours, 'inotifywait, its lines, no hashes', printed)
     bench.row('the same, epochs that the reader saw on the way', '', epochs)
 
 
@@ -381,30 +388,30 @@ def measure_memory(bench, keeper, names, title):
 
 
 def usage(pid):
-    """CPU time in ns and context switches of all threads."""
-    cpu = switches = 0
+    """CPU time in ns, and how often all threads went to sleep and were interrupted."""
+    cpu = sleeps = interrupted = 0
     for task in glob.glob(f'/proc/{pid}/task/*'):
         cpu += int(pathlib.Path(task, 'schedstat').read_text().split()[0])
-        switches += field(f'{task}/status', 'voluntary_ctxt_switches')
-        switches += field(f'{task}/status', 'nonvoluntary_ctxt_switches')
-    return cpu, switches
+        sleeps += field(f'{task}/status', 'voluntary_ctxt_switches')
+        interrupted += field(f'{task}/status', 'nonvoluntary_ctxt_switches')
+    return cpu, sleeps, interrupted
 
 
-def idle(keeper, seconds):
-    """What it used before and after a time in which nothing was mounted or unmounted: the keeper
-    looks after its root then. Tried five times."""
+def idle(keeper, seconds, rows=lambda: 0):
+    """What it used, and the rows it wrote, in a time in which nothing was mounted or unmounted:
+    the keeper looks after its root then. Tried five times."""
     with open('/proc/self/mounts') as mounts:
         poll = select.poll()
         poll.register(mounts, select.POLLPRI)
         poll.poll(0)
         for _ in range(5):
-            before = usage(keeper.pid)
+            before = *usage(keeper.pid), rows()
             changed = poll.poll(seconds * 1000)
-            after = usage(keeper.pid)
+            after = *usage(keeper.pid), rows()
             if not changed:
                 break
             time.sleep(0.1)
-    return before, after
+    return [b - a for a, b in zip(before, after)]
 
 
 def measure_idle(bench, tree, names, title):
@@ -412,9 +419,27 @@ def measure_idle(bench, tree, names, title):
     keeper = bench.start(tree)
     measure_memory(bench, keeper, names, title)
     time.sleep(2)
-    before, after = idle(keeper, seconds)
-    bench.row(f'idle for {seconds} s, CPU time', 'us', [(after[0] - before[0]) / 1e3], limit=0)
-    bench.row(f'idle for {seconds} s, context switches', '', [after[1] - before[1]], limit=0)
+    cpu, sleeps, interrupted, _ = idle(keeper, seconds)
+    bench.row(f'idle for {seconds} s, CPU time', 'us', [cpu / 1e3], limit=0)
+    bench.row(f'idle for {seconds} s, context switches', '', [sleeps + interrupted], limit=0)
+    bench.stop(keeper)
+    measure_idle_with_telemetry(bench, tree, seconds)
+
+
+def measure_idle_with_telemetry(bench, tree, seconds):
+    """It wakes up for its rows and for nothing else, but for one row of which the time saw the
+    write and not the sleep, or the other way round."""
+    file = bench.work / 'idle.csv'
+    keeper = bench.start(tree, '--telemetry', str(file), '--telemetry-interval', '1s')
+    time.sleep(2)
+
+    def rows():
+        return len({line.split(',')[0] for line in file.read_text().splitlines()[1:]})
+
+    cpu, sleeps, _, written = idle(keeper, seconds, rows)
+    title = f'idle for {seconds} s with --telemetry each second'
+    bench.row(f'{title}, CPU time', 'us', [cpu / 1e3])
+    bench.row(f'{title}, wake-ups', '', [sleeps], 'rows of metrics', [written], limit=written + 1)
     bench.stop(keeper)
 
 

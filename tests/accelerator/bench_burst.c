@@ -6,10 +6,11 @@
  *   bench_burst HOW DIR NAMES GENERATION [PID [SOCKET CLOCK]]
  *
  * HOW says what is measured:
- *   read      reads and hashes the files with two threads; writes nothing before
- *   floor     the same after writing, and checks the hashes
- *   cache     until a reader of the cache, which sleeps until there is a new epoch, has seen all
- *   watchman  until watchman has said the SHA-1 of all files changed since CLOCK
+ *   read         reads and hashes the files with two threads; writes nothing before
+ *   floor        the same after writing, and checks the hashes
+ *   cache        until a reader of the cache, which sleeps until there is a new epoch, has seen all
+ *   inotifywait  until it has printed the names of all; it hashes nothing
+ *   watchman     until watchman has said the SHA-1 of all files changed since CLOCK
  *
  * All but the first first write generation GENERATION of all files in place and syncs the file
  * system, so that the disk is at rest when the time begins. Prints milliseconds.
@@ -17,6 +18,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/wait.h>
 
 #include "bench.h"
 
@@ -100,6 +102,31 @@ static double time_cache(const char *directory, pid_t keeper, size_t *epochs)
     return took;
 }
 
+static pid_t printer; /* inotifywait, while it is stopped, */
+static FILE *printed; /* and what it prints */
+
+static void start_inotifywait(const char *directory)
+{
+    int status;
+    printed = inotifywait(directory, &printer);
+    if (kill(printer, SIGSTOP) || waitpid(printer, &status, WUNTRACED) != printer)
+        die("stopping inotifywait");
+}
+
+static double time_inotifywait(void)
+{
+    char line[8192];
+    uint64_t from = now_ns();
+    if (kill(printer, SIGCONT))
+        die("kill");
+    for (size_t i = 0; i < names.count; i++)
+        if (!fgets(line, sizeof line, printed))
+            die("inotifywait gave %zu names of %zu", i, names.count);
+    double took = (double)(now_ns() - from) / 1e6;
+    kill(printer, SIGKILL);
+    return took;
+}
+
 static double time_watchman(const char *directory, pid_t server, const char *socket_path,
                             const char *since)
 {
@@ -124,8 +151,8 @@ static double time_watchman(const char *directory, pid_t server, const char *soc
 int main(int argc, char **argv)
 {
     if (argc < 5)
-        die("expected: bench_burst read|floor|cache|watchman DIR NAMES GENERATION [PID [SOCKET "
-            "CLOCK]]");
+        die("expected: bench_burst read|floor|cache|inotifywait|watchman DIR NAMES GENERATION [PID "
+            "[SOCKET CLOCK]]");
     names = read_names(argv[3]);
     hashes = malloc(names.count * sizeof *hashes);
     root = open(argv[2], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -135,12 +162,17 @@ int main(int argc, char **argv)
     size_t epochs = 0;
     double took;
     is_written = strcmp(argv[1], "read") != 0;
+    int is_inotifywait = !strcmp(argv[1], "inotifywait");
+    if (is_inotifywait)
+        start_inotifywait(argv[2]);
     if (is_written)
         write_all(strtoull(argv[4], NULL, 10));
     if (!strcmp(argv[1], "cache") && pid > 1)
         took = time_cache(argv[2], pid, &epochs);
     else if (!strcmp(argv[1], "watchman") && pid > 1 && argc == 8)
         took = time_watchman(argv[2], pid, argv[6], argv[7]);
+    else if (is_inotifywait)
+        took = time_inotifywait();
     else if (!strcmp(argv[1], "floor") || !is_written)
         took = time_floor();
     else

@@ -11,6 +11,7 @@
  *                        is that of what was written
  *   cache-spinning       the thread that wrote, polling the cache
  *   cache-alone          the thread that wrote, sleeping in qallow_cache_wait()
+ *   inotifywait          the thread that wrote, sleeping until inotifywait has printed the name
  *   watchman-subscribed  the thread that wrote, sleeping until a subscription names the file
  *   watchman-asked       the thread that wrote, asking for changes with their SHA-1
  *
@@ -142,6 +143,20 @@ static void measure_cache(uint64_t spin_ns)
     }
 }
 
+static void measure_inotifywait(void)
+{
+    char line[8192];
+    pid_t pid;
+    FILE *lines = inotifywait(directory, &pid);
+    for (size_t i = 0; i < sample_count; i++) {
+        uint64_t at = write_once();
+        if (!fgets(line, sizeof line, lines) || !strstr(line, name))
+            die("inotifywait missed a change");
+        samples[i] = us_since(at);
+    }
+    kill(pid, SIGKILL);
+}
+
 static void measure_subscription(const char *socket_path)
 {
     struct watchman client = watchman_connect(socket_path);
@@ -187,6 +202,8 @@ static void measure(const char *how, const char *socket_path)
         measure_cache(UINT64_C(1000000000));
     else if (!strcmp(how, "cache-alone"))
         measure_cache(0);
+    else if (!strcmp(how, "inotifywait"))
+        measure_inotifywait();
     else if (!strcmp(how, "watchman-subscribed") && socket_path)
         measure_subscription(socket_path);
     else if (!strcmp(how, "watchman-asked") && socket_path)
