@@ -3,6 +3,9 @@
  * Statistics of the C API: numbers that must come out for a scripted history, a random history
  * whose counts are compared with those of its log, and times from a clock that the test moves.
  */
+#include <pthread.h>
+#include <stdatomic.h>
+
 #include "tests/api/support.h"
 
 #include "runtime/api.h"
@@ -204,7 +207,6 @@ static int count(void *context, const struct qr_epoch *epoch, const struct qr_st
                  const struct qr_record *record)
 {
     struct counted *c = context;
-    struct qr_cursor cursor = qr_cursor(record->operations, record->operations_length);
     struct qr_op op;
 
     if (record->first)
@@ -212,6 +214,7 @@ static int count(void *context, const struct qr_epoch *epoch, const struct qr_st
     c->counts.images += record->type == QR_RECORD_IMAGE && record->last;
     if (record->type != QR_RECORD_DELTA)
         return 0;
+    struct qr_cursor cursor = qr_cursor(record->operations, record->operations_length);
     c->deltas += record->last != 0;
     c->counts.deltas[qr_state_find(state, record->page)->kind] += record->last != 0;
     c->counts.delta_bytes += record->operations_length;
@@ -321,6 +324,53 @@ static void test_counts_are_those_of_the_log(void **state)
     assert_ok(qallow_close(store));
 }
 
+/* --- beside commits --- */
+
+enum { COMMITS = 300 };
+
+struct committer {
+    struct qallow_store *store;
+    uint64_t page;
+    atomic_int done;
+};
+
+static void *commit_many(void *context)
+{
+    struct committer *c = context;
+    for (uint64_t i = 0; i < COMMITS; i++) {
+        struct qallow_txn *txn;
+        if (qallow_begin(c->store, &txn) != 0 ||
+            qallow_page_write(txn, c->page, 0, &i, sizeof i) != 0 || qallow_commit(txn, NULL) != 0)
+            break;
+    }
+    atomic_store(&c->done, 1);
+    return NULL;
+}
+
+/* Every look sees whole commits: each but the first has changed one page in one epoch. */
+static void test_beside_commits(void **state)
+{
+    struct committer c = {.store = open_new("beside.tlog")};
+    struct qallow_stats s;
+    pthread_t thread;
+
+    c.page = make_pages(c.store);
+    write_at(c.store, c.page, 0, 8, 9); /* bytes that no number has */
+    assert_ok(qallow_stats_reset(c.store));
+    assert_int_equal(pthread_create(&thread, NULL, commit_many, &c), 0);
+    while (!atomic_load(&c.done)) {
+        s = stats_of(c.store);
+        assert_int_equal(s.deltas, s.commit.count);
+        assert_int_equal(s.apply.count, s.commit.count);
+        assert_int_equal(s.deltas_of_kind[QALLOW_RAW], s.deltas);
+        assert_true(s.commit.count + 2 <= s.last_epoch);
+    }
+    pthread_join(thread, NULL);
+    s = stats_of(c.store);
+    assert_int_equal(s.commit.count, COMMITS);
+    assert_ok(qallow_close(c.store));
+}
+
 /* --- times, by a clock that is moved --- */
 
 static int64_t clock_now;
@@ -374,6 +424,7 @@ const struct CMUnitTest stats_tests[] = {
     cmocka_unit_test(test_reset),
     cmocka_unit_test(test_shorter_struct),
     cmocka_unit_test(test_counts_are_those_of_the_log),
+    cmocka_unit_test(test_beside_commits),
     cmocka_unit_test(test_times),
 };
 const size_t stats_test_count = sizeof stats_tests / sizeof *stats_tests;
