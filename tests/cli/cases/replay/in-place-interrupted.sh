@@ -20,4 +20,4 @@ interrupt
 qallow replay work.tlog --in-place tree --quiet
 cat tree/new
 (cd tree && find . | LC_ALL=C sort)
-qallow stats work.tlog | grep -E '^ +1 '
+qallow stats work.tlog | sed -n '/^pages/,/^records/p' | grep -E '^ +1 '
