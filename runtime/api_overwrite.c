@@ -5,7 +5,9 @@
  * What programs do most: a few bytes of a page change in place. Such writes are kept as they came,
  * by offset. At the commit the page's content is held in memory (runtime/held.c), so what differs
  * is found by comparing with it, and the digest's old terms are had from it; nothing is read from
- * the log. Moves are not looked for within a write: it stays where it is.
+ * the log. Moves are not looked for within a write: it stays where it is. A page that may not be
+ * held has the cells around its writes read from the log, and the same delta comes of it: what is
+ * in the log does not depend on memory.
  */
 #include <string.h>
 
@@ -52,53 +54,75 @@ int qr_api_overwrite(struct qallow_txn *txn, struct edited *e, uint64_t offset, 
     return 1;
 }
 
+/* A page's content before the transaction. */
+struct old {
+    const uint8_t *held; /* all of it, or NULL: it is read */
+    struct qr_content content;
+};
+
+/* [from, from + length), at most what fits old_bytes: good until the next call. */
+static int read_old(const struct qallow_txn *txn, struct old *old, uint64_t from, size_t length,
+                    const uint8_t **bytes)
+{
+    *bytes = old->held ? old->held + from : txn->old_bytes;
+    return old->held ? 0
+                     : qr_content_read(txn->reader, &old->content, from, txn->old_bytes, length);
+}
+
 /* The edits of one write: what differs from the old content. */
-static int add_edits(struct qr_edits *edits, const uint8_t *old, const struct overwrite *o)
+static int add_edits(struct qallow_txn *txn, struct old *old, const struct overwrite *o)
 {
     struct qb_run runs[RUNS];
-    int rc = 0;
-    for (size_t at = 0, scanned; at < o->length && rc == 0; at += scanned) {
-        size_t count = qb_kernels()->diff_runs(old + o->offset + at, o->bytes + at, o->length - at,
-                                               GAP, runs, RUNS, &scanned);
+    const uint8_t *before;
+    int rc = read_old(txn, old, o->offset, o->length, &before);
+    for (size_t at = 0, scanned; rc == 0 && at < o->length; at += scanned) {
+        size_t count = qb_kernels()->diff_runs(before + at, o->bytes + at, o->length - at, GAP,
+                                               runs, RUNS, &scanned);
         for (size_t i = 0; i < count && rc == 0; i++)
-            rc = qr_edits_add(edits, (struct qr_edit){.offset = o->offset + at + runs[i].offset,
-                                                      .old_length = runs[i].length,
-                                                      .new_length = runs[i].length,
-                                                      .source = QR_LITERAL,
-                                                      .bytes = o->bytes + at + runs[i].offset});
+            rc = qr_edits_add(&txn->edits,
+                              (struct qr_edit){.offset = o->offset + at + runs[i].offset,
+                                               .old_length = runs[i].length,
+                                               .new_length = runs[i].length,
+                                               .source = QR_LITERAL,
+                                               .bytes = o->bytes + at + runs[i].offset});
     }
     return rc;
 }
 
 /* The cells [from, to), in bytes: their terms before, less, and after the edits that lie in them.
- * `scratch` has room for them: OVERWRITTEN_MAX, and two cells for each write. */
-static struct qb_u128 change_sum(struct qb_u128 sum, const uint8_t *old, uint64_t from, uint64_t to,
-                                 const struct qr_edit *edits, size_t count, uint64_t seed,
-                                 uint8_t *scratch)
+ * They fit the buffers: OVERWRITTEN_MAX, and two cells for each write. */
+static int change_sum(struct qallow_txn *txn, struct old *old, uint64_t from, uint64_t to,
+                      const struct qr_edit *edits, size_t count, uint64_t seed, struct qb_u128 *sum)
 {
     const struct qb_kernels *k = qb_kernels();
     size_t n = (size_t)(to - from);
-    memcpy(scratch, old + from, n);
+    const uint8_t *before;
+    int rc = read_old(txn, old, from, n, &before);
+    if (rc < 0)
+        return rc;
+    memcpy(txn->new_bytes, before, n);
     for (size_t i = 0; i < count; i++)
-        memcpy(scratch + (edits[i].offset - from), edits[i].bytes, edits[i].new_length);
-    sum = qb_u128_sub(sum, k->hash_cells(old + from, n, seed, from / QB_CELL));
-    return qb_u128_add(sum, k->hash_cells(scratch, n, seed, from / QB_CELL));
+        memcpy(txn->new_bytes + (edits[i].offset - from), edits[i].bytes, edits[i].new_length);
+    *sum = qb_u128_sub(*sum, k->hash_cells(before, n, seed, from / QB_CELL));
+    *sum = qb_u128_add(*sum, k->hash_cells(txn->new_bytes, n, seed, from / QB_CELL));
+    return 0;
 }
 
-/* Edits whose cells follow each other or are the same are summed together. */
-static struct qb_u128 change_sums(const struct qallow_txn *txn, const struct qr_page *page,
-                                  const uint8_t *old)
+/* Edits whose cells are the same are summed together. */
+static int change_sums(struct qallow_txn *txn, const struct qr_page *page, struct old *old,
+                       struct qb_u128 *sum)
 {
     const struct qr_edit *edits = txn->edits.items;
-    struct qb_u128 sum = page->content_sum;
     uint64_t seed = qr_page_seed(page->id), from = 0, to = 0;
     size_t first = 0;
-    for (size_t i = 0; i <= txn->edits.count; i++) {
+    int rc = 0;
+    *sum = page->content_sum;
+    for (size_t i = 0; i <= txn->edits.count && rc == 0; i++) {
         int is_end = i == txn->edits.count;
         uint64_t begin = is_end ? UINT64_MAX : edits[i].offset / QB_CELL * QB_CELL;
         if (i > first && begin >= to) {
-            sum = change_sum(sum, old, from, to < page->size ? to : page->size, &edits[first],
-                             i - first, seed, txn->new_bytes);
+            rc = change_sum(txn, old, from, to < page->size ? to : page->size, &edits[first],
+                            i - first, seed, sum);
             first = i;
         }
         if (is_end)
@@ -108,40 +132,44 @@ static struct qb_u128 change_sums(const struct qallow_txn *txn, const struct qr_
             from = begin;
         to = (end + QB_CELL - 1) / QB_CELL * QB_CELL;
     }
-    return sum;
+    return rc;
 }
 
 /* The page's bytes. They may have to be fetched, which those who look at the newest state must not
- * see half-done. */
-static int hold(struct qallow_txn *txn, const struct qr_page *page, const uint8_t **bytes)
+ * see half-done. What cannot be had whole is read where it is needed. */
+static int begin_old(struct qallow_txn *txn, const struct qr_page *page, struct old *old)
 {
-    *bytes = page->held;
+    *old = (struct old){.held = page->held};
     if (page->held)
         return 0;
     pthread_mutex_lock(&txn->store->calls);
     pthread_rwlock_wrlock(&txn->store->newest_lock);
-    int rc = qr_store_hold(txn->store->store, page->id, txn->reader, bytes);
+    if (qr_store_hold(txn->store->store, page->id, txn->reader, &old->held) < 0)
+        old->held = NULL;
     pthread_rwlock_unlock(&txn->store->newest_lock);
     pthread_mutex_unlock(&txn->store->calls);
-    return rc;
+    return old->held ? 0 : qr_content_init(&old->content, page);
 }
 
 int qr_api_write_overwrites(struct qallow_txn *txn, struct edited *e)
 {
     const struct qr_page *page = e->page;
-    const uint8_t *old;
+    struct qb_u128 sum;
+    struct old old;
     qr_assert(page && page->id == e->id && page->size == e->size);
-    int rc = hold(txn, page, &old);
-    if (rc < 0 || !old)
-        return rc < 0 ? rc : 1;
+    int rc = begin_old(txn, page, &old);
     for (uint32_t i = 0; i < page->piece_count && i < PIECES_AHEAD; i += 4)
         __builtin_prefetch(&page->pieces[i]); /* they are changed when the batch is applied */
     txn->edits.count = 0;
     for (const struct overwrite *o = e->overwrites; o && rc == 0; o = o->next)
-        rc = add_edits(&txn->edits, old, o);
-    if (rc < 0 || txn->edits.count == 0)
-        return rc;
-    /* Small gaps are in the runs already, so the encoder needs no old bytes to look for them. */
-    return qr_batch_delta(txn->batch, e->id, 0, page->size, page->size, &txn->edits, NULL,
-                          change_sums(txn, page, old));
+        rc = add_edits(txn, &old, o);
+    if (rc == 0 && txn->edits.count > 0) {
+        rc = change_sums(txn, page, &old, &sum);
+        /* Small gaps are in the runs already, so the encoder needs no old bytes to find them. */
+        if (rc == 0)
+            rc = qr_batch_delta(txn->batch, e->id, 0, page->size, page->size, &txn->edits, NULL,
+                                sum);
+    }
+    qr_content_finish(&old.content);
+    return rc;
 }

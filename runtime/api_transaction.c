@@ -141,21 +141,22 @@ static int reserve_segments(struct edited *e, size_t count)
 static int splice_segments(struct edited *e, uint64_t offset, uint64_t removed,
                            struct segment middle);
 
-static int replay_overwrites(struct edited *e)
+/* There is room for what comes of it: each adds two segments at most. */
+static void replay_overwrites(struct edited *e)
 {
-    int rc = 0;
-    for (const struct overwrite *o = e->overwrites; o && rc == 0; o = o->next)
-        rc = splice_segments(
+    for (const struct overwrite *o = e->overwrites; o; o = o->next) {
+        int rc = splice_segments(
             e, o->offset, o->length,
             (struct segment){.source = GIVEN, .length = o->length, .bytes = o->bytes});
+        qr_assert(rc == 0);
+    }
     e->overwrites = NULL;
     e->overwrite_count = e->overwritten = 0;
-    return rc;
 }
 
 int qr_api_load_content(struct qallow_txn *txn, struct edited *e)
 {
-    int rc = reserve_segments(e, 1);
+    int rc = reserve_segments(e, 1 + 2 * e->overwrite_count);
 
     if (rc < 0 || e->has_content)
         return rc;
@@ -169,7 +170,8 @@ int qr_api_load_content(struct qallow_txn *txn, struct edited *e)
     e->has_content = 1;
     if (e->size > 0)
         e->segments[e->count++] = (struct segment){.source = OLD, .length = e->size};
-    return replay_overwrites(e);
+    replay_overwrites(e);
+    return 0;
 }
 
 /* The segment that holds `offset` (or the end): its index; where it begins goes to *begin. */

@@ -75,7 +75,7 @@ int qr_api_load_content(struct qallow_txn *txn, struct edited *e);
 /* 1: it is an overwrite and has been noted; 0: it is none, or there are too many. */
 int qr_api_overwrite(struct qallow_txn *txn, struct edited *e, uint64_t offset, const void *bytes,
                      size_t length);
-/* Writes the delta of a page that has overwrites only. 1: its content cannot be had in memory. */
+/* Writes the delta of a page that has overwrites only. */
 int qr_api_write_overwrites(struct qallow_txn *txn, struct edited *e);
 
 /* Reads [offset, +length) of a page's new content, which must lie in it. */

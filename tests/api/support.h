@@ -51,5 +51,7 @@ extern const struct CMUnitTest error_tests[];
 extern const size_t error_test_count;
 extern const struct CMUnitTest stats_tests[];
 extern const size_t stats_test_count;
+extern const struct CMUnitTest memory_tests[];
+extern const size_t memory_test_count;
 
 #endif

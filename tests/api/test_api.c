@@ -576,6 +576,7 @@ int main(void)
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     failed += _cmocka_run_group_tests("errors", error_tests, error_test_count, NULL, NULL);
     failed += _cmocka_run_group_tests("stats", stats_tests, stats_test_count, NULL, NULL);
+    failed += _cmocka_run_group_tests("memory", memory_tests, memory_test_count, NULL, NULL);
     if (failed == 0 && support_end() != 0)
         return 1;
     return failed;
