@@ -270,10 +270,13 @@ struct walker {
 };
 
 /* Before the first part of a delta: from then on what is held follows. What cannot be read is not
- * held: who needs the content finds out. */
+ * held: who needs the content finds out. An image is the content from then on, and nobody has
+ * looked at it yet: what came before it vouches for nothing. */
 static void hold(const struct walker *w, const struct qr_record *record)
 {
     struct qr_page *page = qr_state_find(w->chain->state, record->page);
+    if (page && record->type == QR_RECORD_IMAGE)
+        qr_page_let_go(w->chain->state, page);
     if (page && page->size && record->type == QR_RECORD_DELTA && record->first && !page->held)
         (void)qr_state_hold(w->chain->state, page, w->reader);
 }

@@ -12,9 +12,10 @@ import struct
 import zstandard
 
 from qallow_reader import (
-    BODY_MAX, COMMIT, CREATE, DELTA, DIRECTORY, EVENT, FILE, FREE, IMAGE, LABEL, RELOCATION, RENAME)
+    BODY_MAX, COMMIT, CREATE, DELTA, DIRECTORY, EVENT, FILE, FREE, IMAGE, LABEL, RELOCATION, RENAME,
+    content_sum)
 from qallow_writer import (
-    START_TIME, Writer, attributes, counted, overwrite, remove, sum128, varint, zigzag)
+    START_TIME, Writer, attributes, counted, overwrite, remove, replace, sum128, varint, zigzag)
 
 CASES = {}
 CONTENT = bytes(range(200))
@@ -177,6 +178,25 @@ def record_without_length():
     log = base()
     log.records += bytes([FREE])
     log.record_count += 1
+    log.commit()
+    return log
+
+
+@case("bad")
+def image_of_other_bytes():
+    """Its sum is that of the page, its bytes are not, and the next epoch replaces them all. The
+    page has changed before, so whoever follows deltas in memory has the right bytes."""
+    log = base()
+    log.write(log.create(TOP, b"large"), CONTENT * 1000)
+    log.commit()
+    log.edit(PAGE, [overwrite(10, b"changed")])
+    log.commit()
+    content = log.pages[PAGE].content
+    log.edit(PAGE, [replace(0, 0, content[::-1])], kind=IMAGE, sum=content_sum(PAGE, content))
+    log.pages[PAGE].content = content
+    log.edit(BELOW, [replace(0, 0, b"an image alone changes nothing")])
+    log.commit()
+    log.write(PAGE, CONTENT)
     log.commit()
     return log
 
