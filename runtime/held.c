@@ -13,6 +13,7 @@
  */
 #include "runtime/apply_bytes.h"
 #include "runtime/error.h"
+#include "runtime/format.h"
 #include "runtime/os.h"
 #include "runtime/state_internal.h"
 #include "runtime/store_internal.h"
@@ -55,6 +56,7 @@ uint8_t *qr_page_hold(struct qr_state *state, struct qr_page *page, uint64_t siz
     page->held = bytes;
     page->held_size = size;
     page->held_used = 1;
+    page->held_missed = 0;
     state->held_bytes += size;
     return bytes;
 }
@@ -113,8 +115,20 @@ static int fetch_neighbours(struct qr_state *state, const struct qr_page *page,
     return rc;
 }
 
+/* A small page is worth it at once: who does without reads a frame, which holds as much. A large
+ * one when it has been done without for so long that this has cost as much as holding it does. So
+ * where large pages drop each other, or changes of their size drop them, it is at worst twice the
+ * work of holding none. */
+static int is_worth_it(struct qr_page *page)
+{
+    enum { COST = 128 << 10 }; /* bytes of a page fetched in the time that reading a range takes */
+    return page->held || page->size <= QR_BODY_MAX || page->held_missed++ >= page->size / COST;
+}
+
 int qr_state_hold(struct qr_state *state, struct qr_page *page, struct qr_reader *reader)
 {
+    if (!is_worth_it(page))
+        return 0;
     int was_held = page->held != NULL, rc = fetch(state, page, reader);
     if (!rc && !was_held && page->held && page->piece_count == 1 &&
         page->pieces[0].ref != QR_REF_ZERO)

@@ -72,6 +72,7 @@ struct qr_page {
     uint8_t kind;     /* enum qr_kind */
     uint8_t mark;     /* scratch for whoever scans (0 between scans) */
     uint8_t held_used; /* since the hand of the clock passed */
+    uint32_t held_missed; /* times it was asked for in memory since it was there last */
     uint32_t slot, first_child, next_sibling, previous_sibling; /* slot numbers, 0 = none */
 };
 

@@ -74,7 +74,8 @@ void qr_page_let_go(struct qr_state *state, struct qr_page *page);
 /* From now on so much content may be held, of all pages and of one. 0: none. */
 void qr_state_set_held_limits(struct qr_state *state, uint64_t bytes, uint64_t page_bytes);
 /* Holds a page, whose bytes come from the log, and its neighbours there, if they fit; page->held is
- * NULL afterwards if it may not be. DAMAGED, IO. */
+ * NULL afterwards if it may not be, or if it is large and has been asked for too seldom. DAMAGED,
+ * IO. */
 int qr_state_hold(struct qr_state *state, struct qr_page *page, struct qr_reader *reader);
 /* One part of a delta, which has been found to be right, before the page gets its new pieces: what
  * is held follows, or is dropped. New pages are held from the start. `moves`: some operation so far

@@ -152,9 +152,10 @@ int qr_state_load(struct qr_store *store, const struct qr_state *state,
 int qr_state_digest_compute(struct qr_store *store, const struct qr_state *state, int threads,
                             struct qb_u128 *digest, uint64_t *bad_page);
 
-/* The whole content of a page of the newest state, in memory; NULL: it is empty, or may not be held
- * (hold_bytes). Good until the next call that changes the state or holds another page; who else may
- * look at the state must be kept out meanwhile. DAMAGED, IO. */
+/* The whole content of a page of the newest state, in memory; NULL: it is empty, may not be held
+ * (hold_bytes), or is large and has been asked for too seldom to be worth it. Good until the next
+ * call that changes the state or holds another page; who else may look at the state must be kept
+ * out meanwhile. DAMAGED, IO. */
 int qr_store_hold(struct qr_store *store, uint64_t page, struct qr_reader *reader,
                   const uint8_t **bytes);
 

@@ -130,7 +130,47 @@ static void test_failed_change_keeps_writes(void **state)
     }
 }
 
+static uint64_t held_bytes(struct qallow_store *store)
+{
+    struct qallow_stats stats = QALLOW_STATS_INIT;
+    assert_ok(qallow_stats_get(store, &stats));
+    return stats.held_bytes;
+}
+
+static void write_number(struct qallow_store *store, uint64_t page, uint64_t at, uint64_t number)
+{
+    struct qallow_txn *txn;
+    assert_ok(qallow_begin(store, &txn));
+    assert_ok(qallow_page_write(txn, page, at, &number, sizeof number));
+    assert_ok(qallow_commit(txn, NULL));
+}
+
+/* A large page is read as a whole when its small writes have cost as much. */
+static void test_large_page_is_held_later(void **state)
+{
+    enum { LARGE = 8 << 20, SMALL = 1000 };
+    struct qallow_store *store = open_new("large.tlog");
+    uint8_t *bytes = calloc(1, LARGE), *found = malloc(LARGE);
+    uint64_t page = store_with_page(store, bytes, LARGE), writes = 0;
+
+    assert_int_equal(held_bytes(store), 0);
+    do {
+        uint64_t at = writes * SMALL, number = ++writes;
+        write_number(store, page, at, number);
+        memcpy(bytes + at, &number, sizeof number);
+        assert_true(writes < 100);
+    } while (held_bytes(store) == 0);
+    assert_int_equal(held_bytes(store), LARGE);
+    assert_true(writes > LARGE >> 20); /* each has read a frame at most */
+    assert_ok(qallow_page_read(qallow_newest(store), page, 0, found, LARGE));
+    assert_memory_equal(found, bytes, LARGE);
+    assert_ok(qallow_close(store));
+    free(bytes);
+    free(found);
+}
+
 const struct CMUnitTest memory_tests[] = {
+    cmocka_unit_test(test_large_page_is_held_later),
     cmocka_unit_test(test_log_does_not_depend_on_memory),
     cmocka_unit_test(test_failed_change_keeps_writes),
 };
