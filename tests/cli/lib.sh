@@ -21,9 +21,10 @@ need() {
 }
 
 # until_true COMMAND...: waits, without a fixed time, until it succeeds; gives up after a minute.
+# What it complains of meanwhile (a file that is not there yet) is nobody's business.
 until_true() {
     local end=$((SECONDS + 60))
-    until "$@"; do
+    until "$@" 2>/dev/null; do
         ((SECONDS < end)) || {
             echo "gave up waiting for: $*" >&2
             return 1
