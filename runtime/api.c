@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "runtime/query.h"
+#include "runtime/state_internal.h"
 
 enum { READER_CACHE = 4 << 20 };
 
@@ -294,7 +295,7 @@ static int view_copy(struct qallow_view *view, uint64_t id, uint64_t offset, voi
     int rc = page ? check_range(page, offset, length) : no_page(state, id);
     if (rc == 0 && (length == 0 || page->held)) {
         if (length)
-            memcpy(buffer, page->held + offset, length);
+            memcpy(buffer, qr_page_held(page) + offset, length);
         rc = 1;
     } else if (rc == 0) {
         rc = qr_content_init(content, page);

@@ -13,6 +13,7 @@
 
 #include "backend/kernels.h"
 #include "runtime/api_transaction.h"
+#include "runtime/state_internal.h"
 
 enum {
     OVERWRITES_MAX = 256, /* of a page in a transaction: a new one is put in its place by a walk */
@@ -46,8 +47,8 @@ int qr_api_overwrite(struct qallow_txn *txn, struct edited *e, uint64_t offset, 
     memcpy(o->bytes + (offset - from), bytes, length);
     *place = o;
     if (e->page->held) { /* by the commit it is in the cache: the misses of all writes overlap */
-        __builtin_prefetch(e->page->held + offset);
-        __builtin_prefetch(e->page->held + offset + length - 1);
+        __builtin_prefetch(e->page->held->bytes + offset);
+        __builtin_prefetch(e->page->held->bytes + offset + length - 1);
     }
     e->overwrite_count++;
     e->overwritten += length;
@@ -139,7 +140,7 @@ static int change_sums(struct qallow_txn *txn, const struct qr_page *page, struc
  * see half-done. What cannot be had whole is read where it is needed. */
 static int begin_old(struct qallow_txn *txn, const struct qr_page *page, struct old *old)
 {
-    *old = (struct old){.held = page->held};
+    *old = (struct old){.held = qr_page_held(page)};
     if (page->held)
         return 0;
     pthread_mutex_lock(&txn->store->calls);

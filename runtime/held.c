@@ -18,29 +18,48 @@
 #include "runtime/state_internal.h"
 #include "runtime/store_internal.h"
 
+/* Behind all others, as the hand comes. */
+static void enter_ring(struct qr_state *state, struct qr_held *held)
+{
+    struct qr_held *hand = state->held_hand ? state->held_hand : held;
+    held->next = hand;
+    held->previous = hand == held ? held : hand->previous;
+    held->previous->next = held;
+    hand->previous = held;
+    state->held_hand = hand;
+    state->held_bytes += held->size;
+}
+
+static void leave_ring(struct qr_state *state, struct qr_held *held)
+{
+    held->previous->next = held->next;
+    held->next->previous = held->previous;
+    if (state->held_hand == held)
+        state->held_hand = held->next == held ? NULL : held->next;
+    state->held_bytes -= held->size;
+}
+
 void qr_page_let_go(struct qr_state *state, struct qr_page *page)
 {
     if (!page->held)
         return;
+    leave_ring(state, page->held);
     qr_free(page->held);
     page->held = NULL;
-    state->held_bytes -= page->held_size;
-    page->held_size = 0;
 }
 
 /* Drops pages until `size` more bytes fit; not `page` itself. */
 static void make_room(struct qr_state *state, const struct qr_page *page, uint64_t size)
 {
-    for (uint64_t steps = 2 * (uint64_t)state->slot_count;
-         steps && state->held_bytes > state->held_limit - size; steps--) {
-        state->held_hand = state->held_hand + 1 < state->slot_count ? state->held_hand + 1 : 1;
-        struct qr_page *other = qr_slot(state, state->held_hand);
-        if (!other->held || other == page)
-            continue;
-        if (other->held_used)
-            other->held_used = 0;
+    const struct qr_held *own = page->held;
+    while (state->held_bytes > state->held_limit - size && state->held_hand &&
+           (state->held_hand != own || own->next != own)) {
+        struct qr_held *held = state->held_hand;
+        state->held_hand = held->next;
+        if (held->is_used || held == own)
+            held->is_used = 0;
         else
-            qr_page_let_go(state, other);
+            qr_page_let_go(state, held->page);
     }
 }
 
@@ -49,16 +68,37 @@ uint8_t *qr_page_hold(struct qr_state *state, struct qr_page *page, uint64_t siz
     if (size == 0 || size > state->held_limit || size > state->held_page_limit)
         return NULL;
     make_room(state, page, size);
-    uint8_t *bytes = state->held_bytes > state->held_limit - size ? NULL : qr_malloc((size_t)size);
-    if (!bytes)
+    if (state->held_bytes > state->held_limit - size)
+        return NULL;
+    struct qr_held *held = qr_malloc(sizeof *held + (size_t)size);
+    if (!held)
         return NULL;
     qr_page_let_go(state, page);
-    page->held = bytes;
-    page->held_size = size;
-    page->held_used = 1;
+    *held = (struct qr_held){.page = page, .size = size, .is_used = 1};
+    enter_ring(state, held);
+    page->held = held;
     page->held_missed = 0;
-    state->held_bytes += size;
-    return bytes;
+    return held->bytes;
+}
+
+void qr_state_move_held(struct qr_state *from, struct qr_state *to)
+{
+    struct qr_held *held = from->held_hand;
+    do {
+        if (!held)
+            break;
+        struct qr_page *page = qr_state_find(to, held->page->id);
+        qr_assert(page);
+        held->page->held = NULL;
+        held->page = page;
+        page->held = held;
+        held = held->next;
+    } while (held != from->held_hand);
+    to->held_hand = from->held_hand;
+    to->held_bytes = from->held_bytes;
+    qr_state_set_held_limits(to, from->held_limit, from->held_page_limit);
+    from->held_hand = NULL;
+    from->held_bytes = 0;
 }
 
 void qr_state_set_held_limits(struct qr_state *state, uint64_t bytes, uint64_t page_bytes)
@@ -72,8 +112,9 @@ void qr_state_set_held_limits(struct qr_state *state, uint64_t bytes, uint64_t p
 static int fetch(struct qr_state *state, struct qr_page *page, struct qr_reader *reader)
 {
     struct qr_content content;
+    if (page->held)
+        page->held->is_used = 1;
     uint8_t *into = page->held ? NULL : qr_page_hold(state, page, page->size);
-    page->held_used = 1;
     if (!into)
         return 0;
     int rc = qr_content_init(&content, page);
@@ -142,13 +183,12 @@ int qr_state_hold(struct qr_state *state, struct qr_page *page, struct qr_reader
 static int rebuild(struct qr_state *state, struct qr_page *page, uint64_t new_size,
                    struct qr_cursor operations)
 {
-    uint8_t *old = page->held;
-    uint64_t old_size = page->held_size;
+    struct qr_held *old = page->held;
+    if (old)
+        leave_ring(state, old);
     page->held = NULL;
-    page->held_size = 0;
-    state->held_bytes -= old_size;
-    struct qr_apply apply = {.old = old,
-                             .old_size = old_size,
+    struct qr_apply apply = {.old = old ? old->bytes : NULL,
+                             .old_size = old ? old->size : 0,
                              .new_size = new_size,
                              .new_ = qr_page_hold(state, page, new_size)};
     int rc = apply.new_ ? qr_apply_part(&apply, operations) : 0;
@@ -158,6 +198,7 @@ static int rebuild(struct qr_state *state, struct qr_page *page, uint64_t new_si
     return rc;
 }
 
+/* A large page whose size changes would be copied each time: whoever needs it fetches it again. */
 void qr_page_follow(struct qr_state *state, struct qr_page *page, const struct qr_record *record,
                     int moves, uint64_t *old_end)
 {
@@ -166,11 +207,12 @@ void qr_page_follow(struct qr_state *state, struct qr_page *page, const struct q
     if (!state->held_limit || record->type == QR_RECORD_IMAGE || (!page->held && page->size > 0))
         return;
     if (page->held && !moves && !record->base)
-        rc = qr_apply_in_place(page->held, page->held_size, operations, old_end);
-    else if (record->first && record->last && !record->base)
+        rc = qr_apply_in_place(page->held->bytes, page->held->size, operations, old_end);
+    else if (record->first && record->last && !record->base && record->new_size <= QR_BODY_MAX)
         rc = rebuild(state, page, record->new_size, operations);
-    else /* whoever needs them fetches them again */
+    else
         qr_page_let_go(state, page);
     qr_assert(rc == 0); /* the pieces have been made of the same operations */
-    page->held_used = 1;
+    if (page->held)
+        page->held->is_used = 1;
 }

@@ -62,8 +62,7 @@ struct qr_page {
     struct qr_piece *pieces; /* `piece_count` of them; points to inline_piece when there is one */
     struct qr_piece inline_piece;
     uint32_t piece_count, piece_capacity;
-    uint8_t *held;    /* held_size bytes: the content in memory as well (held.c); or NULL */
-    uint64_t held_size;
+    struct qr_held *held; /* the content in memory as well (held.c), or NULL */
     uint8_t *extra;   /* attribute bytes of the kind, or NULL */
     int64_t mtime_ns;
     struct qr_stat_cache stat;
@@ -71,7 +70,6 @@ struct qr_page {
     uint16_t name_length, extra_length;
     uint8_t kind;     /* enum qr_kind */
     uint8_t mark;     /* scratch for whoever scans (0 between scans) */
-    uint8_t held_used; /* since the hand of the clock passed */
     uint32_t held_missed; /* times it was asked for in memory since it was there last */
     uint32_t slot, first_child, next_sibling, previous_sibling; /* slot numbers, 0 = none */
 };

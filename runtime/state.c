@@ -616,7 +616,6 @@ static int copy_page(struct qr_state *to, const struct qr_page *from)
     *page = *from;
     page->slot = to->slot_count++;
     page->held = NULL;
-    page->held_size = 0;
     page->first_child = page->next_sibling = page->previous_sibling = 0;
     page->pieces = &page->inline_piece;
     page->piece_capacity = 1;
@@ -683,17 +682,7 @@ int qr_state_compact(struct qr_state *state)
     int rc = qr_state_clone(state, &copy);
     if (rc)
         return rc;
-    for (uint32_t slot = 1; slot < state->slot_count; slot++) { /* what is held moves along */
-        struct qr_page *from = qr_slot(state, slot);
-        struct qr_page *to = from->held ? qr_state_find(copy, from->id) : NULL;
-        if (to) {
-            to->held = from->held;
-            to->held_size = from->held_size;
-            from->held = NULL;
-        }
-    }
-    copy->held_bytes = state->held_bytes;
-    qr_state_set_held_limits(copy, state->held_limit, state->held_page_limit);
+    qr_state_move_held(state, copy);
     struct qr_state old = *state;
     *state = *copy;
     *copy = old;

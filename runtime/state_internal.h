@@ -24,7 +24,7 @@ struct qr_state {
     uint64_t page_count, bytes, piece_total;
     uint64_t held_bytes, held_limit; /* of content in memory, see held.c */
     uint64_t held_page_limit;        /* of one page */
-    uint32_t held_hand;
+    struct qr_held *held_hand;       /* one of them, all in a ring; NULL: there are none */
     uint64_t epoch, next_id;
     int64_t time_ns;
     struct qb_u128 digest;
@@ -67,10 +67,25 @@ void qr_state_set_content(struct qr_state *state, struct qr_page *page, struct q
 
 /* --- content in memory (held.c) --- */
 
+struct qr_held {
+    struct qr_held *next, *previous; /* in the ring of the state */
+    struct qr_page *page;
+    uint64_t size;
+    int is_used; /* since the hand passed */
+    _Alignas(16) uint8_t bytes[];
+};
+/* The content of a page if it is held, or NULL. */
+static inline uint8_t *qr_page_held(const struct qr_page *page)
+{
+    return page->held ? page->held->bytes : NULL;
+}
+
 /* Room for the content of a page, `size` bytes, which the caller fills at once; other pages may be
  * dropped for it. NULL: it is empty or larger than the limit, or there is no memory. */
 uint8_t *qr_page_hold(struct qr_state *state, struct qr_page *page, uint64_t size);
 void qr_page_let_go(struct qr_state *state, struct qr_page *page);
+/* All that is held goes over to a copy of the state, which has the same pages. */
+void qr_state_move_held(struct qr_state *from, struct qr_state *to);
 /* From now on so much content may be held, of all pages and of one. 0: none. */
 void qr_state_set_held_limits(struct qr_state *state, uint64_t bytes, uint64_t page_bytes);
 /* Holds a page, whose bytes come from the log, and its neighbours there, if they fit; page->held is

@@ -238,7 +238,7 @@ int qr_store_hold(struct qr_store *store, uint64_t id, struct qr_reader *reader,
         return qr_fail(QALLOW_E_PAGE_NOT_FOUND, "page %llu does not exist", (unsigned long long)id);
     int rc = qr_state_hold(store->state, page, reader);
     if (!rc)
-        *bytes = page->held;
+        *bytes = qr_page_held(page);
     return rc;
 }
 
