@@ -67,22 +67,24 @@ static int grow(struct qa_cache *cache, uint64_t bytes)
     return result;
 }
 
-uint32_t qa_block_try(struct qa_cache *cache, uint64_t bytes)
+static uint32_t try_with(uint32_t (*take)(struct qa_space *space, uint64_t count),
+                         struct qa_cache *cache, uint64_t bytes)
 {
     uint64_t granules = qa_granules(bytes);
-    uint32_t at = qa_space_take(&cache->space, granules);
+    uint32_t at = take(&cache->space, granules);
     if (!at && grow(cache, granules * QA_GRANULE) == 0)
-        at = qa_space_take(&cache->space, granules);
+        at = take(&cache->space, granules);
     return at;
+}
+
+uint32_t qa_block_try(struct qa_cache *cache, uint64_t bytes)
+{
+    return try_with(qa_space_take, cache, bytes);
 }
 
 uint32_t qa_block_try_high(struct qa_cache *cache, uint64_t bytes)
 {
-    uint64_t granules = qa_granules(bytes);
-    uint32_t at = qa_space_take_high(&cache->space, granules);
-    if (!at && grow(cache, granules * QA_GRANULE) == 0)
-        at = qa_space_take_high(&cache->space, granules);
-    return at;
+    return try_with(qa_space_take_high, cache, bytes);
 }
 
 uint32_t qa_block_take(struct qa_cache *cache, uint64_t bytes, int also_removed)

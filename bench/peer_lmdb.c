@@ -50,10 +50,7 @@ struct lmdb {
 
 static int load(struct library *lib, char *text, size_t size)
 {
-    const struct {
-        const char *name;
-        void *function;
-    } functions[] = {
+    const struct qm_peer_function functions[] = {
         {"mdb_env_create", &lib->create}, {"mdb_env_set_mapsize", &lib->set_mapsize},
         {"mdb_env_open", &lib->open},     {"mdb_env_close", &lib->close},
         {"mdb_txn_begin", &lib->begin},   {"mdb_txn_commit", &lib->commit},
@@ -61,19 +58,9 @@ static int load(struct library *lib, char *text, size_t size)
         {"mdb_get", &lib->get},           {"mdb_put", &lib->put},
         {"mdb_strerror", &lib->strerror}, {"mdb_version", &lib->version},
     };
-    lib->handle = qm_peer_library("liblmdb.so.0", text, size);
-    if (!lib->handle)
-        return 0;
-    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
-        void *symbol = dlsym(lib->handle, functions[i].name);
-        if (!symbol) {
-            snprintf(text, size, "liblmdb.so.0 has no %s", functions[i].name);
-            dlclose(lib->handle);
-            return 0;
-        }
-        memcpy(functions[i].function, &symbol, sizeof symbol);
-    }
-    return 1;
+    lib->handle = qm_peer_library("liblmdb.so.0", functions, sizeof functions / sizeof *functions,
+                                  text, size);
+    return lib->handle != NULL;
 }
 
 static int find(char *text, size_t size)

@@ -41,10 +41,7 @@ struct sqlite {
 
 static int load(struct library *lib, char *text, size_t size)
 {
-    const struct {
-        const char *name;
-        void *function;
-    } functions[] = {
+    const struct qm_peer_function functions[] = {
         {"sqlite3_open", &lib->open},
         {"sqlite3_close", &lib->close},
         {"sqlite3_exec", &lib->exec},
@@ -60,19 +57,9 @@ static int load(struct library *lib, char *text, size_t size)
         {"sqlite3_errmsg", &lib->errmsg},
         {"sqlite3_libversion", &lib->version},
     };
-    lib->handle = qm_peer_library("libsqlite3.so.0", text, size);
-    if (!lib->handle)
-        return 0;
-    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
-        void *symbol = dlsym(lib->handle, functions[i].name);
-        if (!symbol) {
-            snprintf(text, size, "libsqlite3.so.0 has no %s", functions[i].name);
-            dlclose(lib->handle);
-            return 0;
-        }
-        memcpy(functions[i].function, &symbol, sizeof symbol);
-    }
-    return 1;
+    lib->handle = qm_peer_library("libsqlite3.so.0", functions,
+                                  sizeof functions / sizeof *functions, text, size);
+    return lib->handle != NULL;
 }
 
 static int find(char *text, size_t size)

@@ -2,6 +2,7 @@
 /* Qallow's side of the peers, see peer_store.h. */
 #include <dlfcn.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "bench/peer_store.h"
 
@@ -27,10 +28,20 @@ int qm_peer_run(struct qm_context *context, uint64_t repeats, struct qm_sample *
     return rc;
 }
 
-void *qm_peer_library(const char *name, char *text, size_t size)
+void *qm_peer_library(const char *name, const struct qm_peer_function *functions, size_t count,
+                      char *text, size_t size)
 {
     void *library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
     if (!library)
         snprintf(text, size, "there is no %s", name);
+    for (size_t i = 0; library && i < count; i++) {
+        void *symbol = dlsym(library, functions[i].name);
+        if (!symbol) {
+            snprintf(text, size, "%s has no %s", name, functions[i].name);
+            dlclose(library);
+            return NULL;
+        }
+        memcpy(functions[i].pointer, &symbol, sizeof symbol);
+    }
     return library;
 }

@@ -31,7 +31,13 @@ static inline const uint8_t *qm_peer_bytes(struct qm_peer_work *work)
 {
     return work->store.source + (qm_random(&work->seed) >> 8) % (QM_SOURCE - QM_PEER_DELTA);
 }
-/* The file of a shared library: opens it, or says in `text` what is missing. */
-void *qm_peer_library(const char *name, char *text, size_t size);
+/* A function of a shared library, and the pointer that gets it. */
+struct qm_peer_function {
+    const char *name;
+    void *pointer;
+};
+/* Opens a shared library and fills the pointers, or says in `text` what is missing. For dlclose. */
+void *qm_peer_library(const char *name, const struct qm_peer_function *functions, size_t count,
+                      char *text, size_t size);
 
 #endif

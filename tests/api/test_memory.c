@@ -169,7 +169,27 @@ static void test_large_page_is_held_later(void **state)
     free(found);
 }
 
+/* A hole takes no memory, and a large page is not copied because its size changes. */
+static void test_large_page_that_grows_is_let_go(void **state)
+{
+    enum { SMALL = 1000 };
+    struct qallow_store *store = open_new("hole.tlog");
+    uint8_t bytes[SMALL] = "before the hole", found[SMALL];
+    uint64_t page = store_with_page(store, bytes, SMALL);
+    struct qallow_txn *txn;
+
+    assert_int_equal(held_bytes(store), SMALL);
+    assert_ok(qallow_begin(store, &txn));
+    assert_ok(qallow_page_resize(txn, page, UINT64_C(256) << 20));
+    assert_ok(qallow_commit(txn, NULL));
+    assert_int_equal(held_bytes(store), 0);
+    assert_ok(qallow_page_read(qallow_newest(store), page, 0, found, SMALL));
+    assert_memory_equal(found, bytes, SMALL);
+    assert_ok(qallow_close(store));
+}
+
 const struct CMUnitTest memory_tests[] = {
+    cmocka_unit_test(test_large_page_that_grows_is_let_go),
     cmocka_unit_test(test_large_page_is_held_later),
     cmocka_unit_test(test_log_does_not_depend_on_memory),
     cmocka_unit_test(test_failed_change_keeps_writes),
