@@ -360,33 +360,33 @@ void qa_probe_inotify(const struct qa_inotify *inotify, int fd, struct qa_capabi
 /* --- how large the tree is --- */
 
 /* Directories that are still to be read, relative to the root. */
-struct todo {
+struct stack {
     char **paths;
     size_t count, capacity;
 };
 
 /* Takes the path over. */
-static int push(struct todo *todo, char *path)
+static int push(struct stack *stack, char *path)
 {
-    if (!path || QR_GROW(todo->paths, todo->count, todo->capacity) < 0) {
+    if (!path || QR_GROW(stack->paths, stack->count, stack->capacity) < 0) {
         qr_free(path);
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory for looking at the tree");
     }
-    todo->paths[todo->count++] = path;
+    stack->paths[stack->count++] = path;
     return 0;
 }
 
-static int count_entry(struct todo *todo, int root_fd, const char *directory, const char *name,
+static int count_entry(struct stack *stack, int root_fd, const char *directory, const char *name,
                        unsigned char type, struct qa_tree_size *size)
 {
     struct stat st;
     char *path = qs_path_join(directory, name);
     if (!path)
-        return push(todo, NULL);
+        return push(stack, NULL);
     if (type == DT_UNKNOWN && qs_stat_beneath(root_fd, path, &st) == 0)
         type = S_ISDIR(st.st_mode) ? DT_DIR : DT_REG;
     if (type == DT_DIR && strcmp(name, ".git") != 0)
-        return push(todo, path);
+        return push(stack, path);
     if (type == DT_REG || type == DT_LNK) {
         size->files++;
         size->path_bytes += strlen(path);
@@ -395,7 +395,7 @@ static int count_entry(struct todo *todo, int root_fd, const char *directory, co
     return 0;
 }
 
-static int count_directory(struct todo *todo, int root_fd, dev_t device, const char *path,
+static int count_directory(struct stack *stack, int root_fd, dev_t device, const char *path,
                            struct qa_tree_size *size)
 {
     struct qs_names names = {0};
@@ -412,7 +412,7 @@ static int count_directory(struct todo *todo, int root_fd, dev_t device, const c
     const char *at = names.bytes;
     for (size_t i = 0; i < names.count && result == 0; i++, at += strlen(at) + 1) {
         unsigned char type = (unsigned char)*at++;
-        result = count_entry(todo, root_fd, path, at, type, size);
+        result = count_entry(stack, root_fd, path, at, type, size);
     }
     qs_names_finish(&names);
     if (fd >= 0)
@@ -422,19 +422,19 @@ static int count_directory(struct todo *todo, int root_fd, dev_t device, const c
 
 int qa_tree_size(int root_fd, struct qa_tree_size *size)
 {
-    struct todo todo = {0};
+    struct stack stack = {0};
     struct stat st;
     *size = (struct qa_tree_size){0};
     if (fstat(root_fd, &st) < 0)
         return qr_fail_errno(errno, "the tree");
-    int result = push(&todo, qs_path_join("", ""));
-    while (result == 0 && todo.count) {
-        char *path = todo.paths[--todo.count];
-        result = count_directory(&todo, root_fd, st.st_dev, path, size);
+    int result = push(&stack, qs_path_join("", ""));
+    while (result == 0 && stack.count) {
+        char *path = stack.paths[--stack.count];
+        result = count_directory(&stack, root_fd, st.st_dev, path, size);
         qr_free(path);
     }
-    while (todo.count)
-        qr_free(todo.paths[--todo.count]);
-    qr_free(todo.paths);
+    while (stack.count)
+        qr_free(stack.paths[--stack.count]);
+    qr_free(stack.paths);
     return result;
 }

@@ -351,6 +351,13 @@ static int epoch_end(void *context, const struct qr_epoch *epoch, const struct q
     return rc;
 }
 
+/* At most a quarter of what the store may take: buffers and tables need some, too. */
+static uint64_t hold_bytes(const struct qr_store *store)
+{
+    uint64_t most = qr_store_max_memory(store);
+    return most && most / 4 < HOLD_BYTES ? most / 4 : HOLD_BYTES;
+}
+
 int qr_verify_history(struct qr_store *store, int threads, int from_scratch,
                       void (*problem)(void *context, uint64_t epoch, const char *page,
                                       const char *text),
@@ -372,7 +379,7 @@ int qr_verify_history(struct qr_store *store, int threads, int from_scratch,
                            &(struct qr_walk){.record = touch,
                                              .epoch_end = epoch_end,
                                              .context = &v,
-                                             .hold_bytes = HOLD_BYTES,
+                                             .hold_bytes = hold_bytes(store),
                                              .hold_page_bytes = HOLD_PAGE_BYTES});
     if (is_finding(rc)) {
         report(&v, 0, NULL, NULL, qallow_error_detail());
