@@ -80,7 +80,8 @@ start_keeper() {
     done
     keeper_out=$work/$name.out keeper_err=$work/$name.err
     : >"$keeper_out"
-    "$@" >"$keeper_out" 2>"$keeper_err" &
+    # below nohup it would not hear SIGHUP
+    env --default-signal=HUP "$@" >"$keeper_out" 2>"$keeper_err" &
     keeper=$!
     keepers+=("$keeper")
     [ "$(grep -m "$directories" -c -E '^ready|"event":"ready"' \

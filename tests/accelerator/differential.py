@@ -253,8 +253,7 @@ class Episode:
         epoch = self.sync()
         if self.hidden_writes(epoch):
             self.looked_again += 1
-            self.note("keeper: SIGHUP")
-            self.keeper.process.send_signal(signal.SIGHUP)
+            self.look_again()
             epoch = self.sync()
         self.compare_cache(epoch)
         if self.log:
@@ -264,6 +263,18 @@ class Episode:
 
     def sync(self):
         return int(self.ask("--sync", *(("--log", self.log) if self.log else ())).stdout)
+
+    def look_again(self):
+        """Has the keeper look at everything. A barrier right after the signal could come first."""
+        def rescans():
+            return json.loads(self.ask("--status", "--json").stdout)["watch_rescans_total"]
+
+        before, deadline = rescans(), time.monotonic() + TIMEOUT_S
+        self.note("keeper: SIGHUP")
+        self.keeper.process.send_signal(signal.SIGHUP)
+        while rescans() == before:
+            expect(time.monotonic() < deadline, "SIGHUP was not heard")
+            time.sleep(0.01)
 
     def gone_links(self):
         """Inodes that got a name since the last barrier which is no longer theirs."""
@@ -402,6 +413,7 @@ def main():
     arguments = parser.parse_args()
     seconds = float(os.environ.get("QALLOW_SECONDS", arguments.seconds))
     seed = int(os.environ.get("QALLOW_SEED", random.SystemRandom().randrange(1 << 32)))
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # below nohup a keeper would not hear it
     with_mappings = mapping_changes_time(tempfile.gettempdir())
     print(f"QALLOW_SEED={seed}, {seconds:g} s", flush=True)
     if not with_mappings:
