@@ -77,7 +77,7 @@ static void serve_once(struct world *w)
 {
     struct pollfd fds[QA_POLL_MAX];
     size_t n = qa_control_poll(w->control, fds);
-    assert_true(poll(fds, n, 10000) > 0);
+    assert_true(poll(fds, n, 60000) > 0);
     qa_control_serve(w->control, handle, w);
 }
 
@@ -267,11 +267,12 @@ static void want_of_descriptors_is_waited_out(void **state)
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
     pid_t child = ask(w, "{\"request\":\"hello\"}", 0, "hello");
     none = (struct rlimit){.rlim_cur = 0, .rlim_max = before.rlim_max};
-    assert_int_equal(poll(fds, 1, 10000), 1); /* it has connected */
+    assert_int_equal(poll(fds, 1, 60000), 1); /* it has connected */
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    uint64_t tried = qa_now_ns();
     qa_control_serve(w->control, handle, w);
     uint64_t deadline = qa_control_deadline(w->control);
-    assert_true(deadline > qa_now_ns() && deadline < qa_now_ns() + UINT64_C(1000000000));
+    assert_in_range(deadline, tried + 1, qa_now_ns() + UINT64_C(1000000000));
     for (int i = 0; i < 3; i++) { /* nothing to poll for, and nothing done, until then */
         assert_int_equal(qa_control_poll(w->control, fds), 0);
         qa_control_serve(w->control, handle, w);

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -690,16 +691,19 @@ static void every_call_site_has_its_own(void **state)
     int saved = dup(STDERR_FILENO), file = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
     assert_true(file >= 0 && saved >= 0);
     dup2(file, STDERR_FILENO);
+    time_t began = time(NULL);
     for (unsigned i = 0; i < 3; i++) {
         qt_log(QT_INFO, "watching %u", i);
         qt_log(QT_WARN, "overflow %u", i);
     }
+    int is_over = time(NULL) != began; /* the second may be, and then they speak again */
     dup2(saved, STDERR_FILENO);
     close(saved);
     close(file);
     char *out = slurp(path);
     static const char both[] = "qallow: watching 0\nqallow: overflow 0\n";
-    assert_memory_equal(out, both, sizeof both - 1);
+    assert_true(strlen(out) >= sizeof both - 1);
+    assert_memory_equal(out, both, is_over ? sizeof "qallow: watching 0\n" - 1 : sizeof both);
     free(out);
 }
 
