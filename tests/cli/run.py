@@ -31,7 +31,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 CASES = HERE / 'cases'
-TIMEOUT_S = 120
+TIMEOUT_S = 400
 SKIPPED = 77  # what Meson takes for "skipped"
 
 
@@ -80,7 +80,7 @@ def run_script(script, qallow, scratch):
             status = process.wait(TIMEOUT_S)
             if status < 0:
                 status = 128 - status
-            if not wait_for_group(process.pid, 5):
+            if not wait_for_group(process.pid, 60):
                 status = 'it left processes running'
         except subprocess.TimeoutExpired:
             status = f'it did not end within {TIMEOUT_S} s'
