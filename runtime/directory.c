@@ -52,6 +52,14 @@ int qr_directory_add_commit(struct qr_directory *d, uint64_t epoch, uint64_t off
     return 0;
 }
 
+void qr_directory_cut(struct qr_directory *d, uint64_t last)
+{
+    while (d->commit_count && d->commit_base + d->commit_count - 1 > last)
+        d->commit_count--;
+    while (d->keyframe_count && d->keyframes[d->keyframe_count - 1].epoch > last)
+        d->keyframe_count--;
+}
+
 uint64_t qr_directory_last_epoch(const struct qr_directory *d)
 {
     return d->commit_count ? d->commit_base + d->commit_count - 1 : 0;

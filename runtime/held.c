@@ -48,18 +48,23 @@ void qr_page_let_go(struct qr_state *state, struct qr_page *page)
     page->held = NULL;
 }
 
-/* Drops pages until `size` more bytes fit; not `page` itself. */
+/* Drops pages until `size` more bytes fit; not `page` itself, and none that somebody looks at: two
+ * rounds show whether there are others. */
 static void make_room(struct qr_state *state, const struct qr_page *page, uint64_t size)
 {
-    const struct qr_held *own = page->held;
-    while (state->held_bytes > state->held_limit - size && state->held_hand &&
-           (state->held_hand != own || own->next != own)) {
+    struct qr_held *stop = NULL;
+    int rounds = 0;
+    while (state->held_bytes > state->held_limit - size && state->held_hand && rounds < 2) {
         struct qr_held *held = state->held_hand;
+        rounds += held == stop;
         state->held_hand = held->next;
-        if (held->is_used || held == own)
+        if (held->is_used || held->pins || held == page->held) {
             held->is_used = 0;
-        else
+            stop = stop ? stop : held;
+        } else {
+            stop = stop == held ? NULL : stop;
             qr_page_let_go(state, held->page);
+        }
     }
 }
 
@@ -67,7 +72,13 @@ uint8_t *qr_page_hold(struct qr_state *state, struct qr_page *page, uint64_t siz
 {
     if (size == 0 || size > state->held_limit || size > state->held_page_limit)
         return NULL;
-    make_room(state, page, size);
+    if (state->held_bytes > state->held_limit - size) {
+        if (state->pages_lock)
+            pthread_mutex_lock(state->pages_lock);
+        make_room(state, page, size);
+        if (state->pages_lock)
+            pthread_mutex_unlock(state->pages_lock);
+    }
     if (state->held_bytes > state->held_limit - size)
         return NULL;
     struct qr_held *held = qr_malloc(sizeof *held + (size_t)size);
@@ -81,24 +92,27 @@ uint8_t *qr_page_hold(struct qr_state *state, struct qr_page *page, uint64_t siz
     return held->bytes;
 }
 
+static void move_held(struct qr_state *from, struct qr_state *to, struct qr_held *held)
+{
+    struct qr_page *page = qr_state_find(to, held->page->id);
+    if (!page || held->page->version > to->epoch) {
+        qr_assert(held->pins == 0); /* who changed it has ended */
+        qr_page_let_go(from, held->page);
+        return;
+    }
+    leave_ring(from, held);
+    held->page->held = NULL;
+    held->page = page;
+    page->held = held;
+    enter_ring(to, held);
+}
+
 void qr_state_move_held(struct qr_state *from, struct qr_state *to)
 {
-    struct qr_held *held = from->held_hand;
-    do {
-        if (!held)
-            break;
-        struct qr_page *page = qr_state_find(to, held->page->id);
-        qr_assert(page);
-        held->page->held = NULL;
-        held->page = page;
-        page->held = held;
-        held = held->next;
-    } while (held != from->held_hand);
-    to->held_hand = from->held_hand;
-    to->held_bytes = from->held_bytes;
     qr_state_set_held_limits(to, from->held_limit, from->held_page_limit);
-    from->held_hand = NULL;
-    from->held_bytes = 0;
+    to->pages_lock = from->pages_lock;
+    while (from->held_hand)
+        move_held(from, to, from->held_hand);
 }
 
 void qr_state_set_held_limits(struct qr_state *state, uint64_t bytes, uint64_t page_bytes)

@@ -326,6 +326,27 @@ int qr_log_append(struct qr_log *log, enum qr_frame_type type, unsigned flags, c
     return 0;
 }
 
+int qr_log_sync_file(const struct qr_log *log)
+{
+    int64_t before = log->os->now_ns(log->os->context);
+    int result = log->os->sync(log->os->context, log->file);
+    if (result < 0)
+        return qr_fail_errno(-result, "%s: sync failed; the log is read-only until reopened",
+                             qr_quotez(log->path));
+    int64_t after = log->os->now_ns(log->os->context);
+    qt_add(QT_LOG_SYNCS, 1);
+    qt_observe_ns(QT_LOG_SYNC_SECONDS, after > before ? (uint64_t)(after - before) : 0);
+    return 0;
+}
+
+void qr_log_sync_failed(struct qr_log *log)
+{
+    uint64_t slot = (log->header.sequence & 1) * QR_SLOT_SIZE;
+    log->failed = 1;
+    write_again(log, slot, slot + QR_SLOT_SIZE);
+    write_again(log, log->synced_to, log->end);
+}
+
 int qr_log_sync(struct qr_log *log)
 {
     int rc = check_writable(log);
@@ -333,21 +354,12 @@ int qr_log_sync(struct qr_log *log)
         return rc;
     if (log->synced_to == log->end)
         return 0;
-    int64_t before = log->os->now_ns(log->os->context);
-    int result = log->os->sync(log->os->context, log->file);
-    if (result < 0) {
-        log->failed = 1;
-        uint64_t slot = (log->header.sequence & 1) * QR_SLOT_SIZE;
-        write_again(log, slot, slot + QR_SLOT_SIZE);
-        write_again(log, log->synced_to, log->end);
-        return qr_fail_errno(-result, "%s: sync failed; the log is read-only until reopened",
-                             qr_quotez(log->path));
-    }
-    int64_t after = log->os->now_ns(log->os->context);
-    qt_add(QT_LOG_SYNCS, 1);
-    qt_observe_ns(QT_LOG_SYNC_SECONDS, after > before ? (uint64_t)(after - before) : 0);
-    log->synced_to = log->end;
-    return 0;
+    rc = qr_log_sync_file(log);
+    if (rc)
+        qr_log_sync_failed(log);
+    else
+        log->synced_to = log->end;
+    return rc;
 }
 
 int qr_log_preallocate(struct qr_log *log, uint64_t bytes)

@@ -64,6 +64,10 @@ int qr_log_append(struct qr_log *log, enum qr_frame_type type, unsigned flags, c
 int qr_log_flush(struct qr_log *log);
 /* Flushes and makes everything durable. After a failure the log accepts nothing more. */
 int qr_log_sync(struct qr_log *log);
+/* Only the sync, for a thread that does not own the log: what was flushed before is durable when it
+ * returns 0. Otherwise the owner has to call the other one. */
+int qr_log_sync_file(const struct qr_log *log);
+void qr_log_sync_failed(struct qr_log *log);
 /* Writes zeros ahead of the end, so that the syncs of small appends stay cheap. */
 int qr_log_preallocate(struct qr_log *log, uint64_t bytes);
 /* Drops everything behind a mark, in memory and in the file. */

@@ -201,7 +201,7 @@ static int execute(struct prune *p)
         rc = qr_keyframe_write(log, p->state, p->cut, p->cut_prev, store->options.compress_level,
                                &keyframe);
     if (!rc)
-        rc = qr_log_sync(log);
+        rc = qr_store_sync_log(store);
     if (rc) { /* nothing has been promised yet: as before */
         store->directory.relocation_frame_count = frames_before;
         if (log->failed || qr_log_rewind(log, mark))

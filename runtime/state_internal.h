@@ -3,6 +3,8 @@
 #ifndef QR_STATE_INTERNAL_H
 #define QR_STATE_INTERNAL_H
 
+#include <pthread.h>
+
 #include "runtime/page.h"
 #include "runtime/store.h"
 
@@ -25,6 +27,7 @@ struct qr_state {
     uint64_t held_bytes, held_limit; /* of content in memory, see held.c */
     uint64_t held_page_limit;        /* of one page */
     struct qr_held *held_hand;       /* one of them, all in a ring; NULL: there are none */
+    pthread_mutex_t *pages_lock;     /* of the store whose newest state this is; or NULL */
     uint64_t epoch, next_id;
     int64_t time_ns;
     struct qb_u128 digest;
@@ -71,7 +74,8 @@ struct qr_held {
     struct qr_held *next, *previous; /* in the ring of the state */
     struct qr_page *page;
     uint64_t size;
-    int is_used; /* since the hand passed */
+    unsigned pins; /* by who looks at it outside the ordered section; under pages_lock */
+    int is_used;   /* since the hand passed */
     _Alignas(16) uint8_t bytes[];
 };
 /* The content of a page if it is held, or NULL. */
@@ -84,7 +88,8 @@ static inline uint8_t *qr_page_held(const struct qr_page *page)
  * dropped for it. NULL: it is empty or larger than the limit, or there is no memory. */
 uint8_t *qr_page_hold(struct qr_state *state, struct qr_page *page, uint64_t size);
 void qr_page_let_go(struct qr_state *state, struct qr_page *page);
-/* All that is held goes over to a copy of the state, which has the same pages. */
+/* What is held goes over to another state of the same store, as far as it is true there, too: of
+ * pages that are there and have not changed after its epoch. */
 void qr_state_move_held(struct qr_state *from, struct qr_state *to);
 /* From now on so much content may be held, of all pages and of one. 0: none. */
 void qr_state_set_held_limits(struct qr_state *state, uint64_t bytes, uint64_t page_bytes);

@@ -13,6 +13,7 @@
 
 #include "runtime/error.h"
 #include "runtime/store_internal.h"
+#include "telemetry/telemetry.h"
 
 /* ---------------------------------------------------------------- the lock */
 
@@ -118,8 +119,19 @@ static void store_free(struct qr_store *store)
     if (store->lock_file >= 0)
         store->os->close(store->os->context, store->lock_file);
     pthread_rwlock_destroy(&store->lock);
+    pthread_mutex_destroy(&store->pages_lock);
+    qr_durable_finish(store);
     qr_free(store->path);
     qr_free(store);
+}
+
+static void init_pages_lock(struct qr_store *store)
+{
+    pthread_mutexattr_t recursive;
+    pthread_mutexattr_init(&recursive);
+    pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
+    pthread_mutex_init(&store->pages_lock, &recursive);
+    pthread_mutexattr_destroy(&recursive);
 }
 
 int qr_store_open(const char *path, const struct qr_store_options *options, struct qr_store **out)
@@ -134,6 +146,8 @@ int qr_store_open(const char *path, const struct qr_store_options *options, stru
     if (!store->options.sync_interval_ms)
         store->options.sync_interval_ms = 1000;
     pthread_rwlock_init(&store->lock, NULL);
+    init_pages_lock(store);
+    qr_durable_init(store);
     store->path = qr_path_with(path, "");
     int rc = store->path ? 0 : QALLOW_E_NO_MEMORY;
     if (!rc && options->writable && !options->create) { /* no lock beside a log that is not there */
@@ -152,10 +166,13 @@ int qr_store_open(const char *path, const struct qr_store_options *options, stru
         store_free(store);
         return rc;
     }
-    if (options->writable)
+    if (options->writable) {
         qr_state_set_held_limits(store->state, options->hold_bytes, options->hold_bytes);
-    if (options->writable)
-        qr_store_publish(store);
+        store->state->pages_lock = &store->pages_lock;
+        qr_durable_begin(store);
+        qt_set(QT_PAGES, store->state->page_count);
+        qt_set(QT_PAGE_BYTES, store->state->bytes);
+    }
     *out = store;
     return 0;
 }
@@ -179,7 +196,7 @@ static int close_log(struct qr_store *store)
         }
     }
     if (!rc && (unmarked || store->index_stale || !store->info.index_used)) {
-        rc = qr_log_sync(log);
+        rc = qr_store_sync_log(store);
         if (!rc)
             rc = qr_index_write(store);
     }
@@ -212,11 +229,7 @@ void qr_store_read_unlock(struct qr_store *store) { pthread_rwlock_unlock(&store
 int qr_store_sync(struct qr_store *store)
 {
     int rc = qr_store_check_writable(store);
-    if (!rc)
-        rc = qr_log_sync(store->log);
-    if (!rc)
-        qr_store_publish(store);
-    return rc;
+    return rc ? rc : qr_store_sync_log(store);
 }
 
 void qr_store_set_stat(struct qr_store *store, uint64_t id, struct qr_stat_cache stat)
@@ -315,7 +328,7 @@ int qr_store_label(struct qr_store *store, const char *name, uint64_t epoch)
     struct qr_log_mark mark = qr_log_mark(store->log);
     rc = qr_log_append(store->log, QR_FRAME_LABEL, 0, body, (size_t)(p - body) + length, NULL);
     if (!rc)
-        rc = store->options.sync == QR_SYNC_COMMIT ? qr_log_sync(store->log)
+        rc = store->options.sync == QR_SYNC_COMMIT ? qr_store_sync_log(store)
                                                    : qr_log_flush(store->log);
     if (rc) {
         enter_label(store, name, before);
@@ -324,7 +337,6 @@ int qr_store_label(struct qr_store *store, const char *name, uint64_t epoch)
         return rc;
     }
     store->appended = 1;
-    qr_store_publish(store);
     return 0;
 }
 

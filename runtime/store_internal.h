@@ -43,14 +43,32 @@ struct qr_directory {
     size_t relocation_frame_count, relocation_frame_capacity;
 };
 
+/* How far the log is durable, and who sees to it (durable.c). */
+struct qr_durable {
+    pthread_mutex_t lock;
+    pthread_cond_t ended;  /* a sync */
+    _Atomic uint64_t epoch; /* durable, like the log up to `end` */
+    uint64_t end;
+    uint64_t landed_epoch, landed_end; /* in the file */
+    int is_syncing;
+    unsigned arrived, group; /* who came since the last sync began; for how many that was */
+    int64_t sync_ns;         /* how long it took */
+    int failure;             /* of a sync, for good; its detail */
+    char detail[256];
+    uint64_t published;      /* what the lock file says, once is_published */
+    int is_published;
+};
+
 struct qr_store {
     struct qr_store_options options;
     const struct qr_os *os;
     char *path;
     struct qr_log *log;
     int lock_file;          /* -1: none */
-    uint64_t published_synced_to; /* what the lock file says, once is_published */
-    int is_published;
+    struct qr_durable durable;
+    /* For threads that look pages up while another one commits: held, also recursively, by who
+     * makes pages come, go or move, or drops what is held of their content. */
+    pthread_mutex_t pages_lock;
     pthread_rwlock_t lock;  /* guards `state`, `directory` against the shared readers */
     struct qr_state *state;
     struct qr_directory directory;
@@ -86,6 +104,8 @@ qr_ref qr_directory_resolve(const struct qr_directory *directory, uint64_t start
                             uint64_t *length);
 /* Forgets labels of epochs before `first`. */
 void qr_directory_drop_labels(struct qr_directory *directory, uint64_t first);
+/* Forgets commits and keyframes behind `last`. */
+void qr_directory_cut(struct qr_directory *directory, uint64_t last);
 uint64_t qr_directory_last_epoch(const struct qr_directory *directory);
 /* Offset of the COMMIT frame of an epoch; 0 if there is none. */
 uint64_t qr_directory_commit(const struct qr_directory *directory, uint64_t epoch);
@@ -138,8 +158,29 @@ int qr_index_write(struct qr_store *store);
 
 /* --- transactions (txn.c) --- */
 int qr_store_write_keyframe(struct qr_store *store);
-void qr_store_publish(struct qr_store *store);
 int qr_store_check_writable(struct qr_store *store);
+/* qr_txn_commit in three parts, for stores with several committing threads. Land: the ordered
+ * section; *epoch is in the file and in the state, and the handle is gone. On failure the store is
+ * as before. */
+int qr_txn_land(struct qr_txn *txn, uint64_t *epoch);
+/* Settle (durable.c): waits until an epoch that has landed is durable, if the options want that.
+ * Needs no lock, and others may land meanwhile. On failure no epoch behind the last durable one
+ * counts, and the caller has the store fall back, as part of the ordered section. */
+int qr_store_settle(struct qr_store *store, uint64_t epoch);
+void qr_store_fall_back(struct qr_store *store);
+/* What follows a commit that landed at some time since `began`, in the ordered section: its time is
+ * counted; a keyframe, if one is due. */
+void qr_store_committed(struct qr_store *store, int64_t began);
+
+/* --- what is durable (durable.c) --- */
+void qr_durable_init(struct qr_store *store);
+void qr_durable_finish(struct qr_store *store);
+void qr_durable_begin(struct qr_store *store); /* opened for writing: all there is is durable */
+/* In the ordered section: an epoch has landed; what others have synced becomes known to the log;
+ * everything up to the log's end is synced. */
+void qr_durable_landed(struct qr_store *store);
+void qr_durable_look(struct qr_store *store);
+int qr_store_sync_log(struct qr_store *store);
 
 /* Writes a page's whole content between a begin (image or delta from nothing) and its end, checked
  * against the page's sum. The batch is appended to the transaction whenever it is full. */

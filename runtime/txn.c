@@ -9,9 +9,10 @@
  *
  * The last body, if it is small, rides in the COMMIT frame: a small commit is one frame.
  *
- * Order of a commit under QR_SYNC_COMMIT: DATA frames, COMMIT frame, fdatasync, then the epoch is
- * entered into the directory and published. A keyframe comes after; it is synced before the index
- * speaks of it (under QR_SYNC_NONE it is not, and the index waits for the end).
+ * Order of a commit: DATA frames, COMMIT frame, all of it written; then the epoch is entered into
+ * the directory ("landed"); under QR_SYNC_COMMIT it is synced (durable.c), and only then published
+ * and acknowledged. A keyframe comes after; it is synced before the index speaks of it (under
+ * QR_SYNC_NONE it is not, and the index waits for the end).
  */
 #include <stdio.h>
 
@@ -69,6 +70,7 @@ static void note_fragmented(void *context, const struct qr_page *page)
 
 int qr_txn_begin(struct qr_store *store, struct qr_txn **out)
 {
+    qr_durable_look(store);
     int rc = qr_store_check_writable(store);
     if (rc)
         return rc;
@@ -115,26 +117,51 @@ static void carry_stats(const struct qr_state *from, struct qr_state *to)
     }
 }
 
-/* Back to the last epoch: the log is cut, the state read from it again. If the log cannot be cut
- * (a sync has failed), nothing may be written any more, but the state is taken back all the same.
- * Only if there is no memory even for that, a broken store is left with what it has. */
-static void roll_back(struct qr_txn *txn)
+/* The state of an epoch takes the place of the one that has gone beyond it. What is held of pages
+ * that have not changed since stays, for those who look at it now. */
+static int take_back_state(struct qr_store *store, uint64_t epoch)
 {
-    struct qr_store *store = txn->store;
     struct qr_state *state = NULL;
-    if (store->log->failed || qr_log_rewind(store->log, txn->mark))
-        store->broken = 1;
-    if (qr_store_state_at(store, txn->applier.epoch - 1, &state)) {
-        store->broken = 1;
-        return;
-    }
+    int rc = qr_store_state_at(store, epoch, &state);
+    if (rc)
+        return rc;
+    pthread_mutex_lock(&store->pages_lock);
     pthread_rwlock_wrlock(&store->lock);
-    qr_state_set_held_limits(state, store->state->held_limit, store->state->held_page_limit);
     carry_stats(store->state, state);
+    qr_state_move_held(store->state, state);
     struct qr_state *old = store->state;
     store->state = state;
     pthread_rwlock_unlock(&store->lock);
     qr_state_destroy(old);
+    pthread_mutex_unlock(&store->pages_lock);
+    return 0;
+}
+
+/* Back to the last epoch: the log is cut, the state read from it again. If the log cannot be cut,
+ * nothing may be written any more, but the state is taken back all the same. Only if there is no
+ * memory even for that, a broken store is left with what it has. */
+static void roll_back(struct qr_txn *txn)
+{
+    struct qr_store *store = txn->store;
+    if (store->log->failed || qr_log_rewind(store->log, txn->mark))
+        store->broken = 1;
+    if (take_back_state(store, txn->applier.epoch - 1))
+        store->broken = 1;
+}
+
+void qr_store_fall_back(struct qr_store *store)
+{
+    uint64_t epoch = atomic_load(&store->durable.epoch);
+    if (store->broken || store->state->epoch <= epoch)
+        return;
+    store->broken = 1; /* also if there is no memory for the state */
+    if (!store->log->failed)
+        qr_log_sync_failed(store->log);
+    if (take_back_state(store, epoch) == 0) {
+        pthread_rwlock_wrlock(&store->lock);
+        qr_directory_cut(&store->directory, epoch);
+        pthread_rwlock_unlock(&store->lock);
+    }
 }
 
 void qr_txn_abort(struct qr_txn *txn)
@@ -273,22 +300,21 @@ static int append_commit(struct qr_txn *txn, int64_t time_ns, uint64_t *offset)
                          offset);
 }
 
-/* Makes it durable as the options ask. */
-static int commit_sync(struct qr_store *store, uint64_t bytes)
+/* Everything goes into the file, and onto the disk if an interval has passed. */
+static int write_out(struct qr_store *store, uint64_t bytes)
 {
-    if (store->options.sync == QR_SYNC_NONE)
-        return qr_log_flush(store->log);
-    int64_t now = store->os->now_ns(store->os->context);
-    if (store->options.sync == QR_SYNC_INTERVAL &&
-        now - store->last_sync_ns < (int64_t)store->options.sync_interval_ms * 1000000 &&
-        now >= store->last_sync_ns)
-        return qr_log_flush(store->log);
-    store->last_sync_ns = now;
     int rc = qr_log_flush(store->log);
-    if (!rc && store->options.sync == QR_SYNC_COMMIT && bytes < SMALL_COMMIT &&
-        store->log->preallocated < store->log->flushed + 4096)
-        rc = qr_log_preallocate(store->log, SMALL_COMMIT);
-    return rc ? rc : qr_log_sync(store->log);
+    if (rc || store->options.sync == QR_SYNC_NONE)
+        return rc;
+    if (store->options.sync == QR_SYNC_COMMIT) /* who waits for it syncs it */
+        return bytes < SMALL_COMMIT && store->log->preallocated < store->log->flushed + 4096
+                   ? qr_log_preallocate(store->log, SMALL_COMMIT)
+                   : 0;
+    int64_t now = store->os->now_ns(store->os->context), since = now - store->last_sync_ns;
+    if (since >= 0 && since < (int64_t)store->options.sync_interval_ms * 1000000)
+        return 0;
+    store->last_sync_ns = now;
+    return qr_store_sync_log(store);
 }
 
 static int keyframe_due(const struct qr_store *store)
@@ -305,7 +331,7 @@ int qr_store_write_keyframe(struct qr_store *store)
                                store->options.compress_level, &offset);
     if (!rc)
         rc = store->options.sync == QR_SYNC_NONE ? qr_log_flush(store->log)
-                                                 : qr_log_sync(store->log);
+                                                 : qr_store_sync_log(store);
     if (rc) { /* not needed: the epoch stands. What is half-written goes away. */
         if (!store->log->failed)
             qr_log_rewind(store->log, mark);
@@ -320,27 +346,11 @@ int qr_store_write_keyframe(struct qr_store *store)
     return rc ? rc : qr_index_write(store);
 }
 
-void qr_store_publish(struct qr_store *store)
-{
-    char text[64];
-    if (store->lock_file < 0)
-        return;
-    if (!store->is_published || store->published_synced_to != store->log->synced_to) {
-        int n = snprintf(text, sizeof text, "pid %-10d synced %-20llu\n", store->info.owner_pid,
-                         (unsigned long long)store->log->synced_to);
-        int64_t written =
-            store->os->pwrite(store->os->context, store->lock_file, text, (size_t)n, 0);
-        store->is_published = written == n;
-        store->published_synced_to = store->log->synced_to;
-    }
-    qt_set(QT_PAGES, store->state->page_count);
-    qt_set(QT_PAGE_BYTES, store->state->bytes);
-}
-
 /* Enters the new epoch; nothing here can fail any more but memory, and that is asked for first. */
 static void enter_epoch(struct qr_txn *txn, int64_t time_ns, uint64_t commit_offset)
 {
     struct qr_store *store = txn->store;
+    pthread_mutex_lock(&store->pages_lock);
     pthread_rwlock_wrlock(&store->lock);
     store->state->epoch = txn->applier.epoch;
     store->state->time_ns = time_ns;
@@ -349,38 +359,45 @@ static void enter_epoch(struct qr_txn *txn, int64_t time_ns, uint64_t commit_off
         rc = qr_state_compact(store->state);
     store->broken |= rc != 0;
     pthread_rwlock_unlock(&store->lock);
+    pthread_mutex_unlock(&store->pages_lock);
     store->appended = 1;
     qt_add(QT_LOG_COMMITS, 1);
     qt_add(QT_LOG_RECORDS, txn->applier.records);
-    qr_store_publish(store);
+    qt_set(QT_PAGES, store->state->page_count);
+    qt_set(QT_PAGE_BYTES, store->state->bytes);
+    qr_durable_landed(store);
 }
 
-int qr_txn_commit(struct qr_txn *txn, uint64_t *epoch)
+static int land(struct qr_txn *txn)
 {
     struct qr_store *store = txn->store;
-    int64_t began = store->os->now_ns(store->os->context), time_ns = 0;
-    uint64_t commit_offset = 0;
-    int rc = txn->rc;
-    if (!rc && !txn->applier.records) {
-        *epoch = store->state->epoch;
+    uint64_t offset;
+    if (txn->rc)
+        return qr_fail(txn->rc, "the transaction has failed and can only be aborted");
+    if (store->state->time_ns == INT64_MAX)
+        return qr_fail(QALLOW_E_LIMIT, "%s: the newest epoch has the last time that there is",
+                       qr_quotez(store->path));
+    if (txn->applier.open)
+        return qr_fail(QALLOW_E_INVALID_DELTA, "a delta has no last part");
+    int rc = write_images(txn);
+    int64_t time_ns = commit_time(store, store->os->now_ns(store->os->context));
+    if (!rc)
+        rc = append_commit(txn, time_ns, &offset);
+    if (!rc)
+        rc = write_out(store, store->log->end - txn->mark.end);
+    if (!rc)
+        enter_epoch(txn, time_ns, offset);
+    return rc;
+}
+
+int qr_txn_land(struct qr_txn *txn, uint64_t *epoch)
+{
+    *epoch = txn->store->state->epoch;
+    if (!txn->rc && !txn->applier.records) {
         qr_txn_abort(txn);
         return 0;
     }
-    if (rc)
-        rc = qr_fail(rc, "the transaction has failed and can only be aborted");
-    else if (store->state->time_ns == INT64_MAX)
-        rc = qr_fail(QALLOW_E_LIMIT, "%s: the newest epoch has the last time that there is",
-                     qr_quotez(store->path));
-    else if (txn->applier.open)
-        rc = qr_fail(QALLOW_E_INVALID_DELTA, "a delta has no last part");
-    if (!rc)
-        rc = write_images(txn);
-    if (!rc) {
-        time_ns = commit_time(store, began);
-        rc = append_commit(txn, time_ns, &commit_offset);
-    }
-    if (!rc)
-        rc = commit_sync(store, store->log->end - txn->mark.end);
+    int rc = land(txn);
     if (rc) {
         char detail[1024];
         snprintf(detail, sizeof detail, "%s", qallow_error_detail());
@@ -388,8 +405,12 @@ int qr_txn_commit(struct qr_txn *txn, uint64_t *epoch)
         return qr_fail(rc, "%s", detail);
     }
     *epoch = txn->applier.epoch;
-    enter_epoch(txn, time_ns, commit_offset);
     txn_destroy(txn);
+    return 0;
+}
+
+void qr_store_committed(struct qr_store *store, int64_t began)
+{
     int64_t now = store->os->now_ns(store->os->context);
     qt_observe_ns(QT_LOG_COMMIT_SECONDS, now > began ? (uint64_t)(now - began) : 0);
     if (keyframe_due(store)) {
@@ -397,5 +418,17 @@ int qr_txn_commit(struct qr_txn *txn, uint64_t *epoch)
         now = store->os->now_ns(store->os->context);
     }
     store->meter.commit_end = now;
-    return 0;
+}
+
+int qr_txn_commit(struct qr_txn *txn, uint64_t *epoch)
+{
+    struct qr_store *store = txn->store;
+    int64_t began = store->os->now_ns(store->os->context);
+    uint64_t before = store->state->epoch;
+    int rc = qr_txn_land(txn, epoch);
+    if (!rc && *epoch != before && (rc = qr_store_settle(store, *epoch)))
+        qr_store_fall_back(store);
+    if (!rc && *epoch != before)
+        qr_store_committed(store, began);
+    return rc;
 }
