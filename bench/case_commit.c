@@ -5,8 +5,6 @@
  *
  * `size` is the bytes of the state, in pages of 4 KiB.
  */
-#include <pthread.h>
-
 #include "bench/floor.h"
 #include "bench/store.h"
 #include "runtime/os.h"
@@ -17,8 +15,6 @@ struct commits {
     struct qm_store store;
     struct qm_floor_log floor;
     struct qm_floor_sync sync_floor;
-    int is_durable, must_take_turns;
-    pthread_mutex_t turn;
     uint64_t repeats, writes;
     unsigned threads;
     struct qm_writer writers[MOST_THREADS];
@@ -32,12 +28,7 @@ static int setup(struct qm_context *context, enum qallow_sync sync, uint64_t wri
     if (context->threads > MOST_THREADS)
         context->threads = MOST_THREADS;
     c->writes = writes;
-    pthread_mutex_init(&c->turn, NULL);
     int rc = qm_store_create(context, "store.tlog", sync, context->size / PAGE, PAGE, &c->store);
-    if (rc == 0 && (rc = qm_store_takes_turns(&c->store)) >= 0) {
-        c->must_take_turns = !rc;
-        rc = 0;
-    }
     for (unsigned i = 0; i < MOST_THREADS; i++)
         c->writers[i] =
             (struct qm_writer){.store = &c->store, .seed = i, .thread = i, .length = DELTA};
@@ -76,7 +67,6 @@ static void finish(struct qm_context *context)
     qm_floor_close(&c->floor);
     qm_floor_sync_close(&c->sync_floor);
     qm_store_finish(&c->store);
-    pthread_mutex_destroy(&c->turn);
     qr_free(c);
 }
 
@@ -86,13 +76,8 @@ static int work(void *context, unsigned thread)
     struct qm_writer *writer = &c->writers[thread];
     int rc = 0;
     writer->threads = c->threads;
-    for (uint64_t i = 0; rc == 0 && i < c->repeats; i++) {
-        if (c->must_take_turns)
-            pthread_mutex_lock(&c->turn);
+    for (uint64_t i = 0; rc == 0 && i < c->repeats; i++)
         rc = qm_store_write(writer, c->writes);
-        if (c->must_take_turns)
-            pthread_mutex_unlock(&c->turn);
-    }
     return rc;
 }
 

@@ -51,8 +51,4 @@ int qm_store_close(struct qm_store *store);
 int qm_store_load(const struct qm_store *store, const char *path, uint64_t epoch, int whole,
                   uint8_t *memory);
 
-/* 1 if the store takes transactions of several threads at once or makes them wait by itself, 0 if
- * its callers must see to it; or an error. */
-int qm_store_takes_turns(struct qm_store *store);
-
 #endif

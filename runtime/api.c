@@ -14,8 +14,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "runtime/api_transaction.h"
 #include "runtime/query.h"
-#include "runtime/state_internal.h"
+#include "runtime/store_internal.h"
 
 enum { READER_CACHE = 4 << 20 };
 
@@ -27,8 +28,10 @@ int qr_api_options(const void *theirs, void *ours, size_t size, size_t smallest)
 
     memcpy(&given, theirs, sizeof given);
     if (given < smallest)
-        return qr_fail(QALLOW_E_ARGUMENT, "an option struct says its size is %u: expected %zu; "
-                       "use its initialiser", given, size);
+        return qr_fail(QALLOW_E_ARGUMENT,
+                       "an option struct says its size is %u: expected %zu; "
+                       "use its initialiser",
+                       given, size);
     for (size_t i = size; i < given; i++)
         if (((const uint8_t *)theirs)[i] != 0)
             return qr_fail(QALLOW_E_ARGUMENT, "an option that this version (%s) does not know",
@@ -43,8 +46,10 @@ int qr_api_give(void *theirs, void *ours, size_t size)
 
     memcpy(&given, theirs, sizeof given);
     if (given < sizeof given)
-        return qr_fail(QALLOW_E_ARGUMENT, "a struct to fill says its size is %u; use its "
-                       "initialiser", given);
+        return qr_fail(QALLOW_E_ARGUMENT,
+                       "a struct to fill says its size is %u; use its "
+                       "initialiser",
+                       given);
     memcpy(ours, &given, sizeof given);
     if (given > size)
         memset((uint8_t *)theirs + size, 0, given - size);
@@ -66,23 +71,24 @@ int qr_api_reader_take(struct qallow_store *store, struct qr_reader **reader)
 {
     int rc = 0;
 
-    pthread_mutex_lock(&store->readers_lock);
+    *reader = NULL;
+    pthread_mutex_lock(&store->spare_lock);
     if (store->reader_count > 0)
         *reader = store->readers[--store->reader_count];
-    else
+    pthread_mutex_unlock(&store->spare_lock);
+    if (!*reader)
         rc = qr_reader_create(store->store, READER_CACHE, reader);
-    pthread_mutex_unlock(&store->readers_lock);
     return rc;
 }
 
 void qr_api_reader_give(struct qallow_store *store, struct qr_reader *reader)
 {
-    pthread_mutex_lock(&store->readers_lock);
-    if (store->reader_count < QR_API_READERS) {
+    pthread_mutex_lock(&store->spare_lock);
+    if (store->reader_count < QR_API_SPARE) {
         store->readers[store->reader_count++] = reader;
         reader = NULL;
     }
-    pthread_mutex_unlock(&store->readers_lock);
+    pthread_mutex_unlock(&store->spare_lock);
     qr_reader_destroy(reader);
 }
 
@@ -104,8 +110,7 @@ static uint64_t default_memory(void)
     return pages > 0 && bytes > 0 ? (uint64_t)pages * (uint64_t)bytes / 8 : 0;
 }
 
-int qallow_open(const char *path, const struct qallow_options *options,
-                struct qallow_store **store)
+int qallow_open(const char *path, const struct qallow_options *options, struct qallow_store **store)
 {
     struct qallow_options o = QALLOW_OPTIONS_INIT;
     struct qallow_store *made = NULL;
@@ -140,7 +145,7 @@ int qallow_open(const char *path, const struct qallow_options *options,
         return rc;
     }
     pthread_mutex_init(&made->calls, NULL);
-    pthread_mutex_init(&made->readers_lock, NULL);
+    pthread_mutex_init(&made->spare_lock, NULL);
     pthread_rwlock_init(&made->newest_lock, NULL);
     made->newest.store = made;
     made->writable = inner.writable;
@@ -154,14 +159,16 @@ int qallow_close(struct qallow_store *store)
 
     if (!store)
         return 0;
-    qallow_abort(store->txn);
+    while (store->txns)
+        qallow_abort(store->txns);
+    while (store->work_count > 0)
+        qr_api_work_destroy(store->works[--store->work_count]);
     while (store->reader_count > 0)
         qr_reader_destroy(store->readers[--store->reader_count]);
-    qr_free(store->old_bytes);
-    qr_free(store->new_bytes);
+    qr_free(store->claims);
     rc = qr_store_close(store->store);
     pthread_mutex_destroy(&store->calls);
-    pthread_mutex_destroy(&store->readers_lock);
+    pthread_mutex_destroy(&store->spare_lock);
     pthread_rwlock_destroy(&store->newest_lock);
     qr_free(store);
     return rc;
@@ -194,6 +201,23 @@ int qallow_refresh(struct qallow_store *store, uint64_t *newest)
     return rc;
 }
 
+/* --- what counts --- */
+
+/* What was found in the newest state counts once its epoch is durable: the commit that made it may
+ * still fail. */
+static int settle(struct qallow_store *store, uint64_t epoch, int result)
+{
+    int rc = result < 0 ? result : qr_store_settle(store->store, epoch);
+    return rc < 0 ? rc : result;
+}
+
+static int calls_end(struct qallow_store *store, int rc)
+{
+    uint64_t epoch = qr_state_epoch(qr_store_state(store->store));
+    pthread_mutex_unlock(&store->calls);
+    return settle(store, epoch, rc);
+}
+
 /* --- views --- */
 
 struct qallow_view *qallow_newest(struct qallow_store *store)
@@ -209,19 +233,24 @@ static const struct qr_state *view_begin(struct qallow_view *view)
     pthread_rwlock_rdlock(&view->store->newest_lock);
     return qr_store_state(view->store->store);
 }
-static void view_end(struct qallow_view *view)
+static int view_end(struct qallow_view *view, int rc)
 {
-    if (!view->state)
-        pthread_rwlock_unlock(&view->store->newest_lock);
+    if (view->state)
+        return rc;
+    uint64_t epoch = qr_state_epoch(qr_store_state(view->store->store));
+    pthread_rwlock_unlock(&view->store->newest_lock);
+    return settle(view->store, epoch, rc);
 }
 
-/* Takes the state over. */
-static int make_view(struct qallow_store *store, struct qr_state *state, struct qallow_view **view)
+/* Takes the state over; without a view, if it could not be had (rc). */
+static int give_view(struct qallow_store *store, int rc, struct qr_state *state,
+                     struct qallow_view **view)
 {
-    *view = qr_calloc(1, sizeof **view);
-    if (!*view) {
+    if (rc == 0 && !(*view = qr_calloc(1, sizeof **view)))
+        rc = qr_fail(QALLOW_E_NO_MEMORY, "no memory for a view");
+    if (rc < 0) {
         qr_state_destroy(state);
-        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a view");
+        return rc;
     }
     (*view)->store = store;
     (*view)->state = state;
@@ -235,9 +264,8 @@ int qallow_snapshot(struct qallow_store *store, struct qallow_view **view)
     QR_CHECK_ARGUMENT(view != NULL);
     *view = NULL;
     QR_CHECK_ARGUMENT(store != NULL);
-    int rc = qr_state_clone(view_begin(&store->newest), &state);
-    view_end(&store->newest);
-    return rc < 0 ? rc : make_view(store, state, view);
+    int rc = view_end(&store->newest, qr_state_clone(view_begin(&store->newest), &state));
+    return give_view(store, rc, state, view);
 }
 
 int qallow_view_at(struct qallow_store *store, uint64_t epoch, struct qallow_view **view)
@@ -248,9 +276,8 @@ int qallow_view_at(struct qallow_store *store, uint64_t epoch, struct qallow_vie
     *view = NULL;
     QR_CHECK_ARGUMENT(store != NULL);
     pthread_mutex_lock(&store->calls);
-    int rc = qr_store_state_at(store->store, epoch, &state);
-    pthread_mutex_unlock(&store->calls);
-    return rc < 0 ? rc : make_view(store, state, view);
+    int rc = calls_end(store, qr_store_state_at(store->store, epoch, &state));
+    return give_view(store, rc, state, view);
 }
 
 void qallow_view_destroy(struct qallow_view *view)
@@ -267,14 +294,13 @@ uint64_t qallow_view_epoch(struct qallow_view *view)
     if (!view)
         return 0;
     epoch = qr_state_epoch(view_begin(view));
-    view_end(view);
-    return epoch;
+    return view_end(view, 0) < 0 ? qr_store_durable_epoch(view->store->store) : epoch;
 }
 
 static int no_page(const struct qr_state *state, uint64_t page)
 {
-    return qr_fail(QALLOW_E_PAGE_NOT_FOUND, "no page %llu in epoch %llu",
-                   (unsigned long long)page, (unsigned long long)qr_state_epoch(state));
+    return qr_fail(QALLOW_E_PAGE_NOT_FOUND, "no page %llu in epoch %llu", (unsigned long long)page,
+                   (unsigned long long)qr_state_epoch(state));
 }
 
 static int check_range(const struct qr_page *page, uint64_t offset, size_t length)
@@ -300,8 +326,7 @@ static int view_copy(struct qallow_view *view, uint64_t id, uint64_t offset, voi
     } else if (rc == 0) {
         rc = qr_content_init(content, page);
     }
-    view_end(view);
-    return rc;
+    return view_end(view, rc);
 }
 
 int qallow_page_read(struct qallow_view *view, uint64_t page, uint64_t offset, void *buffer,
@@ -348,8 +373,7 @@ int qallow_page_get(struct qallow_view *view, uint64_t page, struct qallow_page 
     const struct qr_state *state = view_begin(view);
     const struct qr_page *found = qr_state_find(state, page);
     int rc = found ? give_page(found, info) : no_page(state, page);
-    view_end(view);
-    return rc;
+    return view_end(view, rc);
 }
 
 int qallow_page_lookup(struct qallow_view *view, const char *path, struct qallow_page *info)
@@ -360,8 +384,7 @@ int qallow_page_lookup(struct qallow_view *view, const char *path, struct qallow
     int rc = found ? give_page(found, info)
                    : qr_fail(QALLOW_E_PAGE_NOT_FOUND, "no page %s in epoch %llu", qr_quotez(path),
                              (unsigned long long)qr_state_epoch(state));
-    view_end(view);
-    return rc;
+    return view_end(view, rc);
 }
 
 int qallow_page_next(struct qallow_view *view, uint64_t after, struct qallow_page *info)
@@ -371,10 +394,8 @@ int qallow_page_next(struct qallow_view *view, uint64_t after, struct qallow_pag
     const struct qr_page *found = qr_state_next_page(state, after);
     int rc = found ? give_page(found, info)
                    : qr_fail(QALLOW_E_PAGE_NOT_FOUND, "no page after %llu in epoch %llu",
-                             (unsigned long long)after,
-                             (unsigned long long)qr_state_epoch(state));
-    view_end(view);
-    return rc;
+                             (unsigned long long)after, (unsigned long long)qr_state_epoch(state));
+    return view_end(view, rc);
 }
 
 static int give_bytes(const void *bytes, size_t have, size_t extra, void *buffer, size_t size,
@@ -400,7 +421,7 @@ int qallow_page_path(struct qallow_view *view, uint64_t page, char *buffer, size
     const struct qr_state *state = view_begin(view);
     const struct qr_page *found = qr_state_find(state, page);
     int rc = found ? qr_query_name(state, found, &name, &have) : no_page(state, page);
-    view_end(view);
+    rc = view_end(view, rc);
     if (rc == 0)
         rc = give_bytes(name, have, 1, buffer, size, length);
     qr_free(name);
@@ -416,8 +437,7 @@ int qallow_page_extra(struct qallow_view *view, uint64_t page, void *buffer, siz
     const struct qr_page *found = qr_state_find(state, page);
     int rc = found ? give_bytes(found->extra, found->extra_length, 0, buffer, size, length)
                    : no_page(state, page);
-    view_end(view);
-    return rc;
+    return view_end(view, rc);
 }
 
 /* --- history --- */
@@ -429,8 +449,7 @@ int qallow_epoch_get(struct qallow_store *store, uint64_t epoch, struct qallow_e
 
     QR_CHECK_ARGUMENT(store != NULL && info != NULL);
     pthread_mutex_lock(&store->calls);
-    int rc = qr_store_epoch(store->store, epoch, &found);
-    pthread_mutex_unlock(&store->calls);
+    int rc = calls_end(store, qr_store_epoch(store->store, epoch, &found));
     if (rc < 0)
         return rc;
     out.epoch = found.epoch;
@@ -446,18 +465,14 @@ int qallow_epoch_at_time(struct qallow_store *store, int64_t time_ns, uint64_t *
 {
     QR_CHECK_ARGUMENT(store != NULL && epoch != NULL);
     pthread_mutex_lock(&store->calls);
-    int rc = qr_store_epoch_at_time(store->store, time_ns, epoch);
-    pthread_mutex_unlock(&store->calls);
-    return rc;
+    return calls_end(store, qr_store_epoch_at_time(store->store, time_ns, epoch));
 }
 
 int qallow_epoch_of_label(struct qallow_store *store, const char *label, uint64_t *epoch)
 {
     QR_CHECK_ARGUMENT(store != NULL && label != NULL && epoch != NULL);
     pthread_mutex_lock(&store->calls);
-    int rc = qr_store_epoch_of_label(store->store, label, epoch);
-    pthread_mutex_unlock(&store->calls);
-    return rc;
+    return calls_end(store, qr_store_epoch_of_label(store->store, label, epoch));
 }
 
 int qallow_label(struct qallow_store *store, const char *label, uint64_t epoch)
@@ -466,9 +481,7 @@ int qallow_label(struct qallow_store *store, const char *label, uint64_t epoch)
     if (!store->writable)
         return qr_fail(QALLOW_E_STATE, "%s is open read-only", qr_store_path(store->store));
     pthread_mutex_lock(&store->calls);
-    int rc = store->txn ? qr_fail(QALLOW_E_STATE, "%s: a transaction is open",
-                                  qr_store_path(store->store))
-                        : qr_store_label(store->store, label, epoch);
+    int rc = qr_store_label(store->store, label, epoch);
     pthread_mutex_unlock(&store->calls);
     return rc;
 }
@@ -478,9 +491,7 @@ int qallow_checkpoint_export(struct qallow_store *store, uint64_t epoch, const c
 {
     QR_CHECK_ARGUMENT(store != NULL && path != NULL);
     pthread_mutex_lock(&store->calls);
-    int rc = qr_checkpoint_export(store->store, epoch, path, overwrite);
-    pthread_mutex_unlock(&store->calls);
-    return rc;
+    return calls_end(store, qr_checkpoint_export(store->store, epoch, path, overwrite));
 }
 
 /* Keeps the first problem as the detail of the failure. */

@@ -8,7 +8,10 @@
 #include "qallow/store.h"
 #include "runtime/store.h"
 
-enum { QR_API_READERS = 16 }; /* kept for reuse; more are made and freed as threads need them */
+struct edited;
+struct qr_api_work;
+
+enum { QR_API_SPARE = 16 };
 
 struct qallow_view {
     struct qallow_store *store;
@@ -18,19 +21,24 @@ struct qallow_view {
 struct qallow_store {
     struct qr_store *store;
     struct qallow_view newest;
-    /* Calls of the store that are not safe to share are made by one thread at a time. Order:
-     * `calls`, then `newest_lock`. */
+    /* Calls of the store that are not safe to share are made by one thread at a time: the ordered
+     * section. Order of locks: `calls`, `newest_lock`, the store's pages_lock. */
     pthread_mutex_t calls;
-    /* Held for writing while a commit changes the newest state, until it is durable: who looks at
-     * the newest state sees an epoch whole, or the one before. */
+    /* Held for writing while a commit changes the newest state: who looks at the newest state sees
+     * an epoch whole, or the one before. */
     pthread_rwlock_t newest_lock;
-    struct qallow_txn *txn; /* the open one; under `calls` */
     int writable;
-    pthread_mutex_t readers_lock;
-    struct qr_reader *readers[QR_API_READERS];
+    /* Open transactions, and which page belongs to which; under pages_lock (api_claims.c). */
+    struct qallow_txn *txns;
+    struct qallow_txn *structure; /* the one that creates, renames or frees pages */
+    struct edited **claims;       /* open addressing, by page id */
+    size_t claims_size, claims_count;
+    /* What is kept for reuse; more is made and freed as threads need it. */
+    pthread_mutex_t spare_lock;
+    struct qr_reader *readers[QR_API_SPARE];
     size_t reader_count;
-    /* What transactions, of which there is one at a time, use one after the other. */
-    uint8_t *old_bytes, *new_bytes;
+    struct qr_api_work *works[QR_API_SPARE];
+    size_t work_count;
 };
 
 /* A reader for one thread for the time of one call. */

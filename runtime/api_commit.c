@@ -13,6 +13,7 @@
 #include "runtime/api_transaction.h"
 #include "runtime/delta.h"
 #include "runtime/meter.h"
+#include "runtime/store_internal.h"
 
 enum {
     CHUNK = QR_API_CHUNK,
@@ -32,7 +33,7 @@ struct writing {
     struct qallow_txn *txn;
     struct edited *e;
     int begun;
-    int shifted; /* old and new offsets no longer agree: all cells from here on change */
+    int shifted;         /* old and new offsets no longer agree: all cells from here on change */
     struct cells *cells; /* that change, ascending. They are summed after the last edit, since
                             literals of edits lie in the same buffer. */
     size_t cells_count, cells_capacity;
@@ -52,15 +53,16 @@ static int sum_cells(struct writing *w, uint64_t from, uint64_t to)
         size_t old_n = at < e->old_size ? smaller(stop, e->old_size) - at : 0;
         size_t new_n = at < e->size ? smaller(stop, e->size) - at : 0;
         if (old_n > 0)
-            rc = qr_content_read(w->txn->reader, &w->e->content, at, w->txn->old_bytes, old_n);
+            rc = qr_content_read(w->txn->work->reader, &w->e->content, at, w->txn->work->old_bytes,
+                                 old_n);
         if (rc == 0)
-            rc = qr_api_read_edited(w->txn, w->e, at, w->txn->new_bytes, new_n);
+            rc = qr_api_read_edited(w->txn, w->e, at, w->txn->work->new_bytes, new_n);
         if (rc == 0) {
             const struct qb_kernels *k = qb_kernels();
-            w->sum = qb_u128_sub(w->sum, k->hash_cells(w->txn->old_bytes, old_n, seed,
-                                                       at / QB_CELL));
-            w->sum = qb_u128_add(w->sum, k->hash_cells(w->txn->new_bytes, new_n, seed,
-                                                       at / QB_CELL));
+            w->sum = qb_u128_sub(w->sum,
+                                 k->hash_cells(w->txn->work->old_bytes, old_n, seed, at / QB_CELL));
+            w->sum = qb_u128_add(w->sum,
+                                 k->hash_cells(w->txn->work->new_bytes, new_n, seed, at / QB_CELL));
         }
     }
     return rc;
@@ -88,7 +90,7 @@ static int write_edits(struct writing *w, struct qr_edits *edits)
     if (edits->count == 0)
         return 0;
     if (!w->begun)
-        rc = qr_batch_delta_begin(w->txn->batch, e->id, 0, e->old_size, e->size);
+        rc = qr_batch_delta_begin(w->txn->work->batch, e->id, 0, e->old_size, e->size);
     w->begun = 1;
     for (size_t i = 0; rc == 0 && i < edits->count && !w->shifted; i++) {
         const struct qr_edit *edit = &edits->items[i];
@@ -97,7 +99,7 @@ static int write_edits(struct writing *w, struct qr_edits *edits)
         rc = add_cells(w, edit->offset / QB_CELL * QB_CELL,
                        w->shifted ? UINT64_MAX : (end + QB_CELL - 1) / QB_CELL * QB_CELL);
     }
-    return rc < 0 ? rc : qr_batch_delta_edits(w->txn->batch, edits, NULL);
+    return rc < 0 ? rc : qr_batch_delta_edits(w->txn->work->batch, edits, NULL);
 }
 
 /* The old bytes [old_at, +old_length) against new ones that fit in new_bytes. */
@@ -105,11 +107,11 @@ static int write_chunk(struct writing *w, uint64_t old_at, size_t old_length, ui
                        size_t new_length)
 {
     struct qr_edits edits = {0};
-    uint8_t *old = w->txn->old_bytes, *new = w->txn->new_bytes;
+    uint8_t *old = w->txn->work->old_bytes, *new = w->txn->work->new_bytes;
     int rc = 0;
 
     if (old_length > 0)
-        rc = qr_content_read(w->txn->reader, &w->e->content, old_at, old, old_length);
+        rc = qr_content_read(w->txn->work->reader, &w->e->content, old_at, old, old_length);
     if (rc == 0)
         rc = qr_api_read_edited(w->txn, w->e, new_at, new, new_length);
     if (rc == 0)
@@ -132,8 +134,10 @@ static int write_plain(struct writing *w, uint64_t old_at, uint64_t old_length, 
     int rc = 0;
 
     if (old_length + zeros > 0)
-        rc = qr_edits_add(&edits, (struct qr_edit){.offset = old_at, .old_length = old_length,
-                                                   .new_length = zeros, .source = QR_ZEROS});
+        rc = qr_edits_add(&edits, (struct qr_edit){.offset = old_at,
+                                                   .old_length = old_length,
+                                                   .new_length = zeros,
+                                                   .source = QR_ZEROS});
     if (rc == 0)
         rc = write_edits(w, &edits);
     qr_edits_finish(&edits);
@@ -191,11 +195,11 @@ static int write_page(struct qallow_txn *txn, struct edited *e)
         end++;
     }
     if (!e->created)
-        w.sum = qr_state_find(qr_store_state(txn->store->store), e->id)->content_sum;
+        w.sum = e->old_sum;
     for (size_t i = 0; rc == 0 && i < w.cells_count; i++)
         rc = sum_cells(&w, w.cells[i].from, w.cells[i].to);
     qr_free(w.cells);
-    return rc < 0 || !w.begun ? rc : qr_batch_delta_end(txn->batch, w.sum);
+    return rc < 0 || !w.begun ? rc : qr_batch_delta_end(txn->work->batch, w.sum);
 }
 
 /* A new page whose bytes came in one piece: one record. 1: it is another one. */
@@ -204,29 +208,27 @@ static int write_new(struct qallow_txn *txn, const struct edited *e)
     const struct segment *s = e->segments;
     if (!e->created || e->count != 1 || s->source != GIVEN || s->length > NEW_MAX)
         return 1;
-    txn->edits.count = 0;
-    int rc = qr_diff(NULL, 0, s->bytes, s->length, INDEX_BYTES, &txn->edits);
+    txn->work->edits.count = 0;
+    int rc = qr_diff(NULL, 0, s->bytes, s->length, INDEX_BYTES, &txn->work->edits);
     struct qb_u128 sum = qb_kernels()->hash_cells(s->bytes, s->length, qr_page_seed(e->id), 0);
-    return rc < 0 ? rc : qr_batch_delta(txn->batch, e->id, 0, 0, e->size, &txn->edits, NULL, sum);
+    return rc < 0 ? rc
+                  : qr_batch_delta(txn->work->batch, e->id, 0, 0, e->size, &txn->work->edits, NULL,
+                                   sum);
 }
 
-/* Of the store's: there is one transaction at a time. */
-static int take_buffers(struct qallow_txn *txn)
+static int take_buffers(struct qr_api_work *work)
 {
-    struct qallow_store *store = txn->store;
-    if (!store->old_bytes)
-        store->old_bytes = qr_malloc(CHUNK);
-    if (!store->new_bytes)
-        store->new_bytes = qr_malloc(CHUNK);
-    txn->old_bytes = store->old_bytes;
-    txn->new_bytes = store->new_bytes;
-    return txn->old_bytes && txn->new_bytes ? 0
-                                            : qr_fail(QALLOW_E_NO_MEMORY, "no memory to commit");
+    if (!work->old_bytes)
+        work->old_bytes = qr_malloc(CHUNK);
+    if (!work->new_bytes)
+        work->new_bytes = qr_malloc(CHUNK);
+    return work->old_bytes && work->new_bytes ? 0
+                                              : qr_fail(QALLOW_E_NO_MEMORY, "no memory to commit");
 }
 
 static int write_contents(struct qallow_txn *txn)
 {
-    int rc = take_buffers(txn);
+    int rc = take_buffers(txn->work);
     for (size_t i = 0; rc == 0 && i < txn->count; i++) {
         struct edited *e = txn->pages[i];
         if (e->freed || (!e->has_content && !e->overwrites))
@@ -239,45 +241,87 @@ static int write_contents(struct qallow_txn *txn)
 }
 
 /* Hands the records to the store. On failure the store is as before. */
-static int land(struct qallow_txn *txn, uint64_t *made)
+static int append(struct qallow_txn *txn, uint64_t *epoch)
 {
     char detail[1024];
-    int rc = 0;
+    struct qr_txn *inner;
+    int rc = qr_txn_begin(txn->store->store, &inner);
 
-    if (qr_batch_records(txn->batch) > 0)
-        rc = qr_txn_append(txn->txn, txn->batch);
+    if (rc < 0)
+        return rc;
+    if (qr_batch_records(txn->work->batch) > 0)
+        rc = qr_txn_append(inner, txn->work->batch);
     if (rc == 0)
-        return qr_txn_commit(txn->txn, made);
+        return qr_txn_land(inner, epoch);
     snprintf(detail, sizeof detail, "%s", qallow_error_detail());
-    qr_txn_abort(txn->txn);
+    qr_txn_abort(inner);
     if (rc == QALLOW_E_SERIALIZATION) /* a rule of the format, broken by the caller and no file */
         rc = QALLOW_E_INVALID_DELTA;
     return qr_fail(rc, "%s", detail);
 }
 
+/* The ordered section, under `calls`. Who changes the structure keeps out those who look up pages,
+ * too; who changes content changes only pages that nobody else may look at. */
+static int land(struct qallow_txn *txn, uint64_t *epoch)
+{
+    struct qallow_store *store = txn->store;
+
+    qr_api_unpin(txn);
+    pthread_rwlock_wrlock(&store->newest_lock);
+    if (txn->is_structural)
+        pthread_mutex_lock(&store->store->pages_lock);
+    int rc = append(txn, epoch);
+    if (txn->is_structural) {
+        qr_api_release_structure(txn);
+        pthread_mutex_unlock(&store->store->pages_lock);
+    }
+    pthread_rwlock_unlock(&store->newest_lock);
+    return rc;
+}
+
+/* Waits until an epoch that has landed is durable, and makes way for others meanwhile. */
+static int settle(struct qallow_store *store, uint64_t epoch)
+{
+    pthread_mutex_unlock(&store->calls);
+    int rc = qr_store_settle(store->store, epoch);
+    pthread_mutex_lock(&store->calls);
+    if (rc < 0) {
+        pthread_rwlock_wrlock(&store->newest_lock);
+        qr_store_fall_back(store->store);
+        pthread_rwlock_unlock(&store->newest_lock);
+    }
+    return rc;
+}
+
+static int commit(struct qallow_txn *txn, uint64_t *epoch)
+{
+    struct qallow_store *store = txn->store;
+    const struct qr_os *os = store->store->os;
+    int64_t began = os->now_ns(os->context);
+    int rc = write_contents(txn);
+
+    if (rc < 0)
+        return rc;
+    pthread_mutex_lock(&store->calls);
+    uint64_t before = qr_state_epoch(qr_store_state(store->store));
+    rc = land(txn, epoch);
+    if (rc == 0)
+        rc = settle(store, *epoch);
+    if (rc == 0 && *epoch != before) {
+        qr_store_committed(store->store, began);
+        qr_meter_commit(qr_store_meter(store->store), began);
+    }
+    pthread_mutex_unlock(&store->calls);
+    return rc;
+}
+
 int qallow_commit(struct qallow_txn *txn, uint64_t *epoch)
 {
-    struct qallow_store *store = txn ? txn->store : NULL;
-    uint64_t made = 0, before;
-    int rc;
+    uint64_t made;
 
     QR_CHECK_ARGUMENT(txn != NULL);
-    int64_t began = qr_meter_now(qr_store_meter(store->store));
-    rc = write_contents(txn);
-    if (rc < 0) {
-        qallow_abort(txn);
-        return rc;
-    }
-    pthread_mutex_lock(&store->calls);
-    pthread_rwlock_wrlock(&store->newest_lock);
-    before = qr_state_epoch(qr_store_state(store->store));
-    rc = land(txn, &made);
-    store->txn = NULL;
-    pthread_rwlock_unlock(&store->newest_lock);
-    if (rc == 0 && made != before)
-        qr_meter_commit(qr_store_meter(store->store), began);
-    pthread_mutex_unlock(&store->calls);
-    qr_api_txn_destroy(txn);
+    int rc = commit(txn, &made);
+    qallow_abort(txn); /* what is left of it */
     if (rc == 0 && epoch)
         *epoch = made;
     return rc;

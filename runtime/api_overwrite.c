@@ -18,9 +18,8 @@
 enum {
     OVERWRITES_MAX = 256, /* of a page in a transaction: a new one is put in its place by a walk */
     OVERWRITTEN_MAX = QR_API_CHUNK / 2, /* bytes: with the cells around them they fit the buffer */
-    PIECES_AHEAD = 48,
-    RUNS = 64, /* fetched from diff_runs at once */
-    GAP = 24,  /* equal bytes between two runs that are worth an operation of their own */
+    RUNS = 64,                          /* fetched from diff_runs at once */
+    GAP = 24, /* equal bytes between two runs that are worth an operation of their own */
 };
 
 int qr_api_overwrite(struct qallow_txn *txn, struct edited *e, uint64_t offset, const void *bytes,
@@ -46,9 +45,9 @@ int qr_api_overwrite(struct qallow_txn *txn, struct edited *e, uint64_t offset, 
         memcpy(o->bytes + (under->offset - from), under->bytes, under->length);
     memcpy(o->bytes + (offset - from), bytes, length);
     *place = o;
-    if (e->page->held) { /* by the commit it is in the cache: the misses of all writes overlap */
-        __builtin_prefetch(e->page->held->bytes + offset);
-        __builtin_prefetch(e->page->held->bytes + offset + length - 1);
+    if (e->held) { /* by the commit it is in the cache: the misses of all writes overlap */
+        __builtin_prefetch(e->held->bytes + offset);
+        __builtin_prefetch(e->held->bytes + offset + length - 1);
     }
     e->overwrite_count++;
     e->overwritten += length;
@@ -65,9 +64,10 @@ struct old {
 static int read_old(const struct qallow_txn *txn, struct old *old, uint64_t from, size_t length,
                     const uint8_t **bytes)
 {
-    *bytes = old->held ? old->held + from : txn->old_bytes;
+    *bytes = old->held ? old->held + from : txn->work->old_bytes;
     return old->held ? 0
-                     : qr_content_read(txn->reader, &old->content, from, txn->old_bytes, length);
+                     : qr_content_read(txn->work->reader, &old->content, from, txn->work->old_bytes,
+                                       length);
 }
 
 /* The edits of one write: what differs from the old content. */
@@ -80,7 +80,7 @@ static int add_edits(struct qallow_txn *txn, struct old *old, const struct overw
         size_t count = qb_kernels()->diff_runs(before + at, o->bytes + at, o->length - at, GAP,
                                                runs, RUNS, &scanned);
         for (size_t i = 0; i < count && rc == 0; i++)
-            rc = qr_edits_add(&txn->edits,
+            rc = qr_edits_add(&txn->work->edits,
                               (struct qr_edit){.offset = o->offset + at + runs[i].offset,
                                                .old_length = runs[i].length,
                                                .new_length = runs[i].length,
@@ -101,29 +101,30 @@ static int change_sum(struct qallow_txn *txn, struct old *old, uint64_t from, ui
     int rc = read_old(txn, old, from, n, &before);
     if (rc < 0)
         return rc;
-    memcpy(txn->new_bytes, before, n);
+    memcpy(txn->work->new_bytes, before, n);
     for (size_t i = 0; i < count; i++)
-        memcpy(txn->new_bytes + (edits[i].offset - from), edits[i].bytes, edits[i].new_length);
+        memcpy(txn->work->new_bytes + (edits[i].offset - from), edits[i].bytes,
+               edits[i].new_length);
     *sum = qb_u128_sub(*sum, k->hash_cells(before, n, seed, from / QB_CELL));
-    *sum = qb_u128_add(*sum, k->hash_cells(txn->new_bytes, n, seed, from / QB_CELL));
+    *sum = qb_u128_add(*sum, k->hash_cells(txn->work->new_bytes, n, seed, from / QB_CELL));
     return 0;
 }
 
 /* Edits whose cells are the same are summed together. */
-static int change_sums(struct qallow_txn *txn, const struct qr_page *page, struct old *old,
+static int change_sums(struct qallow_txn *txn, const struct edited *e, struct old *old,
                        struct qb_u128 *sum)
 {
-    const struct qr_edit *edits = txn->edits.items;
-    uint64_t seed = qr_page_seed(page->id), from = 0, to = 0;
+    const struct qr_edit *edits = txn->work->edits.items;
+    uint64_t seed = qr_page_seed(e->id), from = 0, to = 0;
     size_t first = 0;
     int rc = 0;
-    *sum = page->content_sum;
-    for (size_t i = 0; i <= txn->edits.count && rc == 0; i++) {
-        int is_end = i == txn->edits.count;
+    *sum = e->old_sum;
+    for (size_t i = 0; i <= txn->work->edits.count && rc == 0; i++) {
+        int is_end = i == txn->work->edits.count;
         uint64_t begin = is_end ? UINT64_MAX : edits[i].offset / QB_CELL * QB_CELL;
         if (i > first && begin >= to) {
-            rc = change_sum(txn, old, from, to < page->size ? to : page->size, &edits[first],
-                            i - first, seed, sum);
+            rc = change_sum(txn, old, from, to < e->size ? to : e->size, &edits[first], i - first,
+                            seed, sum);
             first = i;
         }
         if (is_end)
@@ -136,40 +137,33 @@ static int change_sums(struct qallow_txn *txn, const struct qr_page *page, struc
     return rc;
 }
 
-/* The page's bytes. They may have to be fetched, which those who look at the newest state must not
- * see half-done. What cannot be had whole is read where it is needed. */
-static int begin_old(struct qallow_txn *txn, const struct qr_page *page, struct old *old)
+/* What cannot be had whole is read where it is needed. */
+static int begin_old(struct qallow_txn *txn, struct edited *e, struct old *old)
 {
-    *old = (struct old){.held = qr_page_held(page)};
-    if (page->held)
+    *old = (struct old){.held = qr_api_pin_content(txn, e)};
+    if (old->held)
         return 0;
-    pthread_mutex_lock(&txn->store->calls);
-    pthread_rwlock_wrlock(&txn->store->newest_lock);
-    if (qr_store_hold(txn->store->store, page->id, txn->reader, &old->held) < 0)
-        old->held = NULL;
+    pthread_rwlock_rdlock(&txn->store->newest_lock);
+    int rc =
+        qr_content_init(&old->content, qr_state_find(qr_store_state(txn->store->store), e->id));
     pthread_rwlock_unlock(&txn->store->newest_lock);
-    pthread_mutex_unlock(&txn->store->calls);
-    return old->held ? 0 : qr_content_init(&old->content, page);
+    return rc;
 }
 
 int qr_api_write_overwrites(struct qallow_txn *txn, struct edited *e)
 {
-    const struct qr_page *page = e->page;
     struct qb_u128 sum;
     struct old old;
-    qr_assert(page && page->id == e->id && page->size == e->size);
-    int rc = begin_old(txn, page, &old);
-    for (uint32_t i = 0; i < page->piece_count && i < PIECES_AHEAD; i += 4)
-        __builtin_prefetch(&page->pieces[i]); /* they are changed when the batch is applied */
-    txn->edits.count = 0;
+    int rc = begin_old(txn, e, &old);
+    txn->work->edits.count = 0;
     for (const struct overwrite *o = e->overwrites; o && rc == 0; o = o->next)
         rc = add_edits(txn, &old, o);
-    if (rc == 0 && txn->edits.count > 0) {
-        rc = change_sums(txn, page, &old, &sum);
+    if (rc == 0 && txn->work->edits.count > 0) {
+        rc = change_sums(txn, e, &old, &sum);
         /* Small gaps are in the runs already, so the encoder needs no old bytes to find them. */
         if (rc == 0)
-            rc = qr_batch_delta(txn->batch, e->id, 0, page->size, page->size, &txn->edits, NULL,
-                                sum);
+            rc = qr_batch_delta(txn->work->batch, e->id, 0, e->size, e->size, &txn->work->edits,
+                                NULL, sum);
     }
     qr_content_finish(&old.content);
     return rc;

@@ -6,11 +6,13 @@
  * content changes it keeps the new content as a list of segments: a range of the old content, bytes
  * the caller gave, or zeros. Writes, splices and resizes are all one operation on that list.
  * Structural changes (create, rename, attributes, free) become records in the order of the calls.
- * What becomes of the segments at commit: runtime/api_commit.c.
+ * What becomes of the segments at commit: runtime/api_commit.c. Which transaction may have which
+ * page: runtime/api_claims.c.
  */
 #include <string.h>
 
 #include "runtime/api_transaction.h"
+#include "runtime/state_internal.h"
 
 static uint64_t smaller(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
@@ -35,81 +37,6 @@ void *qr_api_txn_alloc(struct qallow_txn *txn, size_t size)
     }
     block->used += size;
     return block->bytes + block->used - size;
-}
-
-/* --- the pages of a transaction --- */
-
-static size_t table_slot(const struct qallow_txn *txn, uint64_t id)
-{
-    size_t slot = (size_t)(id * UINT64_C(0x9E3779B97F4A7C15) >> 20) & (txn->table_size - 1);
-    while (txn->table[slot] != 0 && txn->pages[txn->table[slot] - 1]->id != id)
-        slot = (slot + 1) & (txn->table_size - 1);
-    return slot;
-}
-
-static struct edited *find_edited(const struct qallow_txn *txn, uint64_t id)
-{
-    if (txn->table_size == 0)
-        return NULL;
-    size_t index = txn->table[table_slot(txn, id)];
-    return index ? txn->pages[index - 1] : NULL;
-}
-
-static int grow_tables(struct qallow_txn *txn)
-{
-    size_t capacity = txn->capacity ? txn->capacity * 2 : 32;
-    struct edited **pages = qr_realloc(txn->pages, capacity * sizeof *pages);
-    size_t *table;
-
-    if (pages)
-        txn->pages = pages;
-    table = pages ? qr_calloc(capacity * 2, sizeof *table) : NULL;
-    if (!table)
-        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a transaction of %zu pages", capacity);
-    qr_free(txn->table);
-    txn->table = table;
-    txn->table_size = capacity * 2;
-    txn->capacity = capacity;
-    for (size_t i = 0; i < txn->count; i++)
-        txn->table[table_slot(txn, txn->pages[i]->id)] = i + 1;
-    return 0;
-}
-
-static int add_edited(struct qallow_txn *txn, uint64_t id, struct edited **edited)
-{
-    int rc = txn->count == txn->capacity ? grow_tables(txn) : 0;
-
-    if (rc < 0)
-        return rc;
-    *edited = qr_api_txn_alloc(txn, sizeof **edited);
-    if (!*edited)
-        return QALLOW_E_NO_MEMORY;
-    **edited = (struct edited){.id = id};
-    txn->pages[txn->count++] = *edited;
-    txn->table[table_slot(txn, id)] = txn->count;
-    return 0;
-}
-
-/* The page as the transaction sees it; met for the first time, it is as in the store. */
-static int get_edited(struct qallow_txn *txn, uint64_t id, struct edited **edited)
-{
-    const struct qr_state *state = qr_store_state(txn->store->store);
-    const struct qr_page *page;
-    int rc = 0;
-
-    *edited = find_edited(txn, id);
-    page = *edited ? (*edited)->page : qr_state_find(state, id);
-    if ((*edited && (*edited)->freed) || (!*edited && !page))
-        return qr_fail(QALLOW_E_PAGE_NOT_FOUND, "no page %llu in the transaction after epoch %llu",
-                       (unsigned long long)id, (unsigned long long)qr_state_epoch(state));
-    if (*edited)
-        return 0;
-    rc = add_edited(txn, id, edited);
-    if (rc == 0) {
-        (*edited)->page = page;
-        (*edited)->old_size = (*edited)->size = page->size;
-    }
-    return rc;
 }
 
 static void free_edited(struct edited *edited)
@@ -161,9 +88,11 @@ int qr_api_load_content(struct qallow_txn *txn, struct edited *e)
     if (rc < 0 || e->has_content)
         return rc;
     if (!e->created) {
+        pthread_rwlock_rdlock(&txn->store->newest_lock);
         const struct qr_page *page = qr_state_find(qr_store_state(txn->store->store), e->id);
         qr_assert(page != NULL);
         rc = qr_content_init(&e->content, page);
+        pthread_rwlock_unlock(&txn->store->newest_lock);
     }
     if (rc < 0)
         return rc;
@@ -264,7 +193,7 @@ int qr_api_read_edited(struct qallow_txn *txn, struct edited *e, uint64_t offset
         struct segment s = segment_rest(e->segments[i], offset - begin);
         size_t n = smaller(s.length, length);
         if (s.source == OLD)
-            rc = qr_content_read(txn->reader, &e->content, s.from, to, n);
+            rc = qr_content_read(txn->work->reader, &e->content, s.from, to, n);
         else if (s.source == GIVEN)
             memcpy(to, s.bytes, n);
         else
@@ -276,8 +205,6 @@ int qr_api_read_edited(struct qallow_txn *txn, struct edited *e, uint64_t offset
     return rc;
 }
 
-/* --- begin and end --- */
-
 void qr_api_txn_destroy(struct qallow_txn *txn)
 {
     for (size_t i = 0; i < txn->count; i++)
@@ -288,64 +215,8 @@ void qr_api_txn_destroy(struct qallow_txn *txn)
         txn->blocks = next;
     }
     qr_free(txn->pages);
-    qr_free(txn->table);
-    if (txn->reader)
-        qr_api_reader_give(txn->store, txn->reader);
-    qr_edits_finish(&txn->edits);
-    qr_batch_destroy(txn->batch);
+    qr_api_work_give(txn->store, txn->work);
     qr_free(txn);
-}
-
-static int begin_locked(struct qallow_store *store, struct qallow_txn *txn)
-{
-    int rc;
-    if (store->txn)
-        return qr_fail(QALLOW_E_STATE, "%s: a transaction is open already",
-                       qr_store_path(store->store));
-    rc = qr_txn_begin(store->store, &txn->txn);
-    if (rc == 0)
-        store->txn = txn;
-    return rc;
-}
-
-int qallow_begin(struct qallow_store *store, struct qallow_txn **txn)
-{
-    struct qallow_txn *made;
-    int rc;
-
-    QR_CHECK_ARGUMENT(txn != NULL);
-    *txn = NULL;
-    QR_CHECK_ARGUMENT(store != NULL);
-    if (!store->writable)
-        return qr_fail(QALLOW_E_STATE, "%s is open read-only", qr_store_path(store->store));
-    made = qr_calloc(1, sizeof *made);
-    if (!made)
-        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a transaction");
-    made->store = store;
-    rc = qr_batch_create(0, &made->batch);
-    if (rc == 0)
-        rc = qr_api_reader_take(store, &made->reader);
-    if (rc == 0) {
-        pthread_mutex_lock(&store->calls);
-        rc = begin_locked(store, made);
-        pthread_mutex_unlock(&store->calls);
-    }
-    if (rc < 0)
-        qr_api_txn_destroy(made);
-    else
-        *txn = made;
-    return rc;
-}
-
-void qallow_abort(struct qallow_txn *txn)
-{
-    if (!txn)
-        return;
-    pthread_mutex_lock(&txn->store->calls);
-    qr_txn_abort(txn->txn);
-    txn->store->txn = NULL;
-    pthread_mutex_unlock(&txn->store->calls);
-    qr_api_txn_destroy(txn);
 }
 
 /* --- structure --- */
@@ -362,40 +233,62 @@ static int check_name(const char *name)
     return 0;
 }
 
+static int check_parent(struct qallow_txn *txn, uint64_t parent)
+{
+    const struct edited *e = qr_api_find_edited(txn, parent);
+    if (e ? !e->freed : qr_state_find(qr_store_state(txn->store->store), parent) != NULL)
+        return 0;
+    return qr_fail(QALLOW_E_PAGE_NOT_FOUND, "no page %llu, to be a parent",
+                   (unsigned long long)parent);
+}
+
 /* The place (parent, name) may be taken by page `id` as far as the store and what the transaction
- * did to the page there say; the rest is found when the records are applied. */
-static int check_place(struct qallow_txn *txn, uint64_t id, uint64_t parent, const char *name)
+ * did to the page there say; the rest is found when the records are applied. Under the newest
+ * lock. */
+static int check_free(struct qallow_txn *txn, uint64_t id, uint64_t parent, const char *name)
 {
     const struct qr_page *there;
     const struct edited *e;
-    struct edited *unused;
-    int rc = check_name(name);
+    int rc = parent != 0 ? check_parent(txn, parent) : 0;
 
-    if (rc == 0 && parent != 0)
-        rc = get_edited(txn, parent, &unused);
     if (rc < 0)
         return rc;
     there = qr_state_child(qr_store_state(txn->store->store), parent, name, strlen(name));
     if (!there || there->id == id)
         return 0;
-    e = find_edited(txn, there->id);
+    e = qr_api_find_edited(txn, there->id);
     if (e && (e->freed || e->name))
         return 0;
     return qr_fail(QALLOW_E_PAGE_EXISTS, "page %llu has the name %s already",
                    (unsigned long long)there->id, qr_quotez(name));
 }
 
+static int check_place(struct qallow_txn *txn, uint64_t id, uint64_t parent, const char *name)
+{
+    int rc = check_name(name);
+
+    if (rc == 0)
+        rc = qr_api_claim_structure(txn);
+    if (rc < 0)
+        return rc;
+    pthread_rwlock_rdlock(&txn->store->newest_lock);
+    rc = check_free(txn, id, parent, name);
+    pthread_rwlock_unlock(&txn->store->newest_lock);
+    return rc;
+}
+
 /* 1 if the page stands there already, as the transaction sees it. */
 static int is_there(const struct qallow_txn *txn, const struct edited *e, uint64_t parent,
                     const char *name)
 {
-    const struct qr_page *page;
-
     if (e->name)
         return e->parent == parent && strcmp(e->name, name) == 0;
-    page = qr_state_find(qr_store_state(txn->store->store), e->id);
-    return page && page->parent == parent && page->name_length == strlen(name) &&
-           memcmp(page->name, name, page->name_length) == 0;
+    pthread_rwlock_rdlock(&txn->store->newest_lock);
+    const struct qr_page *page = qr_state_find(qr_store_state(txn->store->store), e->id);
+    int is_same = page && page->parent == parent && page->name_length == strlen(name) &&
+                  memcmp(page->name, name, page->name_length) == 0;
+    pthread_rwlock_unlock(&txn->store->newest_lock);
+    return is_same;
 }
 
 static int set_place(struct edited *e, uint64_t parent, const char *name)
@@ -426,7 +319,8 @@ static int take_options(const struct qallow_page_options *options, struct qallow
     if (o->extra_length > QR_EXTRA_MAX)
         return qr_fail(QALLOW_E_LIMIT, "%llu attribute bytes: at most %d",
                        (unsigned long long)o->extra_length, QR_EXTRA_MAX);
-    *attributes = (struct qr_attributes){.mode = o->mode, .mtime_ns = o->mtime_ns,
+    *attributes = (struct qr_attributes){.mode = o->mode,
+                                         .mtime_ns = o->mtime_ns,
                                          .extra = o->extra,
                                          .extra_length = (uint16_t)o->extra_length};
     return 0;
@@ -448,26 +342,24 @@ int qallow_page_create(struct qallow_txn *txn, const struct qallow_page_options 
         o.kind = QALLOW_RAW;
     QR_CHECK_ARGUMENT(o.kind <= QALLOW_TENSOR && o.kind != QALLOW_CONFIG);
     if (o.location == QALLOW_GPU || o.location == QALLOW_UNIFIED)
-        return qr_fail(QALLOW_E_UNSUPPORTED_LOCATION, "page %s: this build keeps pages on the CPU "
-                       "only", qr_quotez(o.name ? o.name : ""));
+        return qr_fail(QALLOW_E_UNSUPPORTED_LOCATION,
+                       "page %s: this build keeps pages on the CPU "
+                       "only",
+                       qr_quotez(o.name ? o.name : ""));
     QR_CHECK_ARGUMENT(o.location == QALLOW_CPU);
     rc = check_place(txn, 0, o.parent, o.name);
     if (rc < 0)
         return rc;
-    pthread_mutex_lock(&txn->store->calls);
-    uint64_t id = qr_txn_new_id(txn->txn);
-    pthread_mutex_unlock(&txn->store->calls);
-    rc = add_edited(txn, id, &e);
+    rc = qr_api_add_created(txn, &e);
     if (rc == 0) {
-        e->created = 1;
         rc = set_place(e, o.parent, o.name);
         if (rc == 0)
-            rc = qr_batch_page_create(txn->batch, id, o.parent, o.name, strlen(o.name),
+            rc = qr_batch_page_create(txn->work->batch, e->id, o.parent, o.name, strlen(o.name),
                                       (enum qr_kind)o.kind, &attributes);
         e->freed = rc < 0;
     }
     if (rc == 0)
-        *page = id;
+        *page = e->id;
     return rc;
 }
 
@@ -477,13 +369,13 @@ int qallow_page_rename(struct qallow_txn *txn, uint64_t page, uint64_t parent, c
     int rc;
 
     QR_CHECK_ARGUMENT(txn != NULL);
-    rc = get_edited(txn, page, &e);
+    rc = qr_api_get_edited(txn, page, &e);
     if (rc == 0)
         rc = check_place(txn, page, parent, name);
     if (rc < 0 || is_there(txn, e, parent, name))
         return rc;
     rc = set_place(e, parent, name);
-    return rc < 0 ? rc : qr_batch_page_rename(txn->batch, page, parent, name, strlen(name));
+    return rc < 0 ? rc : qr_batch_page_rename(txn->work->batch, page, parent, name, strlen(name));
 }
 
 int qallow_page_set_attributes(struct qallow_txn *txn, uint64_t page,
@@ -497,8 +389,10 @@ int qallow_page_set_attributes(struct qallow_txn *txn, uint64_t page,
     QR_CHECK_ARGUMENT(txn != NULL && options != NULL);
     rc = take_options(options, &o, &attributes);
     if (rc == 0)
-        rc = get_edited(txn, page, &e);
-    return rc < 0 ? rc : qr_batch_page_attributes(txn->batch, page, &attributes);
+        rc = qr_api_claim_structure(txn);
+    if (rc == 0)
+        rc = qr_api_get_edited(txn, page, &e);
+    return rc < 0 ? rc : qr_batch_page_attributes(txn->work->batch, page, &attributes);
 }
 
 int qallow_page_free(struct qallow_txn *txn, uint64_t page)
@@ -507,9 +401,11 @@ int qallow_page_free(struct qallow_txn *txn, uint64_t page)
     int rc;
 
     QR_CHECK_ARGUMENT(txn != NULL);
-    rc = get_edited(txn, page, &e);
+    rc = qr_api_claim_structure(txn);
     if (rc == 0)
-        rc = qr_batch_page_free(txn->batch, page);
+        rc = qr_api_get_edited(txn, page, &e);
+    if (rc == 0)
+        rc = qr_batch_page_free(txn->work->batch, page);
     if (rc == 0)
         e->freed = 1;
     return rc;
@@ -542,7 +438,7 @@ int qallow_page_splice(struct qallow_txn *txn, uint64_t page, uint64_t offset, u
 
     QR_CHECK_ARGUMENT(txn != NULL);
     QR_CHECK_ARGUMENT(bytes != NULL || length == 0);
-    rc = get_edited(txn, page, &e);
+    rc = qr_api_get_edited(txn, page, &e);
     if (rc == 0 && (offset > e->size || removed > e->size - offset))
         rc = beyond(e, offset, removed);
     if (rc == 0)
@@ -559,7 +455,7 @@ int qallow_page_write(struct qallow_txn *txn, uint64_t page, uint64_t offset, co
     int rc;
 
     QR_CHECK_ARGUMENT(txn != NULL);
-    rc = get_edited(txn, page, &e);
+    rc = qr_api_get_edited(txn, page, &e);
     if (rc == 0 && offset > e->size)
         rc = beyond(e, offset, length);
     QR_CHECK_ARGUMENT(bytes != NULL || length == 0);
@@ -577,7 +473,7 @@ int qallow_page_resize(struct qallow_txn *txn, uint64_t page, uint64_t new_size)
     int rc;
 
     QR_CHECK_ARGUMENT(txn != NULL);
-    rc = get_edited(txn, page, &e);
+    rc = qr_api_get_edited(txn, page, &e);
     if (rc == 0)
         rc = qr_api_load_content(txn, e);
     if (rc < 0)
@@ -596,7 +492,7 @@ int qallow_txn_read(struct qallow_txn *txn, uint64_t page, uint64_t offset, void
 
     QR_CHECK_ARGUMENT(txn != NULL);
     QR_CHECK_ARGUMENT(buffer != NULL || length == 0);
-    rc = get_edited(txn, page, &e);
+    rc = qr_api_get_edited(txn, page, &e);
     if (rc == 0 && (offset > e->size || length > e->size - offset))
         rc = qr_fail(QALLOW_E_LIMIT, "page %llu: bytes %llu+%zu reach beyond its %llu",
                      (unsigned long long)page, (unsigned long long)offset, length,

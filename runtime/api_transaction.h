@@ -24,12 +24,14 @@ struct overwrite {
     uint8_t bytes[];
 };
 
-/* A page the transaction has to do with. As long as it is only written over it has `overwrites`, by
+/* A page the transaction has to do with; no other transaction has while this one is open. As long as it is only written over it has `overwrites`, by
  * ascending offset, which do not overlap; the first other change turns them into segments. */
 struct edited {
     uint64_t id;
-    const struct qr_page *page; /* as it is in the store; NULL: made by the transaction */
+    struct qallow_txn *txn;
     int created, freed;
+    struct qb_u128 old_sum; /* of the cells of its old content */
+    struct qr_held *held;   /* the old content in memory, pinned; or NULL */
     uint64_t parent; /* where the transaction has put it; name NULL: it is where it was */
     char *name;
     uint64_t old_size, size;
@@ -50,18 +52,23 @@ struct block {
     _Alignas(16) uint8_t bytes[];
 };
 
-struct qallow_txn {
-    struct qallow_store *store;
-    struct qr_txn *txn;
+/* What a transaction works with, kept for the next one. */
+struct qr_api_work {
     struct qr_batch *batch;
     struct qr_reader *reader;
+    struct qr_edits edits;          /* used again for each page */
+    uint8_t *old_bytes, *new_bytes; /* buffers of the commit, QR_API_CHUNK bytes each; or NULL */
+};
+
+struct qallow_txn {
+    struct qallow_store *store;
+    struct qallow_txn *next, *previous; /* open ones */
+    struct qr_api_work *work;
     struct edited **pages; /* in the order they were met */
     size_t count, capacity;
-    size_t *table; /* open addressing: id -> index in pages + 1 */
-    size_t table_size;
+    int is_structural; /* it has claimed the structure */
+    uint64_t next_id;  /* of a page to create; 0: it has created none */
     struct block *blocks;
-    uint8_t *old_bytes, *new_bytes; /* buffers of the commit, QR_API_CHUNK bytes each */
-    struct qr_edits edits;          /* used again for each page */
 };
 
 enum { QR_API_CHUNK = 1 << 20 }; /* old and new bytes compared at once; a multiple of QB_CELL */
@@ -70,6 +77,28 @@ enum { QR_API_CHUNK = 1 << 20 }; /* old and new bytes compared at once; a multip
 void *qr_api_txn_alloc(struct qallow_txn *txn, size_t size);
 /* Before a change that is no overwrite: the content, and segments that are all of it. */
 int qr_api_load_content(struct qallow_txn *txn, struct edited *e);
+
+/* --- api_claims.c --- */
+/* The page as the transaction sees it. Met for the first time it is as in the store, and becomes
+ * the transaction's. PAGE_NOT_FOUND, BUSY, NO_MEMORY. */
+int qr_api_get_edited(struct qallow_txn *txn, uint64_t id, struct edited **edited);
+/* The same for a page that the transaction may not have met; NULL if it has not. */
+struct edited *qr_api_find_edited(struct qallow_txn *txn, uint64_t id);
+/* The only transaction that creates, renames, frees pages or sets their attributes. BUSY. */
+int qr_api_claim_structure(struct qallow_txn *txn);
+void qr_api_release_structure(struct qallow_txn *txn); /* once it has landed */
+/* A page that is to be created, and its id. After qr_api_claim_structure. */
+int qr_api_add_created(struct qallow_txn *txn, struct edited **edited);
+/* The old content in memory, to be read until the transaction lands; NULL if it cannot be had
+ * whole. */
+const uint8_t *qr_api_pin_content(struct qallow_txn *txn, struct edited *e);
+/* Begins to land: the old content is looked at no more. */
+void qr_api_unpin(struct qallow_txn *txn);
+/* Pages and structure are free for others. */
+void qr_api_release(struct qallow_txn *txn);
+int qr_api_work_take(struct qallow_store *store, struct qr_api_work **work);
+void qr_api_work_give(struct qallow_store *store, struct qr_api_work *work);
+void qr_api_work_destroy(struct qr_api_work *work);
 
 /* --- api_overwrite.c --- */
 /* 1: it is an overwrite and has been noted; 0: it is none, or there are too many. */

@@ -121,12 +121,12 @@ int qr_store_settle(struct qr_store *store, uint64_t epoch)
 {
     struct qr_durable *d = &store->durable;
     int rc = 0;
-    if (store->options.sync != QR_SYNC_COMMIT ||
-        atomic_load_explicit(&d->epoch, memory_order_acquire) >= epoch)
+    if (!store->options.writable || store->options.sync != QR_SYNC_COMMIT ||
+        qr_store_durable_epoch(store) >= epoch)
         return 0;
     pthread_mutex_lock(&d->lock);
     d->arrived++;
-    while (!rc && atomic_load_explicit(&d->epoch, memory_order_relaxed) < epoch) {
+    while (!rc && qr_store_durable_epoch(store) < epoch) {
         if (d->failure)
             rc = fail(store);
         else if (d->is_syncing)
@@ -136,6 +136,11 @@ int qr_store_settle(struct qr_store *store, uint64_t epoch)
     }
     pthread_mutex_unlock(&d->lock);
     return rc;
+}
+
+uint64_t qr_store_durable_epoch(const struct qr_store *store)
+{
+    return atomic_load_explicit(&store->durable.epoch, memory_order_acquire);
 }
 
 void qr_durable_landed(struct qr_store *store)

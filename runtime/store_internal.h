@@ -168,6 +168,7 @@ int qr_txn_land(struct qr_txn *txn, uint64_t *epoch);
  * counts, and the caller has the store fall back, as part of the ordered section. */
 int qr_store_settle(struct qr_store *store, uint64_t epoch);
 void qr_store_fall_back(struct qr_store *store);
+uint64_t qr_store_durable_epoch(const struct qr_store *store);
 /* What follows a commit that landed at some time since `began`, in the ordered section: its time is
  * counted; a keyframe, if one is due. */
 void qr_store_committed(struct qr_store *store, int64_t began);

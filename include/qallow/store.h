@@ -24,9 +24,10 @@
  * exactly one function, which accepts NULL.
  *
  * Threads. A store may be used from any number of threads. Views and transactions: one thread at a
- * time each, except the view qallow_newest(), which all threads may use at once. Reading a snapshot
- * or an older epoch goes on while a transaction commits; a call on the newest view that comes
- * during a commit waits for it, and sees all of it.
+ * time each, except the view qallow_newest(), which all threads may use at once. Any number of
+ * transactions may be open at once. Reading a snapshot or an older epoch goes on while a transaction
+ * commits; a call on the newest view sees all of a commit or nothing, and returns when what it saw
+ * is as durable as `sync` asks for.
  *
  * Structs with a `size` grow in later versions: fill it with the given initialiser. Reserved fields
  * must be zero. Since: 0.1.0.
@@ -152,13 +153,19 @@ QALLOW_API int qallow_stats_reset(struct qallow_store *store);
 
 /* --- transactions --- */
 
-/* A store has at most one transaction at a time: STATE if there is one already, or if the store is
- * not writable. *txn: freed by qallow_commit or qallow_abort. Nobody else sees its changes before
- * the commit. */
+/* Transactions side by side. A page belongs to the transaction that first writes, reads (with
+ * qallow_txn_read), renames or frees it, until that has ended, and one transaction at a time
+ * creates, renames or frees pages or sets attributes, until its commit has landed; the others'
+ * calls return BUSY, and may be made again later. Who waits for a page with a transaction open may
+ * wait for somebody who waits for them: abort, and begin anew. Commits of several threads prepare
+ * side by side and share the sync that makes them durable.
+ * *txn: freed by qallow_commit or qallow_abort. Nobody else sees its changes before the commit.
+ * STATE: the store is not writable. */
 QALLOW_API int qallow_begin(struct qallow_store *store, struct qallow_txn **txn);
 /* Makes the changes one epoch; *epoch (may be NULL) is its number. Bytes that were written but do
  * not differ are not logged; without any change there is no new epoch, and *epoch is the newest.
- * The handle is gone also on failure; then the store is as before.
+ * The handle is gone also on failure; then the store is as before. After a failed sync it is
+ * read-only (STATE) until it is opened again, at the last durable epoch.
  * PAGE_EXISTS, PAGE_NOT_FOUND, INVALID_DELTA (what the transaction's pages say about each other
  * does not fit: two of one name, a directory freed with pages in it, a page below itself),
  * IO, NO_SPACE, LIMIT. */
@@ -308,7 +315,7 @@ QALLOW_API int qallow_epoch_at_time(struct qallow_store *store, int64_t time_ns,
 QALLOW_API int qallow_epoch_of_label(struct qallow_store *store, const char *label,
                                      uint64_t *epoch);
 /* Gives an epoch (0: the newest) a name of 1 to 255 bytes of UTF-8; a name in use moves.
- * EPOCH_NOT_FOUND, STATE (not writable, or a transaction is open), IO, NO_SPACE. */
+ * EPOCH_NOT_FOUND, STATE (not writable), IO, NO_SPACE. */
 QALLOW_API int qallow_label(struct qallow_store *store, const char *label, uint64_t epoch);
 /* Writes an epoch as a file of its own that qallow_open opens like a log. The file appears whole or
  * not at all. CANNOT_CREATE if it exists and `overwrite` is 0; EPOCH_NOT_FOUND, DAMAGED, IO,
