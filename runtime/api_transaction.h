@@ -24,8 +24,9 @@ struct overwrite {
     uint8_t bytes[];
 };
 
-/* A page the transaction has to do with; no other transaction has while this one is open. As long as it is only written over it has `overwrites`, by
- * ascending offset, which do not overlap; the first other change turns them into segments. */
+/* A page the transaction has to do with; no other transaction has while this one is open. As long
+ * as it is only written over it has `overwrites`, by ascending offset, which do not overlap; the
+ * first other change turns them into segments. */
 struct edited {
     uint64_t id;
     struct qallow_txn *txn;

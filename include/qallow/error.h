@@ -44,7 +44,7 @@ enum qallow_result {
     QALLOW_E_PERMISSION = -32,     /* not allowed */
     QALLOW_E_NO_INPUT = -33,       /* a file or directory that was named does not exist */
     QALLOW_E_CANNOT_CREATE = -34,  /* an output exists already or cannot be made */
-    QALLOW_E_BUSY = -35,           /* locked by another process, or claimed by another transaction */
+    QALLOW_E_BUSY = -35,           /* another process, or another transaction, has it */
     QALLOW_E_UNAVAILABLE = -36,    /* a daemon or kernel facility is not there */
 
     /* limits */

@@ -25,7 +25,7 @@
  *
  * Threads. A store may be used from any number of threads. Views and transactions: one thread at a
  * time each, except the view qallow_newest(), which all threads may use at once. Any number of
- * transactions may be open at once. Reading a snapshot or an older epoch goes on while a transaction
+ * transactions may be open at once. Reading a snapshot or an older epoch goes on while one of them
  * commits; a call on the newest view sees all of a commit or nothing, and returns when what it saw
  * is as durable as `sync` asks for.
  *

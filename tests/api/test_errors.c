@@ -39,7 +39,7 @@ static void test_errors_of_writing(void **state)
 
     assert_ok(qallow_begin(store, &txn));
     assert_ok(qallow_begin(store, &second));
-    assert_ok(qallow_label(store, "now", 0)); /* nothing of a transaction is there before it lands */
+    assert_ok(qallow_label(store, "now", 0)); /* nothing of it is there yet */
     assert_ok(qallow_page_write(txn, page, 0, "x", 1));
     assert_result(qallow_page_write(second, page, 0, "x", 1), QALLOW_E_BUSY);
     assert_result(qallow_txn_read(second, page, 0, bytes, 1), QALLOW_E_BUSY);
