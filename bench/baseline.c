@@ -112,6 +112,8 @@ static int take_report(const cJSON *report, struct qm_baseline *baseline)
     copy_text(baseline->cpu, sizeof baseline->cpu, machine, "cpu");
     copy_text(baseline->time, sizeof baseline->time, report, "time");
     copy_text(baseline->version, sizeof baseline->version, report, "qallow");
+    const char *clock = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(report, "clock"));
+    baseline->cpu_time = clock && strcmp(clock, "cpu") == 0;
     return take_cases(cases, baseline);
 }
 

@@ -123,6 +123,7 @@ struct qm_options {
     unsigned runs;              /* 0: as the tier has it */
     unsigned threads;           /* 0: as many as there are processors */
     unsigned peers;             /* set of bits */
+    int cpu_time;               /* by this process's processor time, not the time that passes */
     const char *directory;      /* where the scratch directory is made */
     int (*stop)(void *context); /* asked often: a QALLOW_E_* to end at once, else 0; may be NULL */
     void (*progress)(void *context, const struct qm_case *now, size_t done, size_t count);
@@ -136,6 +137,7 @@ unsigned qm_cpus(void);                            /* that this process may use 
 struct qm_report {
     struct qm_machine machine;
     enum qm_tier tier;
+    int cpu_time;
     int64_t time_ns;
     struct qm_result *results;
     size_t count, capacity;
@@ -162,6 +164,7 @@ struct qm_past {
 struct qm_baseline {
     char *path;
     char cpu[96], time[40], version[32];
+    int cpu_time;
     struct qm_past *items;
     size_t count;
 };

@@ -43,10 +43,12 @@ int qm_measure(struct qm_context *context, unsigned runs, struct qm_result *resu
  */
 int qm_stopped(const struct qm_context *context);
 
+/* Seconds by the clock that the options ask for. */
+extern clockid_t qm_clock;
 static inline double qm_now(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(qm_clock, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 

@@ -77,6 +77,7 @@ cJSON *qm_report_json(const struct qm_report *report)
     cJSON_AddStringToObject(object, "qallow", report->machine.version);
     cJSON_AddStringToObject(object, "time", qm_format_time(report->time_ns, time));
     cJSON_AddStringToObject(object, "tier", report->tier == QM_SMOKE ? "smoke" : "full");
+    cJSON_AddStringToObject(object, "clock", report->cpu_time ? "cpu" : "wall");
     add_machine(object, &report->machine);
     cJSON *cases = cJSON_AddArrayToObject(object, "cases");
     for (size_t i = 0; i < report->count; i++)

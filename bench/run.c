@@ -146,7 +146,8 @@ int qm_run(const struct qm_options *options, struct qm_report *report)
     char scratch[4100];
     size_t selected = qm_count(options);
     clock_gettime(CLOCK_REALTIME, &now);
-    *report = (struct qm_report){.tier = options->tier};
+    qm_clock = options->cpu_time ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC;
+    *report = (struct qm_report){.tier = options->tier, .cpu_time = options->cpu_time};
     report->time_ns = now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
     qm_machine_look(&report->machine);
     report->results = qr_calloc(selected + 1, sizeof *report->results);

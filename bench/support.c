@@ -12,6 +12,8 @@
 #include "runtime/error.h"
 #include "runtime/os.h"
 
+clockid_t qm_clock = CLOCK_MONOTONIC;
+
 void qm_random_fill(uint64_t *state, void *bytes, size_t length)
 {
     uint8_t *at = bytes;

@@ -16,7 +16,7 @@
 #include "runtime/os.h"
 
 struct bench_options {
-    int list, csv, tier;
+    int list, csv, tier, cpu_time;
     struct qi_list filters, baselines;
     unsigned runs, threads, peers;
     double fail_over; /* 0.15 */
@@ -97,8 +97,8 @@ static void print_result(const struct qm_result *r)
 static void print_table(const struct qm_report *report)
 {
     const struct qm_machine *m = &report->machine;
-    printf("%s, %u CPUs, %s, %s kernels, %s, %s\n\n", m->cpu, m->cpus, m->memory, m->kernels,
-           m->kernel, m->compiler);
+    printf("%s, %u CPUs, %s, %s kernels, %s, %s%s\n\n", m->cpu, m->cpus, m->memory, m->kernels,
+           m->kernel, m->compiler, report->cpu_time ? ", processor time" : "");
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++)
         print_cell(i, columns[i].title);
     for (size_t i = 0; i < report->count; i++)
@@ -188,6 +188,9 @@ static int compare(const struct qi_context *context, const struct bench_options 
     if (strcmp(last->cpu, report->machine.cpu) != 0)
         qi_note(context, "%s is of another processor (%s): ratios differ between machines",
                 last->path, last->cpu);
+    if (last->cpu_time != report->cpu_time)
+        qi_note(context, "%s %s measured with --cpu-time: its ratios are of another kind",
+                last->path, last->cpu_time ? "was" : "was not");
     if (past->change_count == 0)
         qi_note(context, "%s has none of these cases: nothing to compare", last->path);
     for (size_t i = 0; i < past->change_count; i++)
@@ -332,6 +335,8 @@ static int check_usage(struct qi_context *context, const struct bench_options *o
         return qi_usage(context, "either --json or --csv");
     if (qi_given(context, "fail-over") && options->baselines.count == 0)
         return qi_usage(context, "--baseline FILE with --fail-over");
+    if (options->cpu_time && options->peers)
+        return qi_usage(context, "either --cpu-time, which is this process's own, or --peers");
     return 0;
 }
 
@@ -391,6 +396,7 @@ static int run(struct qi_context *context, const void *values)
         .runs = options->runs,
         .threads = options->threads,
         .peers = options->peers,
+        .cpu_time = options->cpu_time,
         .directory = scratch_place(options),
         .stop = ask_stop,
         .progress = show_progress,
@@ -475,6 +481,9 @@ static const struct qi_option options_table[] = {
     {.name = "peers", .kind = QI_CUSTOM, .argument = "NAMES", QI_FIELD(struct bench_options, peers),
      .parse = parse_peers, .choices = peer_choices,
      .help = "also beside redis, git, lmdb, sqlite, jemalloc (commas between), or all"},
+    {.name = "cpu-time", .kind = QI_FLAG, QI_FIELD(struct bench_options, cpu_time),
+     .help = "measure this process's processor time, which others that use the machine hardly "
+             "change, not the time that passes; waiting is not seen"},
     {.name = "csv", .kind = QI_FLAG, QI_FIELD(struct bench_options, csv),
      .help = "print the figures as CSV, one line a value"},
     {.name = "html", .kind = QI_TEXT, .argument = "FILE", QI_FIELD(struct bench_options, html),

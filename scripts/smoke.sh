@@ -231,7 +231,8 @@ exported() {
 }
 
 # Ratios to references of the same run, with much room: what has become several times slower shows,
-# whatever the machine. (qallow bench --tier smoke --save-baseline tests/bench/baseline.json)
+# whatever the machine. (qallow bench --cpu-time --tier smoke --save-baseline
+# tests/bench/baseline.json)
 measuring() {
     check 'bench --tier smoke' \
         qallow bench --tier smoke --save-baseline bench.json --html bench.html
@@ -239,9 +240,11 @@ measuring() {
         skip 'bench --baseline' "$QALLOW_SLOW"
         return
     fi
-    # Not what waits for a disk or for another processor: others may be using them.
+    # By processor time, and nothing that waits for a disk or for another processor: others may be
+    # using them.
     check 'bench --baseline, no case is much slower' \
-        qallow bench --tier smoke --baseline "$top/tests/bench/baseline.json" --fail-over 400% \
+        qallow bench --cpu-time --tier smoke \
+        --baseline "$top/tests/bench/baseline.json" --fail-over 400% \
         --filter kernel --filter delta --filter page/alloc-4k --filter digest \
         --filter replay/dense --filter replay/sparse --filter replay/seek \
         --filter commit/batched-64m --filter recovery/scan --filter checkpoint/load --filter cache

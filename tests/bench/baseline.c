@@ -54,6 +54,7 @@ static void fill_report(void)
     now[3].status = QALLOW_E_IO;
     snprintf(now[3].detail, sizeof now[3].detail, "a \"quoted\" <failure>");
     report.machine.kernels = "scalar";
+    report.cpu_time = 1;
 }
 
 static void write_text(const char *text)
@@ -78,6 +79,7 @@ static void test_round_trip(void **state)
     assert_int_equal(qm_baseline_load(path, &baseline), 0);
     assert_int_equal(baseline.count, 3); /* not what failed */
     assert_string_equal(baseline.time, "1970-01-01T00:00:01Z");
+    assert_int_equal(baseline.cpu_time, 1);
     const struct qm_past *past = qm_baseline_find(&baseline, "delta/apply-sparse", 1 << 20);
     assert_non_null(past);
     assert_close(past->ratio, 4);

@@ -225,9 +225,17 @@ static void test_run(void **state)
     assert_int_equal(report.count, 2);
     assert_string_equal(report.results[0].what->name, "kernel/zero-64k");
     assert_true(report.results[0].figure.median > 0);
+    assert_int_equal(report.cpu_time, 0);
+    assert_int_equal(qm_clock, CLOCK_MONOTONIC);
     assert_int_equal(progress_calls, 2);
     assert_int_equal(seen, 2);
     assert_int_equal(entries(), 0);
+    qm_report_finish(&report);
+    options.cpu_time = 1;
+    options.progress = NULL;
+    assert_int_equal(qm_run(&options, &report), 0);
+    assert_int_equal(report.cpu_time, 1);
+    assert_int_equal(qm_clock, CLOCK_PROCESS_CPUTIME_ID);
     qm_report_finish(&report);
 }
 

@@ -8,6 +8,7 @@ status qallow bench --peers ''
 status qallow bench --fail-over 15% --list
 status qallow bench --fail-over much --baseline before.json
 status qallow bench --json --csv
+status qallow bench --cpu-time --peers all
 status qallow bench extra
 # Before anything is measured.
 status qallow bench --baseline missing.json
