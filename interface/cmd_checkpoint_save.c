@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `qallow checkpoint save`: one epoch from a directory or a file, without a watcher. */
+/* `qallow checkpoint save`: one epoch from a directory, a file, or a file of tensors, without a
+ * watcher. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +8,7 @@
 
 #include "interface/cmd_checkpoint.h"
 #include "interface/epochs.h"
+#include "sources/tensor.h"
 #include "sources/tree.h"
 
 enum clock { CLOCK_REAL, CLOCK_LOGICAL };
@@ -144,11 +146,69 @@ static int capture(struct qi_context *context, const struct save *save, struct q
     return rc;
 }
 
+static int say_tensors(const struct qi_context *context, const struct qs_tensor_save *t,
+                       const char *source)
+{
+    char read[QI_TEXT_MAX], written[QI_TEXT_MAX];
+
+    if (!context->json) {
+        printf("epoch %llu\n", (unsigned long long)t->epoch);
+        if (t->committed)
+            qi_note(context, "%s is epoch %llu: %llu tensors, %llu created, %llu changed, "
+                    "%llu renamed, %llu removed; %s of content for %s", qr_quotez(source),
+                    (unsigned long long)t->epoch, (unsigned long long)t->tensors,
+                    (unsigned long long)t->created, (unsigned long long)t->changed,
+                    (unsigned long long)t->renamed, (unsigned long long)t->removed,
+                    qi_format_size(t->written_bytes, written), qi_format_size(t->read_bytes, read));
+        else
+            qi_note(context, "%s has not changed since epoch %llu", qr_quotez(source),
+                    (unsigned long long)t->epoch);
+        return qi_stdout_check();
+    }
+    cJSON *object = qi_json_begin(context);
+    qi_json_u64(object, "epoch", t->epoch);
+    cJSON_AddBoolToObject(object, "committed", t->committed);
+    qi_json_u64(object, "files", t->files);
+    qi_json_u64(object, "tensors", t->tensors);
+    qi_json_u64(object, "read_bytes", t->read_bytes);
+    qi_json_u64(object, "written_bytes", t->written_bytes);
+    qi_json_u64(object, "created", t->created);
+    qi_json_u64(object, "changed", t->changed);
+    qi_json_u64(object, "renamed", t->renamed);
+    qi_json_u64(object, "removed", t->removed);
+    return qi_json_end(object);
+}
+
+/* Saves what SOURCE is, and says what came of it. */
+static int save_and_say(struct qi_context *context, const struct save *save, struct qr_store *store,
+                        int file)
+{
+    enum qs_tensor_format format = file ? qs_tensor_format_of(save->source) : QS_NO_TENSORS;
+    struct qs_capture result = {0};
+    struct qs_tensor_save tensors = {0};
+    int rc;
+
+    if (format)
+        rc = qs_tensors_save(store, save->source, format,
+                             save->threads ? save->threads : qi_default_threads(), &tensors);
+    else if (qs_has_tensors(qr_store_state(store)))
+        return qr_fail(QALLOW_E_ARGUMENT,
+                       "%s records tensors; give what is no file of tensors a log of its own",
+                       qr_quotez(save->log));
+    else
+        rc = capture(context, save, store, file, &result);
+    if (rc == 0 && save->label)
+        rc = qr_store_label(store, save->label, format ? tensors.epoch : result.epoch);
+    if (rc == 0)
+        rc = format ? say_tensors(context, &tensors, save->source)
+                    : say(context, &result, save->source);
+    return rc;
+}
+
 static int run(struct qi_context *context, const void *values)
 {
     const struct save *save = values;
     struct qr_store_options store_options = qi_store_options(context, save->max_memory);
-    struct qs_capture result = {0};
     struct qr_store *store = NULL;
     int file = 0, closed;
     int rc = is_file(save->source, &file);
@@ -167,11 +227,7 @@ static int run(struct qi_context *context, const void *values)
                 qr_quotez(save->log));
     if (rc < 0)
         return rc;
-    rc = capture(context, save, store, file, &result);
-    if (rc == 0 && save->label)
-        rc = qr_store_label(store, save->label, result.epoch);
-    if (rc == 0)
-        rc = say(context, &result, save->source);
+    rc = save_and_say(context, save, store, file);
     if (rc < 0)
         rc = qi_report(context, rc);
     closed = qr_store_close(store);
@@ -183,13 +239,16 @@ const struct qi_command qi_checkpoint_save = {
     .summary = "record a directory or file once",
     .description = "Appends one epoch with what is different from the newest one; nothing if "
                    "nothing is. Prints the epoch that then holds it. The rules of what is "
-                   "recorded are those of qallow accelerator.",
+                   "recorded are those of qallow accelerator.\n\n"
+                   "A file called *.safetensors, *.safetensors.index.json (with its shards) or "
+                   "*.npy is recorded tensor by tensor, element by element, in a log of its own.",
     .options = options,
     .values_size = sizeof(struct save),
     .run = run,
     .examples = (const struct qi_example[]){
         {"qallow checkpoint save work.tlog ~/work", "record a directory"},
         {"qallow checkpoint save work.tlog ~/work --label before-upgrade", "and give it a label"},
+        {"qallow checkpoint save chain.tlog model.safetensors", "record the weights of a model"},
         {0}},
     .exits = (const struct qi_exit[]){{0, NULL}, {65, NULL}, {66, NULL}, {71, NULL}, {73, NULL},
                                       {74, NULL}, {75, NULL}, {77, NULL}, {0}},

@@ -9,6 +9,7 @@
 #include "interface/cmd_replay.h"
 #include "runtime/query.h"
 #include "sources/path.h"
+#include "sources/tensor.h"
 #include "sources/tree.h"
 
 enum { COPY_BUFFER = 1 << 20 };
@@ -72,6 +73,22 @@ int replay_say_restored(const struct qi_context *context, uint64_t epoch, uint64
     return qi_json_end(object);
 }
 
+/* A whole epoch of tensors. */
+static int restore_tensors(const struct qi_context *context, const struct replay *replay,
+                           struct qr_store *store, const struct qr_state *state)
+{
+    struct qs_tensor_restore done = {0};
+    int rc = qs_tensors_restore(store, state, replay->output, replay->force, replay->threads,
+                                &done);
+
+    if (rc == QALLOW_E_CANNOT_CREATE && !replay->force)
+        qi_hint(context, "--force replaces it");
+    struct qs_restore_result result = {.files = done.files, .bytes = done.bytes,
+                                       .directories = done.files > 1};
+    return rc ? rc
+              : replay_say_restored(context, qr_state_epoch(state), 0, replay->output, &result);
+}
+
 int replay_restore(struct qi_context *context, const struct replay *replay, struct qr_store *store,
                    uint64_t epoch)
 {
@@ -93,6 +110,10 @@ int replay_restore(struct qi_context *context, const struct replay *replay, stru
     if (rc < 0)
         goto out;
     qi_signals_catch();
+    if (qs_has_tensors(state)) {
+        rc = restore_tensors(context, replay, store, state);
+        goto out;
+    }
     qi_progress_begin(&progress, context, "restoring");
     struct qs_restore_options options = {
         .threads = replay->threads,

@@ -9,7 +9,7 @@
 enum {
     QI_STATS_KINDS = QR_METER_KINDS, /* of pages, enum qr_kind; 0 is none */
     QI_STATS_TYPES = 7,              /* of records, enum qr_record_type; 0 is none */
-    QI_STATS_FRAMES = 8,             /* enum qr_frame_type; 0: of a later version */
+    QI_STATS_FRAMES = 9,             /* enum qr_frame_type; 0: of a later version */
 };
 
 struct qi_stats_frames {

@@ -15,9 +15,10 @@ static const char *const kind_words[QI_STATS_KINDS] = {
 static const char *const type_words[QI_STATS_TYPES] = {"?",    "create", "attributes", "rename",
                                                        "free", "delta",  "image"};
 static const char *const operation_words[QR_METER_OPERATIONS] = {
-    "overwrite", "mask", "replace", "remove", "zero", "grow", "copy"};
+    "overwrite", "mask", "replace", "remove", "zero", "grow", "copy", "stored"};
 static const char *const frame_words[QI_STATS_FRAMES] = {
-    "unknown", "data", "commit", "keyframe", "label", "event", "close", "relocation"};
+    "unknown", "data", "commit", "keyframe", "label", "event", "close", "relocation",
+    "content"};
 
 static unsigned long long number(uint64_t value) { return value; }
 

@@ -10,7 +10,7 @@
 #include "runtime/meter.h"
 #include "runtime/state_internal.h"
 
-_Static_assert((int)QALLOW_ENCODING_COPY == (int)QR_OP_COPY, "encodings are operations");
+_Static_assert((int)QALLOW_ENCODING_STORED == (int)QR_OP_STORED, "encodings are operations");
 _Static_assert((int)QALLOW_TENSOR == (int)QR_KIND_TENSOR, "kinds are kinds");
 
 static void give_timing(const struct qt_histogram *histogram, struct qallow_timing *timing)

@@ -40,6 +40,8 @@ struct qr_builder {
     uint32_t count, capacity, limit;
     uint64_t size;              /* built so far */
     int moves;                  /* an operation changes the size or copies */
+    int stored;                 /* an operation's bytes are not in the record */
+    uint64_t stored_from;       /* ... but in a frame not before this offset */
     uint64_t held_end;          /* as old_end, for the content in memory */
 };
 
@@ -154,6 +156,18 @@ static int put_masked(struct qr_builder *b, const struct qr_op *op, qr_ref paylo
     return rc;
 }
 
+/* Content that a CONTENT frame of this transaction holds; `bytes` is in the frame of the record. */
+static int put_stored(struct qr_builder *b, const struct qr_op *op, qr_ref bytes)
+{
+    uint64_t frame = qr_ref_frame(op->from);
+    b->stored = 1;
+    if (frame < b->stored_from || frame >= qr_ref_frame(bytes))
+        return qr_fail(QALLOW_E_INVALID_DELTA,
+                       "page %llu: content stored outside of the transaction",
+                       (unsigned long long)b->page);
+    return put_piece(b, op->from, op->new_length);
+}
+
 static int build_op(struct qr_builder *b, const struct qr_op *op, qr_ref bytes)
 {
     int rc;
@@ -185,6 +199,9 @@ static int build_op(struct qr_builder *b, const struct qr_op *op, qr_ref bytes)
         rc = find_old(b, op->from, &from);
         if (!rc)
             rc = walk_old(b, &from, op->new_length, 1);
+        break;
+    case QR_OP_STORED:
+        rc = put_stored(b, op, bytes);
         break;
     case QR_OP_REMOVE:
     default:
@@ -223,7 +240,8 @@ static int builder_create(struct qr_applier *a, const struct qr_record *r, struc
     if (!b)
         return qr_fail(QALLOW_E_NO_MEMORY, "delta of page %llu", (unsigned long long)r->page);
     *b = (struct qr_builder){.page = r->page, .is_image = is_image, .old_size = old_size,
-                             .new_size = r->new_size, .old = base->pieces};
+                             .new_size = r->new_size, .stored_from = a->stored_from,
+                             .old = base->pieces};
     b->old_count = is_image ? 0 : base->piece_count;
     uint64_t room = a->piece_limit - (a->state->piece_total < a->piece_limit
                                           ? a->state->piece_total : a->piece_limit);
@@ -241,6 +259,16 @@ static int builder_create(struct qr_applier *a, const struct qr_record *r, struc
     return 0;
 }
 
+/* What is held in memory of the content follows, unless the bytes would have to be read. */
+static void follow(struct qr_applier *a, struct qr_page *page, const struct qr_record *r,
+                   struct qr_builder *b)
+{
+    if (b->stored)
+        qr_page_let_go(a->state, page);
+    else
+        qr_page_follow(a->state, page, r, b->moves, &b->held_end);
+}
+
 /* Ends a content change: the rest of the old content is kept, the result must be what was said. */
 static int builder_install(struct qr_applier *a, struct qr_builder *b, const struct qr_record *r)
 {
@@ -256,7 +284,7 @@ static int builder_install(struct qr_applier *a, struct qr_builder *b, const str
     if (b->is_image && !qb_u128_equal(r->content_sum, page->content_sum))
         return qr_fail(QALLOW_E_INVALID_DELTA, "page %llu: an image of other content",
                        (unsigned long long)b->page);
-    qr_page_follow(a->state, page, r, b->moves, &b->held_end);
+    follow(a, page, r, b);
     qr_state_set_content(a->state, page, b->pieces, b->count, b->capacity, b->size,
                          r->content_sum);
     b->pieces = NULL;
@@ -334,7 +362,7 @@ static int apply_delta(struct qr_applier *a, const struct qr_record *r, uint64_t
     struct qr_op op;
     uint64_t old_end = b->old_end;
     while ((rc = qr_op_next(&cursor, &old_end, &op)) > 0) {
-        qr_ref bytes = QR_REF_ZERO;
+        qr_ref bytes = qr_ref_make(frame_offset, 0);
         if (op.bytes)
             bytes = qr_ref_make(frame_offset, r->operations_body_offset +
                                                   (uint64_t)(op.bytes - r->operations));
@@ -346,7 +374,7 @@ static int apply_delta(struct qr_applier *a, const struct qr_record *r, uint64_t
     if (rc)
         return qr_fail(rc, "page %llu: a malformed operation", (unsigned long long)r->page);
     if (!r->last)
-        qr_page_follow(a->state, qr_state_find(a->state, b->page), r, b->moves, &b->held_end);
+        follow(a, qr_state_find(a->state, b->page), r, b);
     if (r->last) {
         rc = builder_install(a, b, r);
         builder_destroy(b);

@@ -35,10 +35,11 @@ static int too_large(void)
                    (unsigned long long)QR_PAGE_SIZE_MAX);
 }
 
-/* Does the operation read only what the old content has? */
+/* Does the operation read only what the old content has? What is stored elsewhere in the log cannot
+ * be had here. */
 static int inside(const struct qr_op *op, uint64_t old_size)
 {
-    if (op->offset + op->old_length > old_size)
+    if (op->offset + op->old_length > old_size || op->kind == QR_OP_STORED)
         return 0;
     return op->kind != QR_OP_COPY || op->from + op->new_length <= old_size;
 }
@@ -109,6 +110,7 @@ static void put(const struct qr_apply *apply, const struct qr_op *op)
         kernels->copy(to, apply->old + op->from, n);
         break;
     case QR_OP_REMOVE:
+    case QR_OP_STORED: /* its bytes are not here; see inside() */
         break;
     }
 }

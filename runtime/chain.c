@@ -89,16 +89,23 @@ static int chain_apply(struct qr_chain *chain, const struct qr_frame *frame, siz
     return senseless(chain, frame, rc);
 }
 
+/* A frame of a transaction: the first one begins it. */
+static void chain_enter(struct qr_chain *chain, const struct qr_frame *frame)
+{
+    if (chain->in_transaction)
+        return;
+    chain->in_transaction = 1;
+    chain->transaction_start = frame->offset;
+    chain->counted = 0;
+    qr_applier_finish(&chain->applier);
+    qr_applier_init(&chain->applier, chain->state, chain->next_epoch);
+    chain->applier.stored_from = frame->offset;
+}
+
 /* Applies (or counts) the records in the first `length` bytes of a frame's body. */
 static int chain_data(struct qr_chain *chain, const struct qr_frame *frame, size_t length)
 {
-    if (!chain->in_transaction) {
-        chain->in_transaction = 1;
-        chain->transaction_start = frame->offset;
-        chain->counted = 0;
-        qr_applier_finish(&chain->applier);
-        qr_applier_init(&chain->applier, chain->state, chain->next_epoch);
-    }
+    chain_enter(chain, frame);
     if (chain->state) {
         chain->applier.before = before_record;
         chain->applier.changed = after_content;
@@ -177,6 +184,8 @@ int qr_chain_next(struct qr_chain *chain, struct qr_epoch *info)
         }
         if (frame.type == QR_FRAME_DATA)
             rc = chain_data(chain, &frame, frame.length);
+        else if (frame.type == QR_FRAME_CONTENT)
+            chain_enter(chain, &frame), rc = 0; /* read when somebody asks for the bytes */
         else if (chain->in_transaction)
             rc = mismatch(chain, &frame, "a transaction without its commit frame");
         else

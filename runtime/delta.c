@@ -10,6 +10,7 @@
 
 #include "backend/kernels.h"
 #include "runtime/error.h"
+#include "runtime/format.h"
 #include "runtime/os.h"
 
 static int is_overwrite(const struct qr_edit *edit)
@@ -96,8 +97,13 @@ static int get_body(struct qr_cursor *cursor, struct qr_op *op)
         if (op->from + op->new_length < op->from)
             return 0;
         return n != op->new_length || (n != 0 && op->from != op->offset);
+    case QR_OP_STORED:
+        op->new_length = qr_get_varint(cursor);
+        op->from = qr_get_u64(cursor);
+        return op->new_length != 0 &&
+               op->new_length <= QR_BODY_MAX - (op->from & (QR_BODY_MAX - 1));
     }
-    return 0; /* kind 7 */
+    return 0;
 }
 
 int qr_op_next(struct qr_cursor *cursor, uint64_t *old_end, struct qr_op *op)

@@ -19,7 +19,9 @@
  *           5 GROW       n zero bytes are inserted
  *           6 COPY       varint new_length, varint from: new_length bytes of the old content
  *                        starting at `from` replace n bytes
- * A reader refuses kind 7, n == 0 where it means nothing (all but REPLACE and COPY), an operation
+ *           7 STORED     varint new_length, u64 reference: new_length bytes of a CONTENT frame of
+ *                        the same transaction replace n bytes
+ * A reader refuses n == 0 where it means nothing (all but REPLACE, COPY and STORED), an operation
  * without effect, and set mask bits beyond n.
  */
 #ifndef QR_DELTA_H
@@ -30,7 +32,7 @@
 
 #include "runtime/bytes.h"
 
-enum qr_edit_source { QR_LITERAL, QR_ZEROS, QR_COPY };
+enum qr_edit_source { QR_LITERAL, QR_ZEROS, QR_COPY, QR_STORED };
 
 struct qr_edit {
     uint64_t offset;      /* in the old content */
@@ -38,7 +40,7 @@ struct qr_edit {
     uint64_t new_length;  /* bytes put in their place */
     enum qr_edit_source source;
     const uint8_t *bytes; /* QR_LITERAL: new_length bytes, owned by whoever made the list */
-    uint64_t from;        /* QR_COPY: offset in the old content */
+    uint64_t from;        /* QR_COPY: offset in the old content; QR_STORED: where they stand */
 };
 
 /* A growable list of edits. Zero-initialise; free with qr_edits_finish. */
@@ -85,14 +87,14 @@ size_t qr_ops_encode(struct qr_edits *list, size_t *next, uint64_t *old_end,
 /* One decoded operation. */
 struct qr_op {
     enum { QR_OP_OVERWRITE, QR_OP_MASK, QR_OP_REPLACE, QR_OP_REMOVE, QR_OP_ZERO, QR_OP_GROW,
-           QR_OP_COPY } kind;
+           QR_OP_COPY, QR_OP_STORED } kind;
     uint64_t offset;     /* in the old content */
     uint64_t old_length;
     uint64_t new_length;
     const uint8_t *bytes; /* literal bytes (OVERWRITE, REPLACE) or payload (MASK), in the input */
     const uint8_t *mask;  /* MASK only */
     uint64_t payload_length; /* MASK: popcount */
-    uint64_t from;        /* COPY only */
+    uint64_t from;        /* COPY; STORED: the reference */
 };
 
 /* Decodes the next operation. *old_end as above. Returns 1 with *op filled, 0 at the end of the

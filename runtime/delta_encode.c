@@ -366,6 +366,14 @@ static void encode_copy(struct encoder *e, const struct qr_edit *edit)
     e->at = qr_put_varint(e->at, edit->from);
 }
 
+static void encode_stored(struct encoder *e, const struct qr_edit *edit)
+{
+    put_head(e, edit->offset, edit->old_length, QR_OP_STORED, edit->old_length);
+    e->at = qr_put_varint(e->at, edit->new_length);
+    qr_store64(e->at, edit->from);
+    e->at += 8;
+}
+
 static void encode_other(struct encoder *e)
 {
     struct qr_edit *edit = &e->list->items[*e->next];
@@ -379,6 +387,8 @@ static void encode_other(struct encoder *e)
         encode_zeros(e, edit);
     else if (edit->source == QR_COPY)
         encode_copy(e, edit);
+    else if (edit->source == QR_STORED)
+        encode_stored(e, edit);
     ++*e->next;
 }
 

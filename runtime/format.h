@@ -6,7 +6,8 @@
 #include <stdint.h>
 
 enum {
-    QR_FORMAT_VERSION = 1,
+    QR_FORMAT_VERSION = 2,      /* the newest that is read */
+    QR_FORMAT_PLAIN = 1,        /* of a log without CONTENT frames */
     QR_SLOT_SIZE = 4096,      /* one header slot */
     QR_FIRST_FRAME = 8192,
     QR_FRAME_HEADER = 40,
@@ -23,6 +24,7 @@ enum qr_frame_type {
     QR_FRAME_EVENT = 5,
     QR_FRAME_CLOSE = 6,
     QR_FRAME_RELOCATION = 7,
+    QR_FRAME_CONTENT = 8, /* since version 2 */
 };
 enum { QR_FRAME_ZSTD = 1 }; /* flags */
 

@@ -81,7 +81,7 @@ static int epoch_start(struct qr_store *store, struct qr_epoch *info)
     offset = before ? before : store->log->header.start;
     for (int skip = before != 0; offset < info->frame_start; skip = 0) {
         rc = qr_log_read_frame(store->log, offset, &buffers, &frame);
-        if (rc || (!skip && frame.type == QR_FRAME_DATA))
+        if (rc || (!skip && (frame.type == QR_FRAME_DATA || frame.type == QR_FRAME_CONTENT)))
             break;
         offset += qr_frame_span(frame.stored);
     }

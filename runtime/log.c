@@ -45,7 +45,7 @@ static void header_encode(uint8_t *slot, const struct qr_log_header *h)
 {
     memset(slot, 0, QR_SLOT_SIZE);
     qr_store64(slot, QR_LOG_MAGIC);
-    qr_store32(slot + 8, QR_FORMAT_VERSION);
+    qr_store32(slot + 8, h->version ? h->version : QR_FORMAT_PLAIN);
     qr_store32(slot + 12, QB_CELL);
     memcpy(slot + 16, h->uuid, 16);
     qr_store64(slot + 32, h->sequence);
@@ -69,6 +69,7 @@ static int header_decode(const char *path, const uint8_t *slot, struct qr_log_he
         return qr_fail(QALLOW_E_VERSION,
                        "%s: written in format version %u; this program reads up to version %d",
                        qr_quotez(path), version, QR_FORMAT_VERSION);
+    h->version = version;
     memcpy(h->uuid, slot + 16, 16);
     h->sequence = qr_load64(slot + 32);
     h->start = qr_load64(slot + 40);
@@ -77,7 +78,7 @@ static int header_decode(const char *path, const uint8_t *slot, struct qr_log_he
     h->base = qr_load64(slot + 64);
     h->flags = qr_load64(slot + 72);
     h->next_epoch = qr_load64(slot + 80);
-    return version == QR_FORMAT_VERSION && qr_load32(slot + 12) == QB_CELL &&
+    return version >= QR_FORMAT_PLAIN && qr_load32(slot + 12) == QB_CELL &&
            h->start >= QR_FIRST_FRAME && h->start % 8 == 0 && h->start <= INT64_MAX &&
            h->base % 8 == 0 && h->base <= INT64_MAX && h->first_epoch >= 1 &&
            h->first_epoch < QR_EPOCH_MAX && h->flags <= 1;
@@ -292,10 +293,19 @@ static void encode_frame_header(const struct qr_log *log, uint8_t *h, enum qr_fr
     qr_store64(h + 32, qb_kernels()->hash64(h, 32, seed));
 }
 
+static int say_version(struct qr_log *log, uint32_t version)
+{
+    struct qr_log_header header = log->header;
+    header.version = version;
+    return log->header.version >= version ? 0 : qr_log_write_header(log, &header);
+}
+
 int qr_log_append(struct qr_log *log, enum qr_frame_type type, unsigned flags, const void *body,
                   size_t length, uint64_t *offset)
 {
     int rc = check_writable(log);
+    if (!rc && type == QR_FRAME_CONTENT)
+        rc = say_version(log, QR_FORMAT_VERSION);
     if (rc)
         return rc;
     qr_assert(length <= QR_BODY_MAX && log->end % 8 == 0 && log->synced_to <= log->end);
@@ -417,7 +427,7 @@ int qr_frame_parse(const struct qr_log *log, uint64_t offset, const uint8_t *h,
                                .synced_to = qr_load64(h + 16), .body_sum = qr_load64(h + 24),
                                .head_sum = qr_load64(h + 32)};
     return frame->stored <= QR_BODY_MAX && frame->synced_to <= offset &&
-           frame->type >= QR_FRAME_DATA && frame->type <= QR_FRAME_RELOCATION &&
+           frame->type >= QR_FRAME_DATA && frame->type <= QR_FRAME_CONTENT &&
            !(frame->flags & ~(unsigned)QR_FRAME_ZSTD) &&
            frame->head_sum == qb_kernels()->hash64(h, 32, frame_seed(log, offset));
 }

@@ -11,6 +11,7 @@
 #include "runtime/os.h"
 
 struct qr_log_header {
+    uint32_t version;    /* 0: QR_FORMAT_PLAIN */
     uint8_t uuid[16];
     uint64_t sequence;
     uint64_t start;      /* offset of the first frame */
@@ -58,7 +59,8 @@ int qr_log_check_pruned(const struct qr_log *log, int rc);
 /* Writes and syncs the header into the older slot. */
 int qr_log_write_header(struct qr_log *log, const struct qr_log_header *header);
 
-/* Appends a frame; *offset is where it stands. */
+/* Appends a frame; *offset is where it stands. Before the first CONTENT frame of a log its header
+ * is made to say so, durably. */
 int qr_log_append(struct qr_log *log, enum qr_frame_type type, unsigned flags, const void *body,
                   size_t length, uint64_t *offset);
 int qr_log_flush(struct qr_log *log);

@@ -16,7 +16,7 @@
 #include "runtime/page.h"
 #include "telemetry/histogram.h"
 
-enum { QR_METER_OPERATIONS = QR_OP_COPY + 1, QR_METER_KINDS = QR_KIND_TENSOR + 1 };
+enum { QR_METER_OPERATIONS = QR_OP_STORED + 1, QR_METER_KINDS = QR_KIND_TENSOR + 1 };
 
 struct qr_apply_counts {
     uint64_t operations[QR_METER_OPERATIONS]; /* of deltas, by their kind */

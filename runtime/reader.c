@@ -10,14 +10,20 @@
  * A page that many commits have made has its pieces all over the log. Many pieces are read in the
  * order of the log: so each frame is decoded once, however little is kept, and the small frames of
  * small commits, which stand close together, come many with one read. These are not kept.
+ *
+ * A CONTENT frame may hold only what is different from other content, which stands before it in the
+ * log. It is decoded from the frame that is based on nothing upwards; the frames in between are
+ * small, and their bodies wait in one buffer. Where all of the content is asked for it is decoded
+ * in its place.
  */
 #include <stdlib.h>
 
+#include "runtime/elements.h"
 #include "runtime/error.h"
 #include "runtime/store_internal.h"
 
 struct kept_frame {
-    struct qr_frame frame; /* offset 0: empty */
+    struct qr_frame frame; /* offset 0: empty; of a CONTENT frame the body is the content */
     uint8_t *bytes;        /* the body stands in them */
     size_t capacity;
     uint64_t used;
@@ -40,6 +46,10 @@ struct qr_reader {
     int read_ahead;
     struct qr_read_window window;
     uint64_t clock;
+    struct qr_elements_scratch elements;
+    uint8_t *waiting;              /* bodies of CONTENT frames, the newest first */
+    size_t waiting_length, waiting_capacity;
+    int decoding;
 };
 
 int qr_reader_create(struct qr_store *store, size_t cache_bytes, struct qr_reader **out)
@@ -61,6 +71,8 @@ void qr_reader_destroy(struct qr_reader *reader)
         qr_free(reader->frames[i].bytes);
     qr_frame_buffers_finish(&reader->scratch);
     qr_free(reader->window.bytes);
+    qr_elements_scratch_finish(&reader->elements);
+    qr_free(reader->waiting);
     qr_free(reader);
 }
 
@@ -132,38 +144,46 @@ static int in_scratch(const struct qr_reader *reader, const struct qr_frame *fra
            frame->body == reader->scratch.raw + QR_FRAME_HEADER;
 }
 
-/* The decoded body of a frame that may hold content. `ahead` > 0: it is not kept, and that many
- * bytes of the log are read from it on. */
-static int reader_frame(struct qr_reader *reader, uint64_t offset, size_t ahead,
-                        const struct qr_frame **out)
+/* A frame that is at hand, or NULL. */
+static const struct qr_frame *find_frame(struct qr_reader *reader, uint64_t offset)
 {
-    if (reader->newest && reader->newest->offset == offset) {
-        *out = reader->newest;
-        return 0;
-    }
+    if (reader->newest && reader->newest->offset == offset)
+        return reader->newest;
     for (int i = 0; i < FRAMES_MAX && !reader->read_ahead; i++)
         if (reader->frames[i].bytes && reader->frames[i].frame.offset == offset) {
             reader->frames[i].used = ++reader->clock;
-            *out = reader->newest = &reader->frames[i].frame;
-            return 0;
+            return reader->newest = &reader->frames[i].frame;
         }
-    reader->newest = NULL;
-    struct qr_frame frame;
+    return NULL;
+}
+
+/* Reads a frame that may hold content. `ahead` > 0: that many bytes of the log are read from it
+ * on. */
+static int load_frame(struct qr_reader *reader, uint64_t offset, size_t ahead,
+                      struct qr_frame *frame)
+{
     const struct qr_log *log = reader->store->log;
+    reader->newest = NULL;
     int rc = ahead ? qr_log_read_frame_ahead(log, offset, ahead, &reader->window, &reader->scratch,
-                                             &frame)
-                   : qr_log_read_frame(log, offset, &reader->scratch, &frame);
+                                             frame)
+                   : qr_log_read_frame(log, offset, &reader->scratch, frame);
     if (rc)
         return rc;
-    if (frame.type != QR_FRAME_DATA && frame.type != QR_FRAME_COMMIT &&
-        frame.type != QR_FRAME_RELOCATION)
+    if (frame->type != QR_FRAME_DATA && frame->type != QR_FRAME_COMMIT &&
+        frame->type != QR_FRAME_RELOCATION && frame->type != QR_FRAME_CONTENT)
         return qr_fail(QALLOW_E_DAMAGED, "%s: the frame at offset %llu holds no content",
                        qr_quotez(reader->store->path), (unsigned long long)offset);
-    reader->passing = frame;
-    /* also what was too large for the window */
-    int kept = !ahead || (!reader->read_ahead && frame.length > NEAR && in_scratch(reader, &frame));
-    *out = reader->newest = kept ? &keep(reader, &frame)->frame : &reader->passing;
     return 0;
+}
+
+/* Keeps a frame that was loaded, unless it was read ahead and is small. */
+static const struct qr_frame *take_frame(struct qr_reader *reader, const struct qr_frame *frame,
+                                         size_t ahead)
+{
+    reader->passing = *frame;
+    /* also what was too large for the window */
+    int kept = !ahead || (!reader->read_ahead && frame->length > NEAR && in_scratch(reader, frame));
+    return reader->newest = kept ? &keep(reader, frame)->frame : &reader->passing;
 }
 
 /* --- places in the log --- */
@@ -179,14 +199,179 @@ static qr_ref resolve(struct qr_store *store, qr_ref ref, uint64_t *length)
     return ref;
 }
 
+/* --- CONTENT frames --- */
+
+static int content_damaged(const struct qr_reader *reader, uint64_t offset, const char *why)
+{
+    return qr_fail(QALLOW_E_DAMAGED, "%s: the content at offset %llu: %s",
+                   qr_quotez(reader->store->path), (unsigned long long)offset, why);
+}
+
+static int parse_content(const struct qr_reader *reader, const struct qr_frame *frame,
+                         struct qr_elements *elements)
+{
+    int rc = qr_elements_parse(frame->body, frame->length, elements);
+    if (rc == QALLOW_E_SERIALIZATION)
+        rc = content_damaged(reader, frame->offset, "it is malformed");
+    return rc;
+}
+
+static int decode(struct qr_reader *reader, uint64_t offset,
+                  const struct qr_elements *elements, uint8_t *to)
+{
+    int rc = qr_elements_decode(elements, to, &reader->elements);
+    if (rc == QALLOW_E_SERIALIZATION)
+        rc = content_damaged(reader, offset, "it is malformed");
+    return rc;
+}
+
+/* What waits to be put onto the content beneath it. Its length follows, so that the last one is
+ * found first. */
+static int wait_with(struct qr_reader *reader, const struct qr_frame *frame)
+{
+    size_t need = reader->waiting_length + frame->length + 2 * sizeof(uint64_t);
+    if (need > reader->waiting_capacity) {
+        uint8_t *grown = qr_realloc(reader->waiting, 2 * need);
+        if (!grown)
+            return qr_fail(QALLOW_E_NO_MEMORY, "a chain of content");
+        reader->waiting = grown;
+        reader->waiting_capacity = 2 * need;
+    }
+    uint8_t *p = reader->waiting + reader->waiting_length;
+    memcpy(p, frame->body, frame->length);
+    qr_store64(p + frame->length, frame->offset);
+    qr_store64(p + frame->length + 8, frame->length);
+    reader->waiting_length = need;
+    return 0;
+}
+
+/* Decodes what waits, the last one first. */
+static int decode_waiting(struct qr_reader *reader, uint8_t *to)
+{
+    int rc = 0;
+    while (reader->waiting_length && !rc) {
+        struct qr_elements elements;
+        uint8_t *end = reader->waiting + reader->waiting_length - 16;
+        size_t length = (size_t)qr_load64(end + 8);
+        rc = qr_elements_parse(end - length, length, &elements);
+        if (!rc)
+            rc = decode(reader, qr_load64(end), &elements, to);
+        reader->waiting_length -= length + 16;
+    }
+    return rc;
+}
+
+/* One frame of a chain: decodes it (1), or lets it wait and says what it is based on. `budget` is
+ * what it may cost, then what its base may. */
+static int decode_step(struct qr_reader *reader, const struct qr_frame *frame, uint32_t length,
+                       uint64_t *budget, uint8_t *to, qr_ref *base)
+{
+    struct qr_elements e;
+    int rc = parse_content(reader, frame, &e);
+    if (rc)
+        return rc;
+    if (e.length != length || e.cost > *budget ||
+        (e.base != QR_REF_ZERO && qr_ref_frame(e.base) >= frame->offset))
+        return content_damaged(reader, frame->offset, "its base is not what it may be");
+    if (e.base == QR_REF_ZERO) {
+        rc = decode(reader, frame->offset, &e, to);
+        return rc ? rc : 1;
+    }
+    *budget = e.cost - QR_ELEMENTS_COST - frame->length;
+    *base = e.base;
+    return wait_with(reader, frame);
+}
+
+/* The content of a CONTENT frame, `length` bytes. Costs fall along the chain by more than what is
+ * stored, so it has an end, and what waits is bounded. */
+static int decode_chain(struct qr_reader *reader, const struct qr_frame *top, uint32_t length,
+                        uint8_t *to)
+{
+    struct qr_frame frame = *top;
+    uint64_t budget = QR_ELEMENTS_COST_MAX;
+    int rc = 0;
+    if (reader->decoding) /* a relocation that names a CONTENT frame */
+        return content_damaged(reader, top->offset, "its base is not what it may be");
+    reader->decoding = 1;
+    reader->waiting_length = 0;
+    while (!rc) {
+        qr_ref base = QR_REF_ZERO;
+        rc = decode_step(reader, &frame, length, &budget, to, &base);
+        if (rc)
+            break;
+        uint64_t start = atomic_load_explicit(&reader->store->start, memory_order_acquire);
+        if (qr_ref_frame(base) >= start)
+            rc = load_frame(reader, qr_ref_frame(base), 0, &frame);
+        if (rc || (qr_ref_frame(base) >= start && frame.type == QR_FRAME_CONTENT &&
+                   qr_ref_body(base) == 0))
+            continue;
+        rc = qr_reader_literal(reader, base, to, length); /* other frames, or moved by a prune */
+        rc = rc ? rc : 1;
+    }
+    if (rc > 0)
+        rc = decode_waiting(reader, to);
+    reader->decoding = 0;
+    return rc;
+}
+
+/* The content of a CONTENT frame, kept. */
+static int keep_content(struct qr_reader *reader, const struct qr_frame *frame, uint32_t length,
+                        const struct qr_frame **out)
+{
+    struct qr_frame decoded = *frame;
+    uint8_t *bytes = qr_malloc(length);
+    if (!bytes)
+        return qr_fail(QALLOW_E_NO_MEMORY, "content of %u bytes", length);
+    int rc = decode_chain(reader, frame, length, bytes);
+    if (rc) {
+        qr_free(bytes);
+        return rc;
+    }
+    struct kept_frame *kept = make_room(reader);
+    decoded.body = bytes;
+    decoded.length = length;
+    *kept = (struct kept_frame){
+        .frame = decoded, .used = ++reader->clock, .bytes = bytes, .capacity = length};
+    *out = reader->newest = &kept->frame;
+    return 0;
+}
+
+/* --- copying --- */
+
+/* Gets the frame in which `now` stands. *out NULL: all of its content was asked for and is in
+ * `to`. */
+static int get_frame(struct qr_reader *reader, qr_ref now, uint8_t *to, uint64_t n, size_t ahead,
+                     const struct qr_frame **out)
+{
+    struct qr_frame frame;
+    struct qr_elements elements;
+    if ((*out = find_frame(reader, qr_ref_frame(now))))
+        return 0;
+    int rc = load_frame(reader, qr_ref_frame(now), ahead, &frame);
+    if (rc)
+        return rc;
+    if (frame.type != QR_FRAME_CONTENT) {
+        *out = take_frame(reader, &frame, ahead);
+        return 0;
+    }
+    rc = parse_content(reader, &frame, &elements);
+    if (rc)
+        return rc;
+    if (qr_ref_body(now) == 0 && n == elements.length)
+        return decode_chain(reader, &frame, elements.length, to);
+    return keep_content(reader, &frame, elements.length, out);
+}
+
 /* Copies what stands together in one frame. */
 static int copy_out(struct qr_reader *reader, qr_ref now, uint8_t *to, uint64_t n, size_t ahead)
 {
     const struct qr_store *store = reader->store;
     const struct qr_frame *frame = NULL;
-    int rc = reader_frame(reader, qr_ref_frame(now), ahead, &frame);
+    int rc = get_frame(reader, now, to, n, ahead, &frame);
     if (rc)
         return qr_log_check_pruned(store->log, rc);
+    if (!frame)
+        return 0;
     if (qr_ref_body(now) + n > frame->length)
         return qr_fail(QALLOW_E_DAMAGED, "%s: content refers beyond the frame at offset %llu",
                        qr_quotez(store->path), (unsigned long long)qr_ref_frame(now));
@@ -359,6 +544,39 @@ int qr_content_read(struct qr_reader *reader, struct qr_content *content, uint64
         length -= (size_t)n;
     }
     return rc;
+}
+
+/* Can `length` bytes at `ref`, which was not moved, be a base? Of a CONTENT frame only all of
+ * it. */
+static int is_base(struct qr_reader *reader, qr_ref ref, uint64_t length, uint64_t *cost)
+{
+    struct qr_frame frame;
+    struct qr_elements elements;
+    int rc = load_frame(reader, qr_ref_frame(ref), 0, &frame);
+    if (rc || frame.type != QR_FRAME_CONTENT)
+        return rc ? rc : 1;
+    rc = parse_content(reader, &frame, &elements);
+    *cost = elements.cost;
+    return rc ? rc : qr_ref_body(ref) == 0 && elements.length == length;
+}
+
+int qr_content_place(struct qr_reader *reader, struct qr_content *content, uint64_t offset,
+                     uint64_t length, qr_ref *ref, uint64_t *cost)
+{
+    content_seek(content, offset);
+    *ref = QR_REF_ZERO;
+    *cost = 0;
+    if (content->at_piece >= content->piece_count)
+        return 0;
+    const struct qr_piece *piece = &content->pieces[content->at_piece];
+    uint64_t into = offset - content->at_offset, n = length;
+    if (piece->ref == QR_REF_ZERO || piece->length - into < length)
+        return 0;
+    qr_ref here = piece->ref + into;
+    int rc = resolve(reader->store, here, &n) == here ? is_base(reader, here, length, cost) : 1;
+    if (rc == 1)
+        *ref = here;
+    return rc < 0 ? rc : 0;
 }
 
 uint64_t qr_content_hole(struct qr_content *content, uint64_t offset)

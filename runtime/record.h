@@ -17,6 +17,7 @@ struct qr_applier {
     uint64_t epoch;           /* version given to changed pages */
     uint64_t records, pages;  /* applied so far; distinct pages among them */
     uint64_t piece_limit;     /* of all pages together */
+    uint64_t stored_from;     /* CONTENT frames of the transaction are not before this offset */
     struct qr_builder *open;  /* a content change whose last part has not come yet */
     struct qr_apply_counts counts; /* applied so far, as far as nobody has taken them */
     /* Called for each record before it is applied; nonzero ends. May be NULL. */

@@ -89,6 +89,9 @@ uint64_t qr_txn_new_id(struct qr_txn *txn);
 /* Appends the batch's frames, applies them to the state, and resets the batch. On failure the
  * transaction can only be aborted. */
 int qr_txn_append(struct qr_txn *txn, struct qr_batch *batch);
+/* Appends the body of a CONTENT frame (runtime/elements.h). *ref is where its content stands, for
+ * QR_STORED edits of records that come later in the transaction. */
+int qr_txn_put_content(struct qr_txn *txn, const void *body, size_t length, qr_ref *ref);
 /* Ends the transaction: *epoch is its number. Nothing is written if nothing was appended (then
  * *epoch is the newest one). Under QR_SYNC_COMMIT the epoch is durable when this returns. The
  * handle is gone, also on failure; then the store is as before. */
@@ -138,6 +141,10 @@ void qr_content_finish(struct qr_content *content);
  * Errors: DAMAGED (detail: page is the caller's to add), IO, NO_MEMORY. */
 int qr_content_read(struct qr_reader *reader, struct qr_content *content, uint64_t offset,
                     void *buffer, size_t length);
+/* Where [offset, offset + length) of the content stands in the log, if it is one piece; else
+ * QR_REF_ZERO. *cost is what decoding it takes (struct qr_elements). IO, DAMAGED. */
+int qr_content_place(struct qr_reader *reader, struct qr_content *content, uint64_t offset,
+                     uint64_t length, qr_ref *ref, uint64_t *cost);
 /* How many bytes from `offset` on are one hole; 0 if there are bytes. */
 uint64_t qr_content_hole(struct qr_content *content, uint64_t offset);
 /* 1 if the range is stored as zeros only (a hole), else 0. */

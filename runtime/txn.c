@@ -83,6 +83,7 @@ int qr_txn_begin(struct qr_store *store, struct qr_txn **out)
     txn->mark = qr_log_mark(store->log);
     txn->base_digest = store->state->digest;
     qr_applier_init(&txn->applier, store->state, store->state->epoch + 1);
+    txn->applier.stored_from = txn->mark.end;
     txn->applier.changed = note_fragmented;
     txn->applier.context = txn;
     store->txn = txn;
@@ -235,6 +236,19 @@ int qr_txn_append(struct qr_txn *txn, struct qr_batch *batch)
     qr_batch_reset(batch);
     batch->in_delta = in_delta;
     return txn->rc = rc;
+}
+
+int qr_txn_put_content(struct qr_txn *txn, const void *body, size_t length, qr_ref *ref)
+{
+    uint64_t offset = 0;
+    if (txn->rc)
+        return qr_fail(QALLOW_E_STATE, "the transaction has failed and can only be aborted");
+    txn->begun = 1;
+    txn->rc = release_held(txn);
+    if (!txn->rc)
+        txn->rc = qr_log_append(txn->store->log, QR_FRAME_CONTENT, 0, body, length, &offset);
+    *ref = qr_ref_make(offset, 0);
+    return txn->rc;
 }
 
 /* ---------------------------------------------------------------- images */

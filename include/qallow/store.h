@@ -101,6 +101,7 @@ enum qallow_encoding {
     QALLOW_ENCODING_ZERO = 4,      /* zeros over as many bytes */
     QALLOW_ENCODING_GROW = 5,      /* zeros put in */
     QALLOW_ENCODING_COPY = 6,      /* bytes from elsewhere in the page */
+    QALLOW_ENCODING_STORED = 7,    /* bytes in a frame of their own: of tensors */
 };
 
 /* How long something took. Quantiles are upper bounds, at most 12.5 % above the true ones; `max` is

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the golden logs and their manifest: small logs of format version 1, one for each thing the
+"""Makes the golden logs and their manifest: small logs, one for each thing the
 format can say and for each outcome of recovery. They are committed; what is read from them must
 never change.
 
@@ -18,7 +18,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from qallow_reader import (  # noqa: E402
     CONFIG, DIRECTORY, EVENT, FILE, FRAME_HEADER, RAW, SYMLINK, TENSOR)
 from qallow_writer import (  # noqa: E402
-    SECOND, START_TIME, Writer, copy_from, grow, mask, overwrite, remove, replace, zero)
+    SECOND, START_TIME, Writer, based, copy_from, grow, mask, overwrite, plain, planes, remove,
+    replace, stored, varint, zero)
 
 TEXT = b"".join(b"%03d the quick brown fox jumps over the lazy dog\n" % i for i in range(12))
 
@@ -141,9 +142,9 @@ def damaged_commit():
 
 
 def newer_version():
-    "written by format version 2"
+    "written by format version 3"
     log = history()
-    log.slot(version=2)
+    log.slot(version=3)
     return log
 
 
@@ -356,6 +357,46 @@ def pruned_twice():
     return log
 
 
+def tensor_page(log, name, content, body):
+    page = log.create(0, name, TENSOR, 0, 0, bytes([10, 1]) + varint(len(content) // 2))
+    log.edit(page, [stored(0, 0, log.content(body), content)])
+    return page
+
+
+def contents():
+    "version 2: content by itself, in every coding, and chains of it, pruned in between"
+    log = Writer()
+    elements = [3 * i for i in range(40)]
+    raw = b"".join(value.to_bytes(2, "little") for value in elements)
+    log.slot(version=2)
+    bodies = {"plain": plain(raw), "planes": varint(80) + b"\1\2" + planes(2, elements)}
+    pages = {name: tensor_page(log, name.encode(), raw, body) for name, body in bodies.items()}
+    log.commit()
+    for change, values in ((11, 0), (22, 1), (33, 1)):
+        if change == 33:
+            log.prune(2)
+        for page in pages.values():
+            was = log.pages[page].content
+            base = log.pages[page].pieces[0][0]
+            now = bytearray(was)
+            now[2 * change] = now[2 * change] + 2 & 0xff
+            new = int.from_bytes(now[2 * change:2 * change + 2], "little")
+            value = 4 if values else new
+            body = based(80, 2, 2, base, varint(1) + bytes([0, change]) + planes(2, [value]),
+                         values, below=(change // 11 - 1) * 1000, count=1)
+            log.edit(page, [stored(0, 80, log.content(body), bytes(now))])
+        log.commit()
+    base = log.pages[pages["plain"]].pieces[0][0]
+    every = [(int.from_bytes(log.pages[pages["plain"]].content[2 * i:2 * i + 2], "little") + 1)
+             for i in range(40)]
+    body = based(80, 3, 2, base, b"\2\2\2\0", 1, below=4000)
+    now = b"".join(value.to_bytes(2, "little") for value in every)
+    log.edit(pages["plain"], [stored(0, 80, log.content(body), now)])
+    log.commit()
+    log.keyframe()
+    return log
+
+
 def checkpoint():
     "a checkpoint file: one epoch, numbered 5"
     log = Writer(first_epoch=5, flags=1)
@@ -377,7 +418,8 @@ LAST = {"torn-header": 2, "torn-commit": 2, "torn-body": 2, "torn-reordered": 2}
 ALL = (empty, unclosed, closed, reopened, zero_tail, torn_header, torn_commit, torn_body,
        torn_reordered, unfinished, damaged_data, damaged_commit, damaged_header, newer_version,
        not_a_log, one_slot, labels, compressed, riding, parts, clone, zeros, operations, images,
-       kinds, names, later_parent, keyframes, events, own_copy, pruned, pruned_twice, checkpoint)
+       kinds, names, later_parent, keyframes, events, own_copy, pruned, pruned_twice, contents,
+       checkpoint)
 
 
 def path_of(pages, page):

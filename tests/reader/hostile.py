@@ -15,7 +15,8 @@ from qallow_reader import (
     BODY_MAX, COMMIT, CREATE, DELTA, DIRECTORY, EVENT, FILE, FREE, IMAGE, LABEL, RELOCATION, RENAME,
     content_sum)
 from qallow_writer import (
-    START_TIME, Writer, attributes, counted, overwrite, remove, replace, sum128, varint, zigzag)
+    START_TIME, Writer, attributes, based, counted, overwrite, plain, planes, remove, replace,
+    stored, sum128, varint, zigzag)
 
 CASES = {}
 CONTENT = bytes(range(200))
@@ -152,7 +153,11 @@ table("bad", {
     "delta-mask-empty": change(operation(1, 8, b"\0")),
     "delta-mask-beyond": change(operation(1, 7, b"\x81xx")),
     "delta-mask-short": change(operation(1, 8, b"\xff1234567")),
-    "delta-operation-7": change(operation(7, 1)),
+    "delta-stored-nothing": change(operation(7, 0, varint(0), bytes(8)), new=200),
+    "delta-stored-cut": change(operation(7, 8, varint(8), bytes(7))),
+    "delta-stored-beyond-frame": change(operation(7, 0, varint(2**20 + 1), bytes(8))),
+    "delta-stored-outside": change(operation(7, 8, varint(8), bytes(8))),
+    "delta-stored-itself": change(operation(7, 8, varint(8), b"\xff" * 8)),
     "delta-grow-overflow": change(operation(5, 2**47) * 4, new=200),
     "delta-wrong-sum": change(b"", total=1),
     "delta-empty": (DELTA, b""),
@@ -275,6 +280,69 @@ for name_, (kind_, body_) in {
         "label-no-name": (LABEL, varint(1) + varint(0)),
         "label-and-more": (LABEL, varint(1) + counted(b"x") + b"y")}.items():
     CASES[name_] = "bad", lambda kind=kind_, body=body_: with_frame(kind, body)
+
+
+# --- CONTENT frames ----------------------------------------------------------------------------
+
+def with_content(body, length=16, second=None, at=0):
+    """`body`, a function of the reference of 16 plain bytes before it, as what 16 bytes of a page
+    become; `second` is based on it in its turn."""
+    log = base()
+    below = log.content(plain(bytes(range(16))))
+    reference = log.content(body(below))
+    if second:
+        reference = log.content(second(reference))
+    log.edit(PAGE, [stored(0, 16, reference + at, bytes(length))])
+    log.commit()
+    return log
+
+
+GAPS = bytes([0, 3, 0])  # a stream: the 4th element
+ONE = planes(2, [7])
+CONTENTS = {
+    "empty": lambda _: b"",
+    "length-0": lambda _: plain(b""),
+    "length-2^20+1": lambda _: varint(2**20 + 1) + b"\0" + bytes(16),
+    "length-2^63": lambda _: varint(2**63) + b"\1\1\2\0",
+    "plain-short": lambda _: varint(17) + b"\0" + bytes(16),
+    "plain-long": lambda _: varint(15) + b"\0" + bytes(16),
+    "coding-4": lambda _: varint(16) + b"\4" + bytes(16),
+    "width-0": lambda _: varint(16) + b"\1\0\2\0",
+    "width-3": lambda _: varint(15) + b"\1\3" + b"\2\0" * 3,
+    "width-does-not-divide": lambda _: varint(15) + b"\1\2" + b"\2\0" * 2,
+    "planes-missing": lambda _: varint(16) + b"\1\2\2\0",
+    "planes-too-many": lambda _: varint(16) + b"\1\2" + b"\2\0" * 3,
+    "stream-kind-3": lambda _: varint(16) + b"\1\1\3" + bytes(16),
+    "stream-beyond": lambda _: varint(16) + b"\1\1\1" + varint(2**62) + b"x",
+    "stream-bomb": lambda _: varint(16) + b"\1\1\1" + counted(zstd(bytes(1 << 28))),
+    "stream-shorter": lambda _: varint(16) + b"\1\1\1" + counted(zstd(bytes(15))),
+    "stream-two": lambda _: varint(16) + b"\1\1\1" + counted(zstd(bytes(8)) * 2),
+    "base-none": lambda _: based(16, 3, 2, 2**64 - 1, planes(2, range(8))),
+    "base-later": lambda b: based(16, 3, 2, b + (1 << 40), planes(2, range(8))),
+    "base-inside": lambda b: based(16, 3, 2, b + 1, planes(2, range(8))),
+    "base-shorter": lambda b: based(18, 3, 2, b, planes(2, range(9))),
+    "base-no-frame": lambda b: based(16, 3, 2, 8192 // 8 + 1 << 20, planes(2, range(8))),
+    "values-2": lambda b: based(16, 3, 2, b, planes(2, range(8)), values=2),
+    "cost-low": lambda b: based(16, 3, 2, b, planes(2, range(8)), cost=256),
+    "cost-high": lambda b: based(16, 3, 2, b, planes(2, range(8)), cost=2**22 + 1),
+    "cost-2^64": lambda b: based(16, 3, 2, b, planes(2, range(8)), cost=2**64 - 1),
+    "count-beyond": lambda b: based(16, 2, 2, b, varint(1) + GAPS[:2] + ONE, count=9),
+    "count-2^32": lambda b: based(16, 2, 2, b, varint(1) + GAPS[:2] + ONE, count=2**32 + 1),
+    "gaps-beyond": lambda b: based(16, 2, 2, b, varint(1) + b"\0\x08" + ONE, count=1),
+    "gaps-255": lambda b: based(16, 2, 2, b, varint(2) + b"\0\xff\0" + ONE, count=1),
+    "gaps-open": lambda b: based(16, 2, 2, b, varint(1) + b"\0\xff" + ONE, count=1),
+    "gaps-left-over": lambda b: based(16, 2, 2, b, varint(2) + GAPS + ONE, count=1),
+    "gaps-2^40": lambda b: based(16, 2, 2, b, varint(2**40) + b"\2\0" + ONE, count=1),
+    "other-bytes": lambda b: based(16, 2, 2, b, varint(1) + GAPS[:2] + ONE, count=1),
+}
+for name_, body_ in CONTENTS.items():
+    CASES["content-" + name_] = "bad", lambda body=body_: with_content(body)
+for name_, second_ in {
+        "cost-rises": lambda b: based(16, 3, 2, b, planes(2, range(8))),
+        "of-a-part": lambda b: based(8, 3, 2, b, planes(2, range(4)), below=1000)}.items():
+    CASES["content-chain-" + name_] = "bad", lambda second=second_: with_content(
+        lambda b: based(16, 3, 2, b, planes(2, range(8)), cost=1000), second=second)
+CASES["content-beyond"] = "bad", lambda: with_content(lambda _: plain(bytes(16)), at=1)
 
 
 # --- headers and pruned logs ---------------------------------------------------------------------

@@ -25,113 +25,31 @@ import sys
 from collections import namedtuple
 
 import xxhash
-import zstandard
 
-VERSION = 1
+from qallow_content import (
+    BODY_MAX, COST, MASK64, Content, Cursor, Damaged, LogError, Malformed, NewerVersion,
+    NoSuchEpoch, NotALog, TooLarge, decompress)
+
+VERSION = 2
 MAGIC = b"QALLOWTL"
 SLOT_SIZE = 4096
 FIRST_FRAME = 2 * SLOT_SIZE
 FRAME_MAGIC = 0x5146
 FRAME_HEADER = struct.Struct("<HBBIQQQQ")
-BODY_MAX = 1 << 20
 CELL = 128
 PAGE_SIZE_MAX = 1 << 48
 NAME_MAX = EXTRA_MAX = 4096
-MASK64 = (1 << 64) - 1
 MASK128 = (1 << 128) - 1
 
-DATA, COMMIT, KEYFRAME, LABEL, EVENT, CLOSE, RELOCATION = range(1, 8)
+DATA, COMMIT, KEYFRAME, LABEL, EVENT, CLOSE, RELOCATION, CONTENT = range(1, 9)
 FRAME_NAMES = {DATA: "DATA", COMMIT: "COMMIT", KEYFRAME: "KEYFRAME", LABEL: "LABEL",
-               EVENT: "EVENT", CLOSE: "CLOSE", RELOCATION: "RELOCATION"}
+               EVENT: "EVENT", CLOSE: "CLOSE", RELOCATION: "RELOCATION", CONTENT: "CONTENT"}
 CREATE, ATTRIBUTES, RENAME, FREE, DELTA, IMAGE = range(1, 7)
 RECORD_NAMES = {CREATE: "CREATE", ATTRIBUTES: "ATTRIBUTES", RENAME: "RENAME", FREE: "FREE",
                 DELTA: "DELTA", IMAGE: "IMAGE"}
 RAW, FILE, DIRECTORY, SYMLINK, CONFIG, TENSOR = range(1, 7)
-OVERWRITE, MASK, REPLACE, REMOVE, ZERO, GROW, COPY = range(7)
+OVERWRITE, MASK, REPLACE, REMOVE, ZERO, GROW, COPY, STORED = range(8)
 PART_FIRST, PART_LAST, PART_BASE = 1, 2, 4
-
-
-class LogError(Exception):
-    """Anything wrong with a log; `code` is the exit code."""
-    code = 65
-
-
-class Damaged(LogError):
-    """Bytes that had been durable are wrong."""
-
-
-class Malformed(LogError):
-    """Checksums are right, the meaning is not."""
-
-
-class NewerVersion(LogError):
-    """A larger format version."""
-
-
-class NotALog(LogError):
-    """No valid header."""
-
-
-class TooLarge(LogError):
-    """Valid, but more than this reader holds in memory."""
-    code = 71
-
-
-class NoSuchEpoch(LogError):
-    code = 66
-
-
-# --- values ----------------------------------------------------------------------------------
-
-class Cursor:
-    """Reads little-endian values from bytes; running over the end is Malformed."""
-
-    def __init__(self, data, position=0):
-        self.data = data
-        self.position = position
-
-    def left(self):
-        return len(self.data) - self.position
-
-    def take(self, length):
-        if length > self.left():
-            raise Malformed(f"{length} bytes expected, {self.left()} there")
-        start = self.position
-        self.position += length
-        return self.data[start:self.position]
-
-    def u8(self):
-        return self.take(1)[0]
-
-    def u64(self):
-        return int.from_bytes(self.take(8), "little")
-
-    def sum(self):
-        return int.from_bytes(self.take(16), "little")
-
-    def varint(self):
-        value = 0
-        for shift in range(0, 70, 7):
-            byte = self.u8()
-            value |= (byte & 0x7f) << shift
-            if byte < 0x80:
-                if value > MASK64:
-                    raise Malformed("a varint beyond 64 bits")
-                if byte == 0 and shift:
-                    raise Malformed("a varint that is not in its shortest spelling")
-                return value
-        raise Malformed("a varint of more than 10 bytes")
-
-    def zigzag(self):
-        value = self.varint()
-        return value >> 1 ^ -(value & 1)
-
-    def counted(self):
-        return bytes(self.take(self.varint()))
-
-    def end(self, what):
-        if self.left():
-            raise Malformed(f"{self.left()} bytes too many in {what}")
 
 
 def signed64(value):
@@ -177,7 +95,7 @@ def parse_slot(slot):
     header = Header(*struct.unpack_from("<II16sQQQQQQQ", slot, 8))
     if header.version > VERSION:
         raise NewerVersion(f"format version {header.version}; this reader knows {VERSION}")
-    possible = (header.version == VERSION and header.cell == CELL and header.flags <= 1
+    possible = (1 <= header.version <= VERSION and header.cell == CELL and header.flags <= 1
                 and FIRST_FRAME <= header.start < 1 << 63 and header.start % 8 == 0
                 and header.base < 1 << 63 and not header.base % 8
                 and 0 < header.first_epoch < 1 << 62)
@@ -196,20 +114,6 @@ def parse_header(data):
 
 def frame_seed(uuid, offset):
     return xxhash.xxh3_64_intdigest(uuid, offset)
-
-
-def decompress(body):
-    """The content of one zstd frame of at most 1 MiB, or None."""
-    try:
-        size = zstandard.get_frame_parameters(body).content_size
-        if size in (zstandard.CONTENTSIZE_UNKNOWN, zstandard.CONTENTSIZE_ERROR) or size > BODY_MAX:
-            return None
-        stream = zstandard.ZstdDecompressor().decompressobj()
-        content = stream.decompress(body)
-    except zstandard.ZstdError:
-        return None
-    whole = stream.eof and len(content) == size and not stream.unused_data
-    return content if whole else None
 
 
 def parse_frame_header(data, offset, uuid):
@@ -273,13 +177,16 @@ def parse_records(body):
         yield kind, start, cursor.take(length)
 
 
+Stored = namedtuple("Stored", "length reference")
+
+
 def parse_operation(cursor, at):
     """One operation: (at, n, new), where new lists what replaces n old bytes at `at`, each item
-    literal bytes, a count of zeros, or a (from, to) range of old bytes."""
+    literal bytes, a count of zeros, a (from, to) range of old bytes, or a Stored."""
     at += cursor.varint()
     word = cursor.varint()
     n, kind = word >> 3, word & 7
-    if n == 0 and kind not in (REPLACE, COPY):
+    if n == 0 and kind not in (REPLACE, COPY, STORED):
         raise Malformed("an operation on no bytes")
     if kind == OVERWRITE:
         return at, n, [bytes(cursor.take(n))]
@@ -301,7 +208,10 @@ def parse_operation(cursor, at):
         return at, n, [n]
     if kind == GROW:
         return at, 0, [n]
-    raise Malformed("unknown operation 7")
+    stored = Stored(length=cursor.varint(), reference=cursor.u64())
+    if not 0 < stored.length <= BODY_MAX - (stored.reference & 0xfffff):
+        raise Malformed("stored content that no frame can hold")
+    return at, n, [stored]
 
 
 def parse_mask(cursor, at, n):
@@ -386,7 +296,9 @@ class State:
 
     # records
 
-    def apply(self, kind, data):
+    def apply(self, kind, data, stored=None):
+        """`stored` gives the bytes of a Stored."""
+        self.stored = stored
         if self.part and kind != self.part.kind:
             raise Malformed("a record between the parts of a change")
         cursor = Cursor(data)
@@ -457,7 +369,7 @@ class State:
         elif self.part.page != page.id:
             raise Malformed("a part of a change of another page")
         declared = cursor.sum() if flags & PART_LAST else None
-        self.part.operations(cursor)
+        self.part.operations(cursor, self.stored)
         if flags & PART_LAST:
             self.finish_change(page, declared)
 
@@ -509,13 +421,15 @@ class Change:
             raise Malformed("a change beyond the end of the old content")
         return self.old[start:end]
 
-    def operations(self, cursor):
+    def operations(self, cursor, stored):
         while cursor.left():
             at, n, new = parse_operation(cursor, self.at)
             self.put(self.old_range(self.at, at))
             self.old_range(at, at + n)
             for item in new:
-                if isinstance(item, int):
+                if isinstance(item, Stored):
+                    item = stored(item)
+                elif isinstance(item, int):
                     if item > self.new_size:
                         raise Malformed("a change with a result longer than it says")
                     item = bytes(item)
@@ -622,6 +536,8 @@ class Log:
         self.scan()
         self.judge()
         self.by_offset = {frame.offset: frame for frame in self.frames}
+        self.contents = {}
+        self.known_relocations = None
 
     @staticmethod
     def map(path):
@@ -674,7 +590,8 @@ class Log:
 
     def is_open(self, frame):
         """Whether a frame needs another one behind it to mean anything."""
-        return frame.type == DATA or frame.type == KEYFRAME and not self.keyframe_part(frame)[2]
+        return frame.type in (DATA, CONTENT) or \
+            frame.type == KEYFRAME and not self.keyframe_part(frame)[2]
 
     def body(self, frame):
         start = frame.offset + FRAME_HEADER.size
@@ -739,9 +656,49 @@ class Log:
 
     def referenced(self, reference, relocations):
         offset, at = (reference >> 20) * 8, reference & 0xfffff
-        if offset in self.by_offset:
-            return self.body(self.by_offset[offset])[at:]
+        frame = self.by_offset.get(offset)
+        if frame and frame.type == CONTENT:
+            return self.content(frame)[at:]
+        if frame:
+            return self.body(frame)[at:]
         return relocations.find(reference)
+
+    def stored(self, reference, length):
+        found = b""
+        while len(found) < length:
+            more = self.referenced(reference + len(found), self.relocated())
+            if not more:
+                raise Malformed(f"nothing at reference {reference:#x}")
+            found += more
+        return found[:length]
+
+    def relocated(self):
+        if self.known_relocations is None:
+            self.known_relocations = self.relocations()
+        return self.known_relocations
+
+    # CONTENT frames
+
+    def content(self, frame):
+        """The content of a CONTENT frame."""
+        if frame.offset not in self.contents:
+            with located(frame):
+                self.contents[frame.offset] = Content(self.body(frame)).decode(
+                    lambda content: self.base(frame, content))
+        return self.contents[frame.offset]
+
+    def base(self, frame, content):
+        """The bytes that a content is based on."""
+        offset = (content.base >> 20) * 8
+        base = self.by_offset.get(offset)
+        if offset >= frame.offset:
+            raise Malformed("content based on what comes after it")
+        if base and base.type == CONTENT:
+            below = Content(self.body(base))
+            if content.base & 0xfffff or below.length != content.length \
+                    or below.cost > content.cost - COST - frame.length:
+                raise Malformed("content based on a part of other content, or on too long a chain")
+        return self.stored(content.base, content.length)
 
     def state_of(self, keyframe, relocations):
         """The state that a keyframe describes."""
@@ -792,7 +749,7 @@ class Log:
                         self.header.start), state
         pending = []
         for frame in self.frames:
-            if frame.type == DATA:
+            if frame.type in (DATA, CONTENT):
                 pending.append(frame)
                 continue
             if frame.type == COMMIT:
@@ -808,11 +765,16 @@ class Log:
                     or epoch.time <= state.time:
                 raise Malformed(f"the commit of epoch {epoch.epoch} does not follow the last one")
         records = 0
-        bodies = [(data, self.body(data)) for data in pending] + [(frame, own_records)]
-        for data, body in bodies:
+        bodies = [(data, self.body(data)) for data in pending if data.type == DATA]
+        first = (pending + [frame])[0].offset
+        for data, body in bodies + [(frame, own_records)]:
+            def stored(what):
+                if not first <= (what.reference >> 20) * 8 < data.offset:
+                    raise Malformed("content stored outside of the transaction")
+                return self.stored(what.reference, what.length)
             with located(data):
                 for kind, _, record in parse_records(body):
-                    state.apply(kind, record)
+                    state.apply(kind, record, stored)
                     records += 1
         with located(frame):
             state.settle(epoch.epoch)

@@ -20,11 +20,12 @@ import struct
 import xxhash
 import zstandard
 
+from qallow_content import BODY_MAX, COST, MASK64, PLAIN
 from qallow_reader import (
-    ATTRIBUTES, BODY_MAX, CELL, CLOSE, COMMIT, COPY, CREATE, DATA, DELTA, FILE, FIRST_FRAME,
-    FRAME_HEADER, FRAME_MAGIC, FREE, GROW, IMAGE, KEYFRAME, LABEL, MAGIC, MASK, MASK64, MASK128,
-    OVERWRITE, PART_BASE, PART_FIRST, PART_LAST, RELOCATION, RENAME, REPLACE, SLOT_SIZE, VERSION,
-    ZERO, Attributes, Page, content_sum, frame_seed, page_term)
+    ATTRIBUTES, CELL, CLOSE, COMMIT, CONTENT, COPY, CREATE, DATA, DELTA, FILE, FIRST_FRAME,
+    FRAME_HEADER, FRAME_MAGIC, FREE, GROW, IMAGE, KEYFRAME, LABEL, MAGIC, MASK, MASK128, OVERWRITE,
+    PART_BASE, PART_FIRST, PART_LAST, RELOCATION, RENAME, REPLACE, SLOT_SIZE, STORED, VERSION, ZERO,
+    Attributes, Page, content_sum, frame_seed, page_term)
 
 SECOND = 10**9
 START_TIME = 1_700_000_000 * SECOND
@@ -88,6 +89,31 @@ def copy_from(at, n, source, m):
     return COPY, at, n, (source, m)
 
 
+def stored(at, n, reference, data):
+    """What Writer.content gave a reference to."""
+    return STORED, at, n, (reference, data)
+
+
+# --- bodies of CONTENT frames ----------------------------------------------------------------
+
+def plain(data):
+    return varint(len(data)) + bytes([PLAIN]) + data
+
+
+def planes(width, elements):
+    """The streams of elements, none of them compressed."""
+    columns = zip(*(value.to_bytes(width, "little") for value in elements))
+    return b"".join(b"\0" + bytes(column) for column in columns)
+
+
+def based(length, coding, width, base, streams, values=0, below=0, count=None, cost=None):
+    """CHANGES (with `count`) or ALL; `below` is the cost of the base."""
+    head = varint(length) + bytes([coding, width]) + struct.pack("<Q", base)
+    tail = bytes([values]) + (b"" if count is None else varint(count)) + streams
+    cost = cost or below + COST + len(head) + 4 + len(tail)
+    return head + varint(cost) + tail
+
+
 def old_length(operation):
     """How many old bytes an operation consumes."""
     kind, _, n, _ = operation
@@ -111,6 +137,9 @@ def operation_bytes(operation, at):
     if kind == COPY:
         source, m = detail
         return head + varint(m) + varint(source), -1
+    if kind == STORED:
+        reference, data = detail
+        return head + varint(len(data)) + struct.pack("<Q", reference), -1
     return head, -1
 
 
@@ -131,6 +160,8 @@ def operation_result(operation, old, old_pieces, reference):
     if kind == COPY:
         source, m = detail
         return old[source:source + m], cut_pieces(old_pieces, source, source + m)
+    if kind == STORED:
+        return detail[1], [(detail[0], len(detail[1]))]
     if kind in (ZERO, GROW):
         return bytes(n), [(None, n)]
     return b"", []
@@ -152,6 +183,7 @@ def cut_pieces(pieces, start, end):
 class Writer:
     def __init__(self, uuid=bytes(range(16)), first_epoch=1, flags=0):
         self.uuid = uuid
+        self.version = 1
         self.out = bytearray(FIRST_FRAME)
         self.prev = 0
         self.synced_to = FIRST_FRAME
@@ -176,12 +208,12 @@ class Writer:
 
     def slot(self, **fields):
         """Writes the next header slot to the place of the older one."""
-        version = fields.pop("version", VERSION)
+        self.version = fields.pop("version", self.version)
         cell = fields.pop("cell", CELL)
         self.header.update(fields)
         self.sequence += 1
         h = self.header
-        slot = MAGIC + struct.pack("<II16sQQQQQQQ", version, cell, self.uuid, self.sequence,
+        slot = MAGIC + struct.pack("<II16sQQQQQQQ", self.version, cell, self.uuid, self.sequence,
                                    h["start"], h["start_prev"], h["first_epoch"], h["base"],
                                    h["flags"], self.epoch + 1)
         slot = slot.ljust(120, b"\0")
@@ -215,6 +247,13 @@ class Writer:
         if self.records:
             self.frame(DATA, bytes(self.records), compress)
             self.records = bytearray()
+
+    def content(self, body, **wrong):
+        """Appends a CONTENT frame, the first one after a header that says so; its reference."""
+        if self.version < VERSION:
+            self.slot(version=VERSION)
+        self.flush()
+        return self.frame(CONTENT, body, **wrong) // 8 << 20
 
     # records
 

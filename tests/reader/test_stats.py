@@ -27,8 +27,9 @@ KINDS = ["?", "raw", "files", "directories", "symlinks", "config", "tensors"]
 ONE_KIND = {"files": "file", "directories": "directory", "symlinks": "symlink",
             "tensors": "tensor"}
 RECORDS = ["?", "create", "attributes", "rename", "free", "delta", "image"]
-OPERATIONS = ["overwrite", "mask", "replace", "remove", "zero", "grow", "copy"]
-FRAMES = ["unknown", "data", "commit", "keyframe", "label", "event", "close", "relocation"]
+OPERATIONS = ["overwrite", "mask", "replace", "remove", "zero", "grow", "copy", "stored"]
+FRAMES = ["unknown", "data", "commit", "keyframe", "label", "event", "close", "relocation",
+          "content"]
 
 
 # --- what the reader says ------------------------------------------------------------------------

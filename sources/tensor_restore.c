@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Files of tensors out of an epoch. Every file is written beside its name, in chunks that threads
+ * share out among themselves; the content of every page is summed on the way and compared with what
+ * the epoch says; then the file is synced and gets its name. Shards and their index are written
+ * into a directory of another name first, so that they appear together.
+ *
+ * What is read of a header is how it says the tensors lie in the file. A log is hostile input, so
+ * that is checked again, and so are the names of files.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "runtime/digest.h"
+#include "runtime/error.h"
+#include "runtime/os.h"
+#include "sources/path.h"
+#include "sources/tensor_internal.h"
+#include "telemetry/telemetry.h"
+
+enum { THREADS_MAX = 64, READER_CACHE = 2 << 20, HEADER_MAX = 100000008 };
+#define TEMPORARY ".qallow-tmp"
+
+/* A page and its place in a file. */
+struct place {
+    const struct qr_page *page;
+    uint64_t at;
+    struct qb_u128 sum;
+};
+
+struct writing {
+    struct qr_store *store;
+    const char *path;
+    int fd;
+    struct place *places;
+    size_t count, capacity;
+    uint64_t size;
+    pthread_mutex_t lock;
+    size_t next_place; /* the next chunk that nobody has */
+    uint64_t next_offset;
+    int rc;
+    char detail[512];
+};
+
+/* --- writing one file --- */
+
+/* The next chunk to be done. 0: there is none. */
+static int take_chunk(struct writing *w, struct place **place, uint64_t *offset)
+{
+    int found = 0;
+    pthread_mutex_lock(&w->lock);
+    while (w->next_place < w->count && w->next_offset >= w->places[w->next_place].page->size) {
+        w->next_place++;
+        w->next_offset = 0;
+    }
+    if (w->next_place < w->count && !w->rc) {
+        *place = &w->places[w->next_place];
+        *offset = w->next_offset;
+        w->next_offset += QS_CHUNK;
+        found = 1;
+    }
+    pthread_mutex_unlock(&w->lock);
+    return found;
+}
+
+static int write_chunk(struct writing *w, struct qr_reader *reader, struct qr_content *content,
+                       uint8_t *buffer, struct place *place, uint64_t offset)
+{
+    uint64_t left = place->page->size - offset;
+    size_t length = left < QS_CHUNK ? (size_t)left : QS_CHUNK;
+    int rc = qr_content_read(reader, content, offset, buffer, length);
+    if (rc)
+        return rc;
+    struct qb_u128 sum =
+        qb_kernels()->hash_cells(buffer, length, qr_page_seed(place->page->id), offset / QB_CELL);
+    pthread_mutex_lock(&w->lock);
+    place->sum = qb_u128_add(place->sum, sum);
+    pthread_mutex_unlock(&w->lock);
+    if (qs_write_all(w->fd, buffer, length, place->at + offset) < 0)
+        rc = qr_fail_errno(errno, "%s", qr_quotez(w->path));
+    return rc;
+}
+
+static int write_chunks(struct writing *w)
+{
+    struct qr_reader *reader = NULL;
+    struct qr_content content = {0};
+    struct place *place = NULL, *last = NULL;
+    uint64_t offset;
+    uint8_t *buffer = qr_malloc(QS_CHUNK);
+    int rc = buffer ? qr_reader_create(w->store, READER_CACHE, &reader)
+                    : qr_fail(QALLOW_E_NO_MEMORY, "no memory for tensors");
+    while (rc == 0 && take_chunk(w, &place, &offset)) {
+        if (place != last) {
+            qr_content_finish(&content);
+            rc = qr_content_init(&content, place->page);
+            last = place;
+        }
+        if (rc == 0)
+            rc = write_chunk(w, reader, &content, buffer, place, offset);
+    }
+    qr_content_finish(&content);
+    qr_reader_destroy(reader);
+    qr_free(buffer);
+    return rc;
+}
+
+static void *thread_main(void *context)
+{
+    struct writing *w = context;
+    int rc = write_chunks(w);
+    if (rc) {
+        pthread_mutex_lock(&w->lock);
+        if (!w->rc) {
+            w->rc = rc;
+            snprintf(w->detail, sizeof w->detail, "%s", qallow_error_detail());
+        }
+        pthread_mutex_unlock(&w->lock);
+    }
+    return NULL;
+}
+
+static int write_content(struct writing *w, int threads)
+{
+    pthread_t ids[THREADS_MAX];
+    int started = 0;
+    uint64_t wanted = w->size / QS_CHUNK + 1;
+    if ((uint64_t)threads > wanted)
+        threads = (int)wanted;
+    while (started + 1 < threads && started < THREADS_MAX &&
+           pthread_create(&ids[started], NULL, thread_main, w) == 0)
+        started++;
+    thread_main(w);
+    for (int i = 0; i < started; i++)
+        pthread_join(ids[i], NULL);
+    if (w->rc)
+        return qr_fail(w->rc, "%s", w->detail);
+    for (size_t i = 0; i < w->count; i++)
+        if (!qb_u128_equal(w->places[i].sum, w->places[i].page->content_sum))
+            return qr_fail(QALLOW_E_DAMAGED, "%s: %s does not have the recorded digest",
+                           qr_quotez(qr_store_path(w->store)), qr_quotez(w->places[i].page->name));
+    return 0;
+}
+
+/* --- what goes into a file --- */
+
+static int add_place(struct writing *w, const struct qr_page *page, uint64_t at)
+{
+    if (QR_GROW(w->places, w->count, w->capacity) < 0)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for tensors");
+    w->places[w->count++] = (struct place){.page = page, .at = at};
+    w->size += page->size;
+    return 0;
+}
+
+static int broken(const struct qr_page *file, const char *why)
+{
+    return qr_fail(QALLOW_E_DAMAGED, "the file %s of this epoch: %s", qr_quotez(file->name), why);
+}
+
+/* The bytes in front of the data, and the tensors where they say. */
+static int place_tensors(struct writing *w, const struct qr_state *state,
+                         const struct qr_page *file, const struct qs_tensors *tensors)
+{
+    int rc = 0;
+    for (size_t i = 0; i < tensors->count && rc == 0; i++) {
+        const struct qs_tensor *t = &tensors->items[i];
+        const struct qr_page *page = qr_state_child(state, file->id, t->name, strlen(t->name));
+        if (!page || page->size != t->end - t->begin)
+            return broken(file, "a tensor of its header is missing");
+        rc = add_place(w, page, t->begin);
+    }
+    return rc;
+}
+
+static int place_file(struct writing *w, const struct qr_state *state, const struct qr_page *file)
+{
+    enum qs_tensor_format format = qs_tensor_format_of_page(file);
+    if (format == QS_SAFETENSORS_INDEX)
+        return add_place(w, file, 0);
+    const struct qr_page *header =
+        qr_state_child(state, file->id, QS_HEADER_NAME, strlen(QS_HEADER_NAME));
+    if (!header || header->size > HEADER_MAX)
+        return broken(file, "it has no header");
+    uint64_t size = 0;
+    for (const struct qr_page *page = qr_state_first_child(state, file->id); page;
+         page = qr_state_next_sibling(state, page))
+        size += page->size;
+    struct qs_tensors tensors = {0};
+    struct qr_content content = {0};
+    struct qr_reader *reader = NULL;
+    uint8_t *bytes = qr_malloc((size_t)header->size + 16);
+    int rc = bytes ? qr_reader_create(w->store, READER_CACHE, &reader)
+                   : qr_fail(QALLOW_E_NO_MEMORY, "no memory for a header");
+    if (rc == 0) {
+        memset(bytes, 0, (size_t)header->size + 16);
+        rc = qr_content_init(&content, header);
+    }
+    if (rc == 0)
+        rc = qr_content_read(reader, &content, 0, bytes, (size_t)header->size);
+    if (rc == 0)
+        rc = qs_tensors_parse(bytes, (size_t)header->size, file->name, size, format, &tensors);
+    if (rc == QALLOW_E_SERIALIZATION)
+        rc = broken(file, "its header does not fit its tensors");
+    if (rc == 0)
+        rc = add_place(w, header, 0);
+    if (rc == 0)
+        rc = place_tensors(w, state, file, &tensors);
+    qr_content_finish(&content);
+    qr_reader_destroy(reader);
+    qs_tensors_finish(&tensors);
+    qr_free(bytes);
+    return rc;
+}
+
+/* Writes and syncs a new file. */
+static int write_new_file(struct qr_store *store, const struct qr_state *state,
+                          const struct qr_page *file, const char *path, int threads,
+                          struct qs_tensor_restore *result)
+{
+    struct writing w = {.store = store, .path = path, .fd = -1};
+    pthread_mutex_init(&w.lock, NULL);
+    int rc = place_file(&w, state, file);
+    if (rc == 0) {
+        w.fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+        if (w.fd < 0)
+            rc = errno == ENOENT || errno == EEXIST
+                     ? qr_fail(QALLOW_E_CANNOT_CREATE, "%s: %s", qr_quotez(path), strerror(errno))
+                     : qr_fail_errno(errno, "%s", qr_quotez(path));
+    }
+    if (rc == 0)
+        rc = write_content(&w, threads);
+    if (rc == 0 && fsync(w.fd) != 0)
+        rc = qr_fail_errno(errno, "%s", qr_quotez(path));
+    if (w.fd >= 0 && close(w.fd) != 0 && rc == 0)
+        rc = qr_fail_errno(errno, "%s", qr_quotez(path));
+    result->files++;
+    result->bytes += w.size;
+    qr_free(w.places);
+    pthread_mutex_destroy(&w.lock);
+    return rc;
+}
+
+/* --- the target --- */
+
+static char *with_temporary(const char *target)
+{
+    size_t n = strlen(target);
+    while (n > 1 && target[n - 1] == '/')
+        n--;
+    char *path = qr_malloc(n + sizeof TEMPORARY);
+    if (path) {
+        memcpy(path, target, n);
+        memcpy(path + n, TEMPORARY, sizeof TEMPORARY);
+    }
+    return path;
+}
+
+static int check_target(const char *target, int want_directory, int force)
+{
+    struct stat st;
+    if (lstat(target, &st) < 0)
+        return errno == ENOENT ? 0 : qr_fail_errno(errno, "%s", qr_quotez(target));
+    if (want_directory ? !S_ISDIR(st.st_mode) : !S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode))
+        return qr_fail(QALLOW_E_CANNOT_CREATE, "%s exists and is %s", qr_quotez(target),
+                       want_directory ? "not a directory" : "no regular file");
+    if (!force)
+        return qr_fail(QALLOW_E_CANNOT_CREATE, "%s exists already", qr_quotez(target));
+    return 0;
+}
+
+static int sync_name(const char *target)
+{
+    int rc = qr_os_posix()->sync_directory_of(NULL, target);
+    return rc < 0 ? qr_fail_errno(-rc, "%s", qr_quotez(target)) : 0;
+}
+
+static int restore_file(struct qr_store *store, const struct qr_state *state,
+                        const struct qr_page *file, const char *target, int threads,
+                        struct qs_tensor_restore *result)
+{
+    char *temporary = with_temporary(target);
+    if (!temporary)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a path");
+    unlink(temporary); /* of a restore that was killed */
+    int rc = write_new_file(store, state, file, temporary, threads, result);
+    if (rc == 0 && rename(temporary, target) != 0)
+        rc = qr_fail_errno(errno, "%s", qr_quotez(target));
+    if (rc)
+        unlink(temporary);
+    else
+        rc = sync_name(target);
+    qr_free(temporary);
+    return rc;
+}
+
+static int fill_directory(struct qr_store *store, const struct qr_state *state, const char *path,
+                          int threads, struct qs_tensor_restore *result)
+{
+    int rc = 0;
+    for (const struct qr_page *file = qr_state_first_child(state, 0); file && rc == 0;
+         file = qr_state_next_sibling(state, file)) {
+        if (!qs_tensor_format_of_page(file))
+            continue;
+        if (!qs_name_is_valid(file->name, file->name_length))
+            return broken(file, "its name cannot be one");
+        char *to = qs_path_join(path, file->name);
+        rc = to ? write_new_file(store, state, file, to, threads, result)
+                : qr_fail(QALLOW_E_NO_MEMORY, "no memory for a path");
+        qr_free(to);
+    }
+    return rc;
+}
+
+/* Puts a directory in the place of what was there. */
+static int name_directory(const char *temporary, const char *target)
+{
+    if (rename(temporary, target) == 0)
+        return sync_name(target);
+    if (errno != ENOTEMPTY && errno != EEXIST)
+        return qr_fail_errno(errno, "%s", qr_quotez(target));
+    if (renameat2(AT_FDCWD, temporary, AT_FDCWD, target, RENAME_EXCHANGE) < 0)
+        return qr_fail_errno(errno, "%s", qr_quotez(target));
+    qs_remove_tree(AT_FDCWD, temporary);
+    return sync_name(target);
+}
+
+static int restore_directory(struct qr_store *store, const struct qr_state *state,
+                             const char *target, int threads, struct qs_tensor_restore *result)
+{
+    char *temporary = with_temporary(target);
+    if (!temporary)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a path");
+    qs_remove_tree(AT_FDCWD, temporary);
+    int rc = mkdir(temporary, 0777) == 0 ? 0 : qr_fail_errno(errno, "%s", qr_quotez(temporary));
+    rc = rc == QALLOW_E_NO_INPUT ? QALLOW_E_CANNOT_CREATE : rc;
+    if (rc == 0)
+        rc = fill_directory(store, state, temporary, threads, result);
+    if (rc == 0)
+        rc = sync_name(temporary) ? QALLOW_E_IO : name_directory(temporary, target);
+    if (rc) {
+        char detail[512];
+        snprintf(detail, sizeof detail, "%s", qallow_error_detail());
+        qs_remove_tree(AT_FDCWD, temporary);
+        qr_fail(rc, "%s", detail);
+    }
+    qr_free(temporary);
+    return rc;
+}
+
+int qs_tensors_restore(struct qr_store *store, const struct qr_state *state, const char *target,
+                       int force, int threads, struct qs_tensor_restore *result)
+{
+    const struct qr_page *only = NULL;
+    size_t files = 0;
+    *result = (struct qs_tensor_restore){0};
+    for (const struct qr_page *root = qr_state_first_child(state, 0); root;
+         root = qr_state_next_sibling(state, root))
+        if (qs_tensor_format_of_page(root)) {
+            files++;
+            only = root;
+        }
+    int rc = check_target(target, files != 1, force);
+    if (rc == 0)
+        rc = files == 1 ? restore_file(store, state, only, target, threads, result)
+                        : restore_directory(store, state, target, threads, result);
+    if (rc == 0) {
+        qt_add(QT_REPLAY_BYTES, result->bytes);
+        qt_add(QT_REPLAY_PAGES, qr_state_page_count(state));
+    }
+    return rc;
+}
