@@ -183,7 +183,7 @@ static int close_log(struct qr_store *store)
 {
     struct qr_log *log = store->log;
     int rc = 0, unmarked = store->appended || !store->info.closed_cleanly;
-    qr_durable_look(store); /* the mark says how far the log is durable, or damage looks like a tear */
+    qr_durable_look(store); /* the mark says what is durable: else damage would look like a tear */
     if (unmarked) {
         rc = qr_log_append(log, QR_FRAME_CLOSE, 0, "", 0, NULL);
         if (!rc)
