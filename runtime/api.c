@@ -148,6 +148,8 @@ int qallow_open(const char *path, const struct qallow_options *options, struct q
     pthread_mutex_init(&made->spare_lock, NULL);
     pthread_rwlock_init(&made->newest_lock, NULL);
     made->newest.store = made;
+    made->store->sharing.is_in_use = qr_api_is_claimed;
+    made->store->sharing.context = made;
     made->writable = inner.writable;
     *store = made;
     return 0;
@@ -321,7 +323,7 @@ static int view_copy(struct qallow_view *view, uint64_t id, uint64_t offset, voi
     int rc = page ? check_range(page, offset, length) : no_page(state, id);
     if (rc == 0 && (length == 0 || page->held)) {
         if (length)
-            memcpy(buffer, qr_page_held(page) + offset, length);
+            memcpy(buffer, page->held + offset, length);
         rc = 1;
     } else if (rc == 0) {
         rc = qr_content_init(content, page);

@@ -22,13 +22,13 @@ struct qallow_store {
     struct qr_store *store;
     struct qallow_view newest;
     /* Calls of the store that are not safe to share are made by one thread at a time: the ordered
-     * section. Order of locks: `calls`, `newest_lock`, the store's pages_lock. */
+     * section. Order of locks: `calls`, `newest_lock`, the store's lock of pages. */
     pthread_mutex_t calls;
     /* Held for writing while a commit changes the newest state: who looks at the newest state sees
      * an epoch whole, or the one before. */
     pthread_rwlock_t newest_lock;
     int writable;
-    /* Open transactions, and which page belongs to which; under pages_lock (api_claims.c). */
+    /* Open transactions, and which page belongs to which; under the lock of pages (api_claims.c). */
     struct qallow_txn *txns;
     struct qallow_txn *structure; /* the one that creates, renames or frees pages */
     struct edited **claims;       /* open addressing, by page id */

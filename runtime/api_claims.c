@@ -8,10 +8,10 @@
  * one transaction at a time creates, renames, frees pages and sets attributes, so names and the ids
  * of new pages, which are given in their order in the log, have nothing to be reconciled at the
  * commit. Pages stay claimed until the commit is durable: if it then fails after all, nobody has
- * built on it.
+ * built on it. What is held of a claimed page in memory stays there.
  *
- * Claims are looked up under the store's pages_lock, in one table for all transactions: whether a
- * page has been met and whether it may be are the same question.
+ * Claims are looked up under the store's lock of pages, in one table for all transactions: whether
+ * a page has been met and whether it may be are the same question.
  */
 #include "runtime/api_transaction.h"
 #include "runtime/state_internal.h"
@@ -131,14 +131,12 @@ static int claim(struct qallow_txn *txn, uint64_t id, struct edited **edited)
     e->old_size = e->size = page->size;
     e->old_sum = page->content_sum;
     e->held = page->held;
-    if (e->held)
-        e->held->pins++;
     return 0;
 }
 
 int qr_api_get_edited(struct qallow_txn *txn, uint64_t id, struct edited **edited)
 {
-    pthread_mutex_t *lock = &txn->store->store->pages_lock;
+    pthread_mutex_t *lock = &txn->store->store->sharing.lock;
     pthread_mutex_lock(lock);
     int rc = claim(txn, id, edited);
     pthread_mutex_unlock(lock);
@@ -147,7 +145,7 @@ int qr_api_get_edited(struct qallow_txn *txn, uint64_t id, struct edited **edite
 
 struct edited *qr_api_find_edited(struct qallow_txn *txn, uint64_t id)
 {
-    pthread_mutex_t *lock = &txn->store->store->pages_lock;
+    pthread_mutex_t *lock = &txn->store->store->sharing.lock;
     pthread_mutex_lock(lock);
     struct edited *e = find(txn->store, id);
     pthread_mutex_unlock(lock);
@@ -158,28 +156,28 @@ int qr_api_claim_structure(struct qallow_txn *txn)
 {
     struct qallow_store *store = txn->store;
     int rc = 0;
-    pthread_mutex_lock(&store->store->pages_lock);
+    pthread_mutex_lock(&store->store->sharing.lock);
     if (!store->structure)
         store->structure = txn;
     else if (store->structure != txn)
         rc = qr_fail(QALLOW_E_BUSY, "another transaction creates, renames or frees pages until it "
                                     "ends");
     txn->is_structural |= rc == 0;
-    pthread_mutex_unlock(&store->store->pages_lock);
+    pthread_mutex_unlock(&store->store->sharing.lock);
     return rc;
 }
 
 void qr_api_release_structure(struct qallow_txn *txn)
 {
-    pthread_mutex_lock(&txn->store->store->pages_lock);
+    pthread_mutex_lock(&txn->store->store->sharing.lock);
     if (txn->store->structure == txn)
         txn->store->structure = NULL;
-    pthread_mutex_unlock(&txn->store->store->pages_lock);
+    pthread_mutex_unlock(&txn->store->store->sharing.lock);
 }
 
 int qr_api_add_created(struct qallow_txn *txn, struct edited **edited)
 {
-    pthread_mutex_lock(&txn->store->store->pages_lock);
+    pthread_mutex_lock(&txn->store->store->sharing.lock);
     if (txn->next_id == 0)
         txn->next_id = txn->store->store->state->next_id;
     int rc = add(txn, txn->next_id, edited);
@@ -187,43 +185,28 @@ int qr_api_add_created(struct qallow_txn *txn, struct edited **edited)
         (*edited)->created = 1;
         txn->next_id++;
     }
-    pthread_mutex_unlock(&txn->store->store->pages_lock);
+    pthread_mutex_unlock(&txn->store->store->sharing.lock);
     return rc;
 }
 
 /* --- content --- */
 
 /* It may have to be fetched, which those who look at the newest state must not see half-done. */
-const uint8_t *qr_api_pin_content(struct qallow_txn *txn, struct edited *e)
+const uint8_t *qr_api_hold(struct qallow_txn *txn, struct edited *e)
 {
     struct qallow_store *store = txn->store;
-    const uint8_t *bytes;
-    if (!e->held) {
-        pthread_mutex_lock(&store->calls);
-        pthread_rwlock_wrlock(&store->newest_lock);
-        pthread_mutex_lock(&store->store->pages_lock);
-        if (qr_store_hold(store->store, e->id, txn->work->reader, &bytes) == 0 && bytes) {
-            e->held = qr_state_find(store->store->state, e->id)->held;
-            e->held->pins++;
-        }
-        pthread_mutex_unlock(&store->store->pages_lock);
-        pthread_rwlock_unlock(&store->newest_lock);
-        pthread_mutex_unlock(&store->calls);
-    }
-    return e->held ? e->held->bytes : NULL;
+    if (e->held)
+        return e->held;
+    pthread_mutex_lock(&store->calls);
+    pthread_rwlock_wrlock(&store->newest_lock);
+    if (qr_store_hold(store->store, e->id, txn->work->reader, &e->held) < 0)
+        e->held = NULL;
+    pthread_rwlock_unlock(&store->newest_lock);
+    pthread_mutex_unlock(&store->calls);
+    return e->held;
 }
 
-void qr_api_unpin(struct qallow_txn *txn)
-{
-    pthread_mutex_lock(&txn->store->store->pages_lock);
-    for (size_t i = 0; i < txn->count; i++) {
-        struct edited *e = txn->pages[i];
-        if (e->held)
-            e->held->pins--;
-        e->held = NULL;
-    }
-    pthread_mutex_unlock(&txn->store->store->pages_lock);
-}
+int qr_api_is_claimed(void *context, uint64_t page) { return find(context, page) != NULL; }
 
 /* --- what is used again --- */
 
@@ -290,12 +273,12 @@ int qallow_begin(struct qallow_store *store, struct qallow_txn **txn)
         qr_free(made);
         return rc;
     }
-    pthread_mutex_lock(&store->store->pages_lock);
+    pthread_mutex_lock(&store->store->sharing.lock);
     made->next = store->txns;
     if (made->next)
         made->next->previous = made;
     store->txns = made;
-    pthread_mutex_unlock(&store->store->pages_lock);
+    pthread_mutex_unlock(&store->store->sharing.lock);
     *txn = made;
     return 0;
 }
@@ -303,7 +286,7 @@ int qallow_begin(struct qallow_store *store, struct qallow_txn **txn)
 void qr_api_release(struct qallow_txn *txn)
 {
     struct qallow_store *store = txn->store;
-    pthread_mutex_lock(&store->store->pages_lock);
+    pthread_mutex_lock(&store->store->sharing.lock);
     for (size_t i = 0; i < txn->count; i++)
         take_out(store, txn->pages[i]);
     if (store->structure == txn)
@@ -314,14 +297,13 @@ void qr_api_release(struct qallow_txn *txn)
         txn->previous->next = txn->next;
     else
         store->txns = txn->next;
-    pthread_mutex_unlock(&store->store->pages_lock);
+    pthread_mutex_unlock(&store->store->sharing.lock);
 }
 
 void qallow_abort(struct qallow_txn *txn)
 {
     if (!txn)
         return;
-    qr_api_unpin(txn);
     qr_api_release(txn);
     qr_api_txn_destroy(txn);
 }

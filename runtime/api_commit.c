@@ -266,14 +266,13 @@ static int land(struct qallow_txn *txn, uint64_t *epoch)
 {
     struct qallow_store *store = txn->store;
 
-    qr_api_unpin(txn);
     pthread_rwlock_wrlock(&store->newest_lock);
     if (txn->is_structural)
-        pthread_mutex_lock(&store->store->pages_lock);
+        pthread_mutex_lock(&store->store->sharing.lock);
     int rc = append(txn, epoch);
     if (txn->is_structural) {
         qr_api_release_structure(txn);
-        pthread_mutex_unlock(&store->store->pages_lock);
+        pthread_mutex_unlock(&store->store->sharing.lock);
     }
     pthread_rwlock_unlock(&store->newest_lock);
     return rc;

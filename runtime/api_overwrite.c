@@ -22,6 +22,17 @@ enum {
     GAP = 24, /* equal bytes between two runs that are worth an operation of their own */
 };
 
+/* By the commit the cells are in the cache: the misses of all writes overlap. */
+static void fetch_cells(const struct edited *e, uint64_t offset, size_t length)
+{
+    enum { LINE = 64, BYTES_MAX = 4 * QB_CELL };
+    uint64_t at = offset / QB_CELL * QB_CELL, end = offset + length;
+    if (end > at + BYTES_MAX)
+        end = at + BYTES_MAX;
+    for (; at < end || at % QB_CELL; at += LINE)
+        __builtin_prefetch(e->held + at);
+}
+
 int qr_api_overwrite(struct qallow_txn *txn, struct edited *e, uint64_t offset, const void *bytes,
                      size_t length)
 {
@@ -45,10 +56,8 @@ int qr_api_overwrite(struct qallow_txn *txn, struct edited *e, uint64_t offset, 
         memcpy(o->bytes + (under->offset - from), under->bytes, under->length);
     memcpy(o->bytes + (offset - from), bytes, length);
     *place = o;
-    if (e->held) { /* by the commit it is in the cache: the misses of all writes overlap */
-        __builtin_prefetch(e->held->bytes + offset);
-        __builtin_prefetch(e->held->bytes + offset + length - 1);
-    }
+    if (e->held)
+        fetch_cells(e, offset, length);
     e->overwrite_count++;
     e->overwritten += length;
     return 1;
@@ -140,7 +149,7 @@ static int change_sums(struct qallow_txn *txn, const struct edited *e, struct ol
 /* What cannot be had whole is read where it is needed. */
 static int begin_old(struct qallow_txn *txn, struct edited *e, struct old *old)
 {
-    *old = (struct old){.held = qr_api_pin_content(txn, e)};
+    *old = (struct old){.held = qr_api_hold(txn, e)};
     if (old->held)
         return 0;
     pthread_rwlock_rdlock(&txn->store->newest_lock);

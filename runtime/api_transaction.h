@@ -32,7 +32,7 @@ struct edited {
     struct qallow_txn *txn;
     int created, freed;
     struct qb_u128 old_sum; /* of the cells of its old content */
-    struct qr_held *held;   /* the old content in memory, pinned; or NULL */
+    const uint8_t *held;    /* the old content in memory, or NULL */
     uint64_t parent; /* where the transaction has put it; name NULL: it is where it was */
     char *name;
     uint64_t old_size, size;
@@ -92,9 +92,9 @@ void qr_api_release_structure(struct qallow_txn *txn); /* once it has landed */
 int qr_api_add_created(struct qallow_txn *txn, struct edited **edited);
 /* The old content in memory, to be read until the transaction lands; NULL if it cannot be had
  * whole. */
-const uint8_t *qr_api_pin_content(struct qallow_txn *txn, struct edited *e);
-/* Begins to land: the old content is looked at no more. */
-void qr_api_unpin(struct qallow_txn *txn);
+const uint8_t *qr_api_hold(struct qallow_txn *txn, struct edited *e);
+/* For the state, whose lock of pages is held: is a page of the store `context` claimed? */
+int qr_api_is_claimed(void *context, uint64_t page);
 /* Pages and structure are free for others. */
 void qr_api_release(struct qallow_txn *txn);
 int qr_api_work_take(struct qallow_store *store, struct qr_api_work **work);

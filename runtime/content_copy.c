@@ -78,7 +78,7 @@ int qr_content_copy(struct qr_txn *txn, struct qr_batch *batch, struct qr_reader
     struct copier c = {.txn = txn,
                        .batch = batch,
                        .reader = reader,
-                       .held = qr_page_held(page),
+                       .held = page->held,
                        .chunk = qr_malloc(CHUNK)};
     uint64_t id = page->id, at = 0;
     struct qb_u128 expected = page->content_sum;

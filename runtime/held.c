@@ -15,6 +15,7 @@
 #include "runtime/error.h"
 #include "runtime/format.h"
 #include "runtime/os.h"
+#include "runtime/pool.h"
 #include "runtime/state_internal.h"
 #include "runtime/store_internal.h"
 
@@ -39,13 +40,49 @@ static void leave_ring(struct qr_state *state, struct qr_held *held)
     state->held_bytes -= held->size;
 }
 
+/* The bytes and what is known of them. */
+static void give_back(struct qr_state *state, uint8_t *bytes, struct qr_held *held)
+{
+    int rc = qr_pool_free(state->held_pool, bytes, held->size);
+    qr_assert(rc == 0);
+    qr_free(held);
+}
+
+/* Of a page that goes on without: what it had. */
+static struct qr_held *take_from(struct qr_state *state, struct qr_page *page, uint8_t **bytes)
+{
+    struct qr_held *held = page->held_entry;
+    leave_ring(state, held);
+    *bytes = page->held;
+    page->held = NULL;
+    page->held_entry = NULL;
+    return held;
+}
+
 void qr_page_let_go(struct qr_state *state, struct qr_page *page)
 {
+    uint8_t *bytes;
     if (!page->held)
         return;
-    leave_ring(state, page->held);
-    qr_free(page->held);
-    page->held = NULL;
+    struct qr_held *held = take_from(state, page, &bytes);
+    give_back(state, bytes, held);
+}
+
+void qr_state_let_all_go(struct qr_state *state)
+{
+    while (state->held_hand) {
+        struct qr_held *held = state->held_hand;
+        leave_ring(state, held);
+        qr_free(held);
+    }
+    qr_pool_destroy(state->held_pool);
+    state->held_pool = NULL;
+}
+
+static int is_in_use(const struct qr_state *state, const struct qr_page *page)
+{
+    const struct qr_sharing *sharing = state->sharing;
+    return sharing && sharing->is_in_use && sharing->is_in_use(sharing->context, page->id);
 }
 
 /* Drops pages until `size` more bytes fit; not `page` itself, and none that somebody looks at: two
@@ -58,8 +95,8 @@ static void make_room(struct qr_state *state, const struct qr_page *page, uint64
         struct qr_held *held = state->held_hand;
         rounds += held == stop;
         state->held_hand = held->next;
-        if (held->is_used || held->pins || held == page->held) {
-            held->is_used = 0;
+        if (held->page->held_is_used || held->page == page || is_in_use(state, held->page)) {
+            held->page->held_is_used = 0;
             stop = stop ? stop : held;
         } else {
             stop = stop == held ? NULL : stop;
@@ -68,51 +105,66 @@ static void make_room(struct qr_state *state, const struct qr_page *page, uint64
     }
 }
 
+static void make_room_alone(struct qr_state *state, const struct qr_page *page, uint64_t size)
+{
+    if (state->held_bytes <= state->held_limit - size)
+        return;
+    qr_state_lock_pages(state);
+    make_room(state, page, size);
+    qr_state_unlock_pages(state);
+}
+
+/* No more than what may be held, which is counted here, is ever taken from the pool. */
+static int get_pool(struct qr_state *state)
+{
+    const struct qr_pool_options options = {.keep_bytes = 1};
+    return state->held_pool ? 0 : qr_pool_create(&options, &state->held_pool);
+}
+
 uint8_t *qr_page_hold(struct qr_state *state, struct qr_page *page, uint64_t size)
 {
+    void *bytes;
     if (size == 0 || size > state->held_limit || size > state->held_page_limit)
         return NULL;
-    if (state->held_bytes > state->held_limit - size) {
-        if (state->pages_lock)
-            pthread_mutex_lock(state->pages_lock);
-        make_room(state, page, size);
-        if (state->pages_lock)
-            pthread_mutex_unlock(state->pages_lock);
+    make_room_alone(state, page, size);
+    if (state->held_bytes > state->held_limit - size || get_pool(state))
+        return NULL;
+    struct qr_held *held = qr_malloc(sizeof *held);
+    if (!held || qr_pool_alloc(state->held_pool, (size_t)size, &bytes)) {
+        qr_free(held);
+        return NULL;
     }
-    if (state->held_bytes > state->held_limit - size)
-        return NULL;
-    struct qr_held *held = qr_malloc(sizeof *held + (size_t)size);
-    if (!held)
-        return NULL;
     qr_page_let_go(state, page);
-    *held = (struct qr_held){.page = page, .size = size, .is_used = 1};
+    *held = (struct qr_held){.page = page, .size = size};
     enter_ring(state, held);
-    page->held = held;
+    page->held = bytes;
+    page->held_entry = held;
+    page->held_is_used = 1;
     page->held_missed = 0;
-    return held->bytes;
+    return bytes;
 }
 
 static void move_held(struct qr_state *from, struct qr_state *to, struct qr_held *held)
 {
     struct qr_page *page = qr_state_find(to, held->page->id);
     if (!page || held->page->version > to->epoch) {
-        qr_assert(held->pins == 0); /* who changed it has ended */
-        qr_page_let_go(from, held->page);
+        qr_page_let_go(from, held->page); /* who changed it has ended, and looks at it no more */
         return;
     }
-    leave_ring(from, held);
-    held->page->held = NULL;
+    take_from(from, held->page, &page->held);
     held->page = page;
-    page->held = held;
+    page->held_entry = held;
     enter_ring(to, held);
 }
 
 void qr_state_move_held(struct qr_state *from, struct qr_state *to)
 {
     qr_state_set_held_limits(to, from->held_limit, from->held_page_limit);
-    to->pages_lock = from->pages_lock;
+    to->sharing = from->sharing;
     while (from->held_hand)
         move_held(from, to, from->held_hand);
+    to->held_pool = from->held_pool;
+    from->held_pool = NULL;
 }
 
 void qr_state_set_held_limits(struct qr_state *state, uint64_t bytes, uint64_t page_bytes)
@@ -127,7 +179,7 @@ static int fetch(struct qr_state *state, struct qr_page *page, struct qr_reader 
 {
     struct qr_content content;
     if (page->held)
-        page->held->is_used = 1;
+        page->held_is_used = 1;
     uint8_t *into = page->held ? NULL : qr_page_hold(state, page, page->size);
     if (!into)
         return 0;
@@ -197,18 +249,17 @@ int qr_state_hold(struct qr_state *state, struct qr_page *page, struct qr_reader
 static int rebuild(struct qr_state *state, struct qr_page *page, uint64_t new_size,
                    struct qr_cursor operations)
 {
-    struct qr_held *old = page->held;
-    if (old)
-        leave_ring(state, old);
-    page->held = NULL;
-    struct qr_apply apply = {.old = old ? old->bytes : NULL,
-                             .old_size = old ? old->size : 0,
+    uint8_t *old = NULL;
+    struct qr_held *entry = page->held ? take_from(state, page, &old) : NULL;
+    struct qr_apply apply = {.old = old,
+                             .old_size = entry ? entry->size : 0,
                              .new_size = new_size,
                              .new_ = qr_page_hold(state, page, new_size)};
     int rc = apply.new_ ? qr_apply_part(&apply, operations) : 0;
     if (apply.new_ && rc == 0)
         rc = qr_apply_end(&apply);
-    qr_free(old);
+    if (entry)
+        give_back(state, old, entry);
     return rc;
 }
 
@@ -221,12 +272,12 @@ void qr_page_follow(struct qr_state *state, struct qr_page *page, const struct q
     if (!state->held_limit || record->type == QR_RECORD_IMAGE || (!page->held && page->size > 0))
         return;
     if (page->held && !moves && !record->base)
-        rc = qr_apply_in_place(page->held->bytes, page->held->size, operations, old_end);
+        rc = qr_apply_in_place(page->held, page->held_entry->size, operations, old_end);
     else if (record->first && record->last && !record->base && record->new_size <= QR_BODY_MAX)
         rc = rebuild(state, page, record->new_size, operations);
     else
         qr_page_let_go(state, page);
     qr_assert(rc == 0); /* the pieces have been made of the same operations */
     if (page->held)
-        page->held->is_used = 1;
+        page->held_is_used = 1;
 }

@@ -53,16 +53,21 @@ struct qr_stat_cache {
 };
 
 struct qr_page {
+    /* What a delta touches, in one line of the cache: pages are aligned to it (state.c). */
     uint64_t id;      /* never reused; 0 is no page */
-    uint64_t parent;  /* page id of the directory; 0 for a root */
     uint64_t size;    /* bytes of content */
     uint64_t version; /* epoch that last changed it */
     struct qb_u128 content_sum; /* sum of the cells' digest terms (hash_cells with qr_page_seed) */
-    char *name;       /* name_length bytes and a NUL; for kinds of a tree without '/' and NUL */
     struct qr_piece *pieces; /* `piece_count` of them; points to inline_piece when there is one */
-    struct qr_piece inline_piece;
     uint32_t piece_count, piece_capacity;
-    struct qr_held *held; /* the content in memory as well (held.c), or NULL */
+    uint8_t *held;    /* the content in memory as well (held.c), or NULL */
+    /* Everything else. */
+    struct qr_held *held_entry; /* what is known of it */
+    uint32_t held_missed; /* times it was asked for in memory since it was there last */
+    uint8_t held_is_used; /* since the hand of held.c passed */
+    struct qr_piece inline_piece;
+    uint64_t parent;  /* page id of the directory; 0 for a root */
+    char *name;       /* name_length bytes and a NUL; for kinds of a tree without '/' and NUL */
     uint8_t *extra;   /* attribute bytes of the kind, or NULL */
     int64_t mtime_ns;
     struct qr_stat_cache stat;
@@ -70,9 +75,10 @@ struct qr_page {
     uint16_t name_length, extra_length;
     uint8_t kind;     /* enum qr_kind */
     uint8_t mark;     /* scratch for whoever scans (0 between scans) */
-    uint32_t held_missed; /* times it was asked for in memory since it was there last */
     uint32_t slot, first_child, next_sibling, previous_sibling; /* slot numbers, 0 = none */
 };
+
+_Static_assert(sizeof(struct qr_page) <= 192, "three lines of the cache");
 
 struct qr_state;
 

@@ -183,7 +183,7 @@ static int page_sum(struct verify *v, struct touched *before, const struct qr_pa
     int rc;
 
     if (page->held) {
-        *sum = qb_kernels()->hash_cells(qr_page_held(page), page->size, qr_page_seed(page->id), 0);
+        *sum = qb_kernels()->hash_cells(page->held, page->size, qr_page_seed(page->id), 0);
         v->result->read_bytes += page->size;
         v->since_full += 2 * QB_CELL; /* what it would have cost: hashing is not reading */
         return 0;

@@ -95,6 +95,26 @@ int qr_state_create(struct qr_state **out)
     return 0;
 }
 
+/* Pages begin on a line of the cache. What came from the allocator stands before the first. */
+static struct qr_page *allocate_chunk(void)
+{
+    enum { LINE = 64 };
+    uint8_t *raw = qr_calloc(1, LINE + QR_CHUNK * sizeof(struct qr_page));
+    if (!raw)
+        return NULL;
+    uint8_t *pages = raw + LINE - (uintptr_t)raw % LINE;
+    qr_assert(pages - raw >= (ptrdiff_t)sizeof raw);
+    memcpy(pages - sizeof raw, &raw, sizeof raw);
+    return (struct qr_page *)pages;
+}
+
+static void free_chunk(struct qr_page *pages)
+{
+    void *raw;
+    memcpy(&raw, (uint8_t *)pages - sizeof raw, sizeof raw);
+    qr_free(raw);
+}
+
 static void page_release(struct qr_page *page)
 {
     qr_free(page->name);
@@ -105,8 +125,6 @@ static void page_release(struct qr_page *page)
     page->extra = NULL;
     page->pieces = NULL;
     page->piece_count = page->piece_capacity = 0;
-    qr_free(page->held);
-    page->held = NULL;
 }
 
 void qr_state_destroy(struct qr_state *state)
@@ -115,8 +133,9 @@ void qr_state_destroy(struct qr_state *state)
         return;
     for (uint32_t slot = 1; slot < state->slot_count; slot++)
         page_release(qr_slot(state, slot));
+    qr_state_let_all_go(state);
     for (uint32_t i = 0; i < state->chunk_count; i++)
-        qr_free(state->chunks[i]);
+        free_chunk(state->chunks[i]);
     qr_free(state->chunks);
     qr_free(state->by_id.slots);
     qr_free(state->by_name.slots);
@@ -129,9 +148,19 @@ int64_t qr_state_time_ns(const struct qr_state *state) { return state->time_ns; 
 size_t qr_state_page_count(const struct qr_state *state) { return (size_t)state->page_count; }
 uint64_t qr_state_bytes(const struct qr_state *state) { return state->bytes; }
 
+/* Where a page stands if all since the last compaction were created one after the other: most. */
+static struct qr_page *usual_place(const struct qr_state *state, uint64_t id)
+{
+    uint64_t slot = id - state->usual_distance;
+    return slot > 0 && slot < state->slot_count ? qr_slot(state, (uint32_t)slot) : NULL;
+}
+
 struct qr_page *qr_state_find(const struct qr_state *state, uint64_t id)
 {
     const struct qr_slot_table *table = &state->by_id;
+    struct qr_page *usual = usual_place(state, id);
+    if (usual && usual->id == id)
+        return usual->kind ? usual : NULL;
     if (!table->slots)
         return NULL;
     for (uint32_t i = (uint32_t)id_hash(id) & table->mask; table->slots[i];
@@ -150,12 +179,13 @@ void qr_state_fetch(const struct qr_state *state, uint64_t id, enum qr_fetch ste
     if (!table->slots)
         return;
     const uint32_t *slot = &table->slots[(uint32_t)id_hash(id) & table->mask];
+    const struct qr_page *usual = usual_place(state, id);
     if (step == QR_FETCH_SLOT) {
+        __builtin_prefetch(usual);
         __builtin_prefetch(slot);
-    } else if (step == QR_FETCH_PAGE) { /* nearly always the first place is the right one */
-        const char *page = *slot ? (const char *)qr_slot(state, *slot) : NULL;
-        for (size_t at = 0; page && at < sizeof(struct qr_page); at += LINE)
-            __builtin_prefetch(page + at);
+    } else if (step == QR_FETCH_PAGE) {
+        if ((!usual || usual->id != id) && *slot) /* nearly always the first place is right */
+            __builtin_prefetch(qr_slot(state, *slot));
     } else {
         const struct qr_page *page = qr_state_find(state, id);
         for (uint32_t i = 0; page && i < page->piece_count && i < PIECES_MAX; i += PER_LINE)
@@ -353,7 +383,7 @@ static int reserve_slot(struct qr_state *state)
         state->chunks = grown;
         state->chunk_capacity = capacity;
     }
-    struct qr_page *pages = qr_calloc(QR_CHUNK, sizeof *pages);
+    struct qr_page *pages = allocate_chunk();
     if (!pages)
         return qr_fail(QALLOW_E_NO_MEMORY, "page table");
     state->chunks[state->chunk_count++] = pages;
@@ -404,6 +434,7 @@ static int insert_page(struct qr_state *state, uint64_t id, uint64_t parent, con
     page->pieces = &page->inline_piece;
     page->piece_capacity = 1;
     state->next_id = id + 1;
+    state->usual_distance = id - page->slot;
     state->page_count++;
     table_put(state, &state->by_id, page->slot, 0);
     table_put(state, &state->by_name, page->slot, 1);
@@ -615,7 +646,9 @@ static int copy_page(struct qr_state *to, const struct qr_page *from)
     struct qr_page *page = qr_slot(to, to->slot_count);
     *page = *from;
     page->slot = to->slot_count++;
+    to->usual_distance = page->id - page->slot;
     page->held = NULL;
+    page->held_entry = NULL;
     page->first_child = page->next_sibling = page->previous_sibling = 0;
     page->pieces = &page->inline_piece;
     page->piece_capacity = 1;

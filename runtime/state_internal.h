@@ -14,6 +14,15 @@ struct qr_slot_table {
     uint32_t mask, used;
 };
 
+/* For threads that look pages up, and at what is held of them, while another one changes the state:
+ * `lock` is held, also recursively, by who makes pages come, go or move, or drops what is held. */
+struct qr_sharing {
+    pthread_mutex_t lock;
+    /* Under the lock: does somebody look at what is held of a page? NULL: nobody ever does. */
+    int (*is_in_use)(void *context, uint64_t page);
+    void *context;
+};
+
 enum { QR_CHUNK_SHIFT = 8, QR_CHUNK = 1 << QR_CHUNK_SHIFT };
 
 struct qr_state {
@@ -27,8 +36,10 @@ struct qr_state {
     uint64_t held_bytes, held_limit; /* of content in memory, see held.c */
     uint64_t held_page_limit;        /* of one page */
     struct qr_held *held_hand;       /* one of them, all in a ring; NULL: there are none */
-    pthread_mutex_t *pages_lock;     /* of the store whose newest state this is; or NULL */
+    struct qr_pool *held_pool;       /* where it lies; NULL: there was none yet */
+    struct qr_sharing *sharing;      /* of a store's newest state; or NULL */
     uint64_t epoch, next_id;
+    uint64_t usual_distance; /* of a page's id from its slot: that of the newest */
     int64_t time_ns;
     struct qb_u128 digest;
 };
@@ -70,24 +81,31 @@ void qr_state_set_content(struct qr_state *state, struct qr_page *page, struct q
 
 /* --- content in memory (held.c) --- */
 
+/* What is known of a page's content in memory, page->held. */
 struct qr_held {
     struct qr_held *next, *previous; /* in the ring of the state */
     struct qr_page *page;
     uint64_t size;
-    unsigned pins; /* by who looks at it outside the ordered section; under pages_lock */
-    int is_used;   /* since the hand passed */
-    _Alignas(16) uint8_t bytes[];
 };
-/* The content of a page if it is held, or NULL. */
-static inline uint8_t *qr_page_held(const struct qr_page *page)
+
+/* Keeps out, and lets in, whoever looks pages up meanwhile. */
+static inline void qr_state_lock_pages(struct qr_state *state)
 {
-    return page->held ? page->held->bytes : NULL;
+    if (state->sharing)
+        pthread_mutex_lock(&state->sharing->lock);
+}
+static inline void qr_state_unlock_pages(struct qr_state *state)
+{
+    if (state->sharing)
+        pthread_mutex_unlock(&state->sharing->lock);
 }
 
 /* Room for the content of a page, `size` bytes, which the caller fills at once; other pages may be
  * dropped for it. NULL: it is empty or larger than the limit, or there is no memory. */
 uint8_t *qr_page_hold(struct qr_state *state, struct qr_page *page, uint64_t size);
 void qr_page_let_go(struct qr_state *state, struct qr_page *page);
+/* Before the state goes; its pages still say that they are held. */
+void qr_state_let_all_go(struct qr_state *state);
 /* What is held goes over to another state of the same store, as far as it is true there, too: of
  * pages that are there and have not changed after its epoch. */
 void qr_state_move_held(struct qr_state *from, struct qr_state *to);

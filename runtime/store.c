@@ -119,18 +119,18 @@ static void store_free(struct qr_store *store)
     if (store->lock_file >= 0)
         store->os->close(store->os->context, store->lock_file);
     pthread_rwlock_destroy(&store->lock);
-    pthread_mutex_destroy(&store->pages_lock);
+    pthread_mutex_destroy(&store->sharing.lock);
     qr_durable_finish(store);
     qr_free(store->path);
     qr_free(store);
 }
 
-static void init_pages_lock(struct qr_store *store)
+static void init_sharing(struct qr_store *store)
 {
     pthread_mutexattr_t recursive;
     pthread_mutexattr_init(&recursive);
     pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
-    pthread_mutex_init(&store->pages_lock, &recursive);
+    pthread_mutex_init(&store->sharing.lock, &recursive);
     pthread_mutexattr_destroy(&recursive);
 }
 
@@ -146,7 +146,7 @@ int qr_store_open(const char *path, const struct qr_store_options *options, stru
     if (!store->options.sync_interval_ms)
         store->options.sync_interval_ms = 1000;
     pthread_rwlock_init(&store->lock, NULL);
-    init_pages_lock(store);
+    init_sharing(store);
     qr_durable_init(store);
     store->path = qr_path_with(path, "");
     int rc = store->path ? 0 : QALLOW_E_NO_MEMORY;
@@ -168,7 +168,7 @@ int qr_store_open(const char *path, const struct qr_store_options *options, stru
     }
     if (options->writable) {
         qr_state_set_held_limits(store->state, options->hold_bytes, options->hold_bytes);
-        store->state->pages_lock = &store->pages_lock;
+        store->state->sharing = &store->sharing;
         qr_durable_begin(store);
         qt_set(QT_PAGES, store->state->page_count);
         qt_set(QT_PAGE_BYTES, store->state->bytes);
@@ -252,7 +252,7 @@ int qr_store_hold(struct qr_store *store, uint64_t id, struct qr_reader *reader,
         return qr_fail(QALLOW_E_PAGE_NOT_FOUND, "page %llu does not exist", (unsigned long long)id);
     int rc = qr_state_hold(store->state, page, reader);
     if (!rc)
-        *bytes = qr_page_held(page);
+        *bytes = page->held;
     return rc;
 }
 

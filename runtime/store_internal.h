@@ -66,9 +66,7 @@ struct qr_store {
     struct qr_log *log;
     int lock_file;          /* -1: none */
     struct qr_durable durable;
-    /* For threads that look pages up while another one commits: held, also recursively, by who
-     * makes pages come, go or move, or drops what is held of their content. */
-    pthread_mutex_t pages_lock;
+    struct qr_sharing sharing; /* of the newest state */
     pthread_rwlock_t lock;  /* guards `state`, `directory` against the shared readers */
     struct qr_state *state;
     struct qr_directory directory;

@@ -126,7 +126,7 @@ static int take_back_state(struct qr_store *store, uint64_t epoch)
     int rc = qr_store_state_at(store, epoch, &state);
     if (rc)
         return rc;
-    pthread_mutex_lock(&store->pages_lock);
+    pthread_mutex_lock(&store->sharing.lock);
     pthread_rwlock_wrlock(&store->lock);
     carry_stats(store->state, state);
     qr_state_move_held(store->state, state);
@@ -134,7 +134,7 @@ static int take_back_state(struct qr_store *store, uint64_t epoch)
     store->state = state;
     pthread_rwlock_unlock(&store->lock);
     qr_state_destroy(old);
-    pthread_mutex_unlock(&store->pages_lock);
+    pthread_mutex_unlock(&store->sharing.lock);
     return 0;
 }
 
@@ -364,7 +364,7 @@ int qr_store_write_keyframe(struct qr_store *store)
 static void enter_epoch(struct qr_txn *txn, int64_t time_ns, uint64_t commit_offset)
 {
     struct qr_store *store = txn->store;
-    pthread_mutex_lock(&store->pages_lock);
+    pthread_mutex_lock(&store->sharing.lock);
     pthread_rwlock_wrlock(&store->lock);
     store->state->epoch = txn->applier.epoch;
     store->state->time_ns = time_ns;
@@ -373,7 +373,7 @@ static void enter_epoch(struct qr_txn *txn, int64_t time_ns, uint64_t commit_off
         rc = qr_state_compact(store->state);
     store->broken |= rc != 0;
     pthread_rwlock_unlock(&store->lock);
-    pthread_mutex_unlock(&store->pages_lock);
+    pthread_mutex_unlock(&store->sharing.lock);
     store->appended = 1;
     qt_add(QT_LOG_COMMITS, 1);
     qt_add(QT_LOG_RECORDS, txn->applier.records);
