@@ -8,6 +8,8 @@
 #ifndef QB_KERNELS_H
 #define QB_KERNELS_H
 
+#include "backend/u128.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,30 +18,6 @@ enum qb_cpu_flags {
     QB_CPU_AVX2 = 1u << 0,   /* AVX2 + BMI1 + BMI2 + POPCNT + LZCNT, OS saves ymm */
     QB_CPU_AVX512 = 1u << 1, /* all that and F + BW + VL + DQ + VBMI2, OS saves zmm */
 };
-
-/* Bytes in one cell of the state digest; part of the log format (docs/formats/tlog.md). */
-#define QB_CELL 128u
-
-/* A 128-bit sum, added modulo 2^128. */
-struct qb_u128 {
-    uint64_t lo, hi;
-};
-static inline struct qb_u128 qb_u128_add(struct qb_u128 a, struct qb_u128 b)
-{
-    struct qb_u128 r = {a.lo + b.lo, a.hi + b.hi};
-    r.hi += r.lo < a.lo;
-    return r;
-}
-static inline struct qb_u128 qb_u128_sub(struct qb_u128 a, struct qb_u128 b)
-{
-    struct qb_u128 r = {a.lo - b.lo, a.hi - b.hi};
-    r.hi -= a.lo < b.lo;
-    return r;
-}
-static inline int qb_u128_equal(struct qb_u128 a, struct qb_u128 b)
-{
-    return a.lo == b.lo && a.hi == b.hi;
-}
 
 /* XXH3-128 of bytes that come in parts. To be used by the functions of one table only. */
 struct qb_hash128 {

@@ -14,13 +14,16 @@ import sys
 
 PREFIXES = re.compile(r'(qallow|qr|qb|qt|qs|qa)_')
 SANITIZERS = re.compile(r'__(odr_)?(asan|ubsan|tsan|lsan|sanitizer)|\.lto_priv')
+# Templates of CUB: weak, in a namespace of their version, hidden in the shared library.
+TEMPLATES = re.compile(r'_Z\w*(3cub|4cuda3std|6thrust)')
 LINKER = {'_init', '_fini', '_edata', '_end', '__bss_start'}
 
 
 def symbols(*command):
     lines = subprocess.check_output(['nm', *command], text=True).splitlines()
     names = {line.split()[2].split('@')[0] for line in lines if len(line.split()) == 3}
-    return {name for name in names if not SANITIZERS.match(name)} - LINKER
+    return {name for name in names
+            if not SANITIZERS.match(name) and not TEMPLATES.match(name)} - LINKER
 
 
 def declared(include):

@@ -21,7 +21,7 @@
 #include <stdint.h>
 
 #define CK_MAX_LENGTH   (160u * 1024) /* of a checked buffer */
-#define CK_MAX_VERSIONS 4
+#define CK_MAX_VERSIONS 5
 
 enum ck_fill {
     CK_EQUAL_ZERO,   /* both all 0 */
@@ -85,9 +85,10 @@ struct ck_bench {
     size_t (*run)(const struct qb_kernels *k, struct ck_bench_data *d);
 };
 
-/* One file per operation (copy.c, diff.c, apply.c, hash.c); lists end with an empty entry. */
+/* One file per operation (copy.c, diff.c, apply.c, hash.c, batch.c); lists end with an empty entry.
+ */
 extern const struct ck_check ck_copy_checks[], ck_diff_checks[], ck_apply_checks[],
-    ck_hash_checks[];
+    ck_hash_checks[], ck_batch_checks[];
 extern const struct ck_bench ck_copy_benches[], ck_diff_benches[], ck_apply_benches[],
     ck_hash_benches[];
 

@@ -6,9 +6,11 @@
  *     checkkernels --bench [--json] [--filter TEXT]           GB/s beside memcpy, memcmp, memset
  *
  * Versions that this CPU cannot run are named, not passed over in silence. The AVX-512 version is
- * also built with emulated intrinsics, so that its logic is compared everywhere.
+ * also built with emulated intrinsics, and what a device does is also run on the CPU, so that their
+ * logic is compared everywhere.
  */
 #include "tests/kernels/check.h"
+#include "tests/kernels/device.h"
 
 #include <cjson/cJSON.h>
 #include <getopt.h>
@@ -54,6 +56,14 @@ static void collect_versions(bool for_bench, bool quiet)
     if (!for_bench && !quiet)
         puts("SKIP emulated-avx512: built without SIMDe");
 #endif
+    if (for_bench)
+        return;
+    add_version("emulated-device", ck_init_emulated_device, 0);
+    const char *missing = ck_cuda_missing();
+    if (missing == NULL)
+        add_version("cuda", ck_init_cuda, 0);
+    else if (!quiet)
+        printf("SKIP cuda: %s\n", missing);
 }
 
 static uint64_t any_seed(void)
@@ -70,7 +80,7 @@ static uint64_t any_seed(void)
 static unsigned run_checks(uint64_t seed, unsigned rounds, const char *filter, cJSON *results)
 {
     const struct ck_check *const lists[] = {ck_copy_checks, ck_diff_checks, ck_apply_checks,
-                                            ck_hash_checks};
+                                            ck_hash_checks, ck_batch_checks};
     unsigned failed = 0;
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
         for (const struct ck_check *check = lists[i]; check->kernel != NULL; check++) {
