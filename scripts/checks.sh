@@ -105,9 +105,9 @@ end_keeper() {
     ended=$status
 }
 
-# until_true COMMAND...: tries it until it succeeds; gives up after half a minute.
+# until_true COMMAND...: tries it until it succeeds; gives up after two minutes.
 until_true() {
-    local end=$((SECONDS + 30))
+    local end=$((SECONDS + 120))
     until "$@"; do
         ((SECONDS < end)) || {
             echo "gave up waiting for: $*" >&2

@@ -42,7 +42,7 @@ from random_changes import serve  # noqa: E402
 from test_recorder import recorded, snapshot  # noqa: E402
 from tree_scan import differences, entry_of, exported, path_of, scan  # noqa: E402
 
-TIMEOUT_S = 120  # of a command; far more than any takes
+TIMEOUT_S = 300  # of a command; far more than any takes
 # What a reader may end with: done, no such epoch or path, nobody there, try again.
 READER_ENDS = {0, 66, 69, 75, -signal.SIGKILL}
 SHOWN = 20

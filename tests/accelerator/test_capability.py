@@ -113,7 +113,7 @@ class Case(unittest.TestCase):
             finally:
                 subprocess.run([QALLOW, "accelerator", "--stop", "--log", log or self.log],
                                capture_output=True, check=False)
-                process.communicate(timeout=60)
+                process.communicate(timeout=300)
 
     def sync(self):
         out = subprocess.run([QALLOW, "accelerator", "--sync", "--log", self.log],

@@ -56,7 +56,7 @@ class Case(unittest.TestCase):
     def ask(self, *options, command=()):
         done = subprocess.run([*command, QALLOW, "accelerator", *options], env=self.environment,
                               cwd=self.directory, capture_output=True, text=True, check=False,
-                              timeout=60)
+                              timeout=300)
         self.assertEqual(done.returncode, 0, done.stderr)
         return done.stdout
 
@@ -64,7 +64,7 @@ class Case(unittest.TestCase):
         return json.loads(self.ask("--status", "--json", *options))
 
     def until(self, holds, what):
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not holds():
             self.assertLess(time.monotonic(), deadline, what)
             time.sleep(0.01)

@@ -108,7 +108,7 @@ class Recorder:
 
     def wait(self):
         """(exit status, all further lines, stderr)"""
-        out, err = self.process.communicate(timeout=60)
+        out, err = self.process.communicate(timeout=300)
         return self.process.returncode, [json.loads(line) for line in out.splitlines()], err
 
     def ask(self, **request):
@@ -119,7 +119,7 @@ class Recorder:
             return self.case.fail(f"no answer ({error}), it ended with {status}: {err}")
 
     def sync(self):
-        answer = self.ask(request="sync", timeout_ms=30000)
+        answer = self.ask(request="sync", timeout_ms=300000)
         self.case.assertTrue(answer.get("ok"), answer)
         return answer["epoch"]
 
@@ -179,7 +179,7 @@ class Case(unittest.TestCase):
 
     def run_command(self, *arguments, **options):
         return subprocess.run([QALLOW, "accelerator", *arguments], capture_output=True, text=True,
-                              check=False, timeout=60, **options)
+                              check=False, timeout=300, **options)
 
     def newest(self):
         """(number, tree) of the newest epoch in the log, all epochs verified."""

@@ -20,10 +20,10 @@ need() {
     done
 }
 
-# until_true COMMAND...: waits, without a fixed time, until it succeeds; gives up after a minute.
+# until_true COMMAND...: waits, without a fixed time, until it succeeds; gives up after two minutes.
 # What it complains of meanwhile (a file that is not there yet) is nobody's business.
 until_true() {
-    local end=$((SECONDS + 60))
+    local end=$((SECONDS + 120))
     until "$@" 2>/dev/null; do
         ((SECONDS < end)) || {
             echo "gave up waiting for: $*" >&2

@@ -83,7 +83,7 @@ def check_generator(golden, entries):
 # --- the command ---------------------------------------------------------------------------------
 
 def run(qallow, *args):
-    done = subprocess.run([qallow, *args], capture_output=True, timeout=60)
+    done = subprocess.run([qallow, *args], capture_output=True, timeout=300)
     return done.returncode, done.stdout, done.stderr.decode(errors="replace")
 
 
