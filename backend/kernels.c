@@ -108,7 +108,7 @@ int qb_cpu_mask_set(const char *text)
 
 /* A library cannot complain: a text in the environment that means nothing limits nothing. The
  * command passes it to qb_cpu_mask_set() first, which says so. */
-static void fill_process_table(void)
+uint32_t qb_cpu_allowed(void)
 {
     const char *environment = getenv("QALLOW_CPU_MASK");
     uint64_t given = atomic_load(&mask_given);
@@ -117,8 +117,10 @@ static void fill_process_table(void)
         allowed = (uint32_t)given;
     else if (environment != NULL)
         (void)parse_mask(environment, &allowed);
-    qb_kernels_init(&process_table, qb_cpu_detect() & allowed);
+    return qb_cpu_detect() & allowed;
 }
+
+static void fill_process_table(void) { qb_kernels_init(&process_table, qb_cpu_allowed()); }
 
 const struct qb_kernels *qb_kernels(void)
 {

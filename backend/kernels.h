@@ -85,6 +85,8 @@ uint32_t qb_cpu_detect(void);
 void qb_kernels_init(struct qb_kernels *table, uint32_t cpu_flags);
 /* The process-wide table. Initialised on first use from qb_cpu_detect() & the mask. Thread-safe. */
 const struct qb_kernels *qb_kernels(void);
+/* The flags of the process-wide table: what the CPU has and the mask allows. Thread-safe. */
+uint32_t qb_cpu_allowed(void);
 /* Limits the process-wide table; to be called before the first qb_kernels(). Also set by the
  * environment variable QALLOW_CPU_MASK. Accepts "scalar", "avx2", "avx512", or a number.
  * Returns 0, or -1 if the text means nothing. */

@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 
-PREFIXES = re.compile(r'(qallow|qr|qb|qt|qs|qa)_')
+PREFIXES = re.compile(r'(qallow|qr|qb|qt|qs|qa|qv)_')
 SANITIZERS = re.compile(r'__(odr_)?(asan|ubsan|tsan|lsan|sanitizer)|\.lto_priv')
 # Templates of CUB: weak, in a namespace of their version, hidden in the shared library.
 TEMPLATES = re.compile(r'_Z\w*(3cub|4cuda3std|6thrust)')

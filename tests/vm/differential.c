@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Random programs on the machine and on the naive one (naive.c): after every tick all of the state
+ * must be the same: why it stopped, where, fuel, stack, pages, what was emitted. One machine has
+ * one thread, a second one two, which divide even the smallest vectors. Blocks that changed must be
+ * marked as written to. The text of a program assembles to the same program.
+ *
+ * QALLOW_VM_PROGRAMS says how many (default 600), QALLOW_SEED with which to begin; the kernels are
+ * those of QALLOW_CPU_MASK.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/vector.h"
+#include "generate.h"
+#include "naive.h"
+#include "qallow/error.h"
+#include "vm/machine.h"
+
+struct text {
+    char *at;
+    size_t length, size;
+};
+
+static int collect(void *context, const char *bytes, size_t length)
+{
+    struct text *t = context;
+    while (t->length + length > t->size) {
+        t->size = t->size ? t->size * 2 : 65536;
+        t->at = realloc(t->at, t->size);
+    }
+    memcpy(t->at + t->length, bytes, length);
+    t->length += length;
+    return 0;
+}
+
+static const char *failed; /* what differs */
+#define SAME(condition)                                                                            \
+    do {                                                                                           \
+        if (!(condition))                                                                          \
+            failed = #condition;                                                                   \
+    } while (0)
+
+static void check_code(const struct qv_function *a, const struct qv_function *b)
+{
+    SAME(strcmp(a->name, b->name) == 0);
+    SAME(a->arguments == b->arguments);
+    SAME(a->word_count == b->word_count);
+    SAME(memcmp(a->words, b->words, a->word_count * 8) == 0);
+}
+
+/* What is emitted gets its numbers in the order of appearance, so names are compared by text. */
+static void check_round_trip(const struct qv_program *program)
+{
+    struct qv_program *again = NULL;
+    struct qv_source_error error;
+    struct text text = {NULL, 0, 0};
+
+    SAME(qv_disassemble(program, collect, &text) == 0);
+    int rc = qv_assemble(text.at, text.length, "text", &again, &error);
+    if (rc < 0) {
+        printf("%s\n%s\n", qallow_error_detail(), error.text);
+        failed = "assembles again";
+        free(text.at);
+        return;
+    }
+    SAME(again->function_count == program->function_count);
+    SAME(again->page_count == program->page_count);
+    int names_agree = again->name_count == program->name_count;
+    for (size_t i = 0; names_agree && i < again->name_count; i++)
+        names_agree = strcmp(again->names[i].text, program->names[i].text) == 0;
+    for (size_t i = 0; names_agree && !failed && i < program->function_count; i++)
+        check_code(&again->functions[i], &program->functions[i]);
+    for (size_t i = 0; !failed && i < program->page_count; i++) {
+        SAME(again->pages[i].count == program->pages[i].count);
+        SAME(again->pages[i].type == program->pages[i].type);
+        SAME(again->pages[i].is_input == program->pages[i].is_input);
+        SAME(again->pages[i].initial_size == program->pages[i].initial_size);
+        SAME(program->pages[i].initial_size == 0 ||
+             memcmp(again->pages[i].initial, program->pages[i].initial,
+                    program->pages[i].initial_size) == 0);
+    }
+    free(text.at);
+    qv_program_destroy(again);
+}
+
+static void check_pages(struct qv_machine *m, const struct naive *n, uint8_t **before)
+{
+    for (size_t p = 0; p < m->program->page_count && !failed; p++) {
+        const struct qv_memory *page = &m->pages[p];
+        SAME(page->size == n->sizes[p]);
+        SAME(memcmp(page->bytes, n->bytes[p], page->size) == 0);
+        for (uint64_t i = 0; i < page->size; i++)
+            if (page->bytes[i] != before[p][i])
+                SAME(page->dirty[i / QV_BLOCK]);
+    }
+}
+
+static void compare(struct qv_machine *m, const struct naive *n, enum qv_stop stop,
+                    enum naive_stop naive_stop)
+{
+    static const enum naive_stop same[QV_STOPS] = {
+        [QV_TICK_DONE] = NAIVE_TICK,     [QV_HALTED] = NAIVE_HALT,
+        [QV_OUT_OF_FUEL] = NAIVE_FUEL,   [QV_TRAP_PROGRAM] = NAIVE_PROGRAM,
+        [QV_TRAP_BOUNDS] = NAIVE_BOUNDS, [QV_TRAP_STACK] = NAIVE_STACK,
+        [QV_TRAP_EMITS] = NAIVE_EMITS,   [QV_TRAP_VECTOR] = NAIVE_VECTOR};
+    uint32_t function = 0, word = 0;
+
+    SAME(same[stop] == naive_stop);
+    qv_locate(m, m->pc, &function, &word);
+    SAME(function == n->function && word == n->word);
+    if (failed)
+        printf("stops: %d, %d; at: function %u word %u, function %u word %u\n", (int)stop,
+               (int)naive_stop, function, word, n->function, n->word);
+    SAME((uint64_t)m->fuel == n->fuel);
+    SAME(m->base == n->base && m->depth == n->depth);
+    SAME(m->random == n->random);
+    SAME(memcmp(m->stack, n->stack, m->program->stack * 8u) == 0);
+    SAME(m->emit_count == n->emit_count);
+    for (size_t i = 0; i < m->emit_count && !failed; i++)
+        SAME(m->emits[i].value == n->emit_values[i] && m->emits[i].name == n->emit_names[i] &&
+             m->emits[i].kind == n->emit_kinds[i]);
+}
+
+static enum qv_stop tick(struct qv_machine *m, uint8_t **before)
+{
+    for (size_t p = 0; p < m->program->page_count; p++) {
+        memcpy(before[p], m->pages[p].bytes, m->pages[p].size);
+        memset(m->pages[p].dirty, 0, m->pages[p].size / QV_BLOCK + 1);
+    }
+    qv_tick_begin(m);
+    enum qv_stop stop = qv_run(m);
+    m->tick += !qv_is_failure(stop);
+    return stop;
+}
+
+/* Inputs: small numbers, which are good indexes. */
+static void feed(struct qv_machine *m, struct naive *n)
+{
+    for (size_t p = 0; p < m->program->page_count; p++) {
+        if (!m->program->pages[p].is_input)
+            continue;
+        m->pages[p].count = m->program->pages[p].count;
+        m->pages[p].size = n->sizes[p] = qv_page_bytes(&m->program->pages[p]);
+        for (uint64_t i = 0; i < m->pages[p].size; i += 1)
+            m->pages[p].bytes[i] = n->bytes[p][i] = (uint8_t)(i % 8 ? 0 : i * 7 % 23);
+    }
+}
+
+static uint64_t stops[QV_STOPS], ticks;
+
+static void run(const struct qv_program *program)
+{
+    struct qv_machine *m[2] = {NULL, NULL};
+    struct naive *n = naive_create(program);
+    uint8_t **before = calloc(program->page_count, sizeof *before);
+    enum qv_stop stop = QV_TICK_DONE;
+
+    for (size_t p = 0; p < program->page_count; p++)
+        before[p] = malloc(qv_page_bytes(&program->pages[p]) + 1);
+    SAME(qv_machine_create(program, &m[0]) == 0 && qv_machine_create(program, &m[1]) == 0);
+    SAME(qv_machine_set_threads(m[1], 2) == 0);
+    feed(m[0], n);
+    feed(m[1], n);
+    m[1]->parallel_from = 1;
+    m[1]->part = 64;
+    for (int i = 0; i < 6 && stop == QV_TICK_DONE && !failed; i++) {
+        enum naive_stop naive_stop = naive_tick(n, program->fuel);
+        for (int k = 0; k < 2 && !failed; k++) {
+            stop = tick(m[k], before);
+            compare(m[k], n, stop, naive_stop);
+            if (stop != QV_TRAP_BOUNDS) /* a gather that failed has written what it liked */
+                check_pages(m[k], n, before);
+        }
+        stops[stop]++;
+        ticks++;
+    }
+    for (size_t p = 0; p < program->page_count; p++)
+        free(before[p]);
+    free(before);
+    naive_destroy(n);
+    qv_machine_destroy(m[0]);
+    qv_machine_destroy(m[1]);
+}
+
+static uint64_t number_of(const char *name, uint64_t otherwise)
+{
+    const char *text = getenv(name);
+    return text ? strtoull(text, NULL, 0) : otherwise;
+}
+
+int main(void)
+{
+    uint64_t count = number_of("QALLOW_VM_PROGRAMS", 600), seed = number_of("QALLOW_SEED", 1);
+
+    for (uint64_t i = 0; i < count; i++) {
+        struct qv_program *program = generate_program(seed * 1000003 + i);
+        if (qv_verify(program) < 0) {
+            printf("QALLOW_SEED=%llu, program %llu: refused: %s\n", (unsigned long long)seed,
+                   (unsigned long long)i, qallow_error_detail());
+            return 1;
+        }
+        check_round_trip(program);
+        if (!failed)
+            run(program);
+        if (failed) {
+            struct text text = {NULL, 0, 0};
+            qv_disassemble(program, collect, &text);
+            printf("%.*s\nQALLOW_SEED=%llu, program %llu, %s: not the same: %s\n", (int)text.length,
+                   text.at, (unsigned long long)seed, (unsigned long long)i, qb_vectors()->name,
+                   failed);
+            return 1;
+        }
+        qv_program_destroy(program);
+    }
+    printf(
+        "%llu programs, %llu ticks with %s kernels: %llu went on, %llu halted; of fuel %llu, trap "
+        "%llu, bounds %llu, stack %llu, emits %llu, vector %llu\n",
+        (unsigned long long)count, (unsigned long long)ticks, qb_vectors()->name,
+        (unsigned long long)stops[QV_TICK_DONE], (unsigned long long)stops[QV_HALTED],
+        (unsigned long long)stops[QV_OUT_OF_FUEL], (unsigned long long)stops[QV_TRAP_PROGRAM],
+        (unsigned long long)stops[QV_TRAP_BOUNDS], (unsigned long long)stops[QV_TRAP_STACK],
+        (unsigned long long)stops[QV_TRAP_EMITS], (unsigned long long)stops[QV_TRAP_VECTOR]);
+    return stops[QV_TICK_DONE] == 0 || stops[QV_HALTED] == 0; /* then the programs are no good */
+}

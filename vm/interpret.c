@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The interpreter: what the bodies of the table mean, and the loop, twice: as it is, and with a
+ * hook before each instruction. The hook costs nothing where it is not: it is another loop.
+ */
+#include "vm/machine.h"
+#include "vm/scalar.h"
+
+#pragma GCC diagnostic ignored "-Wpedantic" /* labels as values */
+
+#define A    (r[w >> 8 & 0xff])
+#define B    (r[w >> 16 & 0xff])
+#define C    (r[w >> 24 & 0xff])
+#define SB   ((int64_t)B)
+#define SC   ((int64_t)C)
+#define FA   qv_bits_float(A)
+#define FB   qv_bits_float(B)
+#define FC   qv_bits_float(C)
+#define IMM  qv_word_imm(w)
+#define HALF qv_word_half(w)
+
+#define SETF(expression) A = qv_float_bits(expression)
+
+#define JUMP_IF(condition)                                                                         \
+    if (condition) {                                                                               \
+        int64_t distance = IMM, cost = distance & distance >> 63;                                  \
+        if (__builtin_expect(fuel + cost < 0, 0))                                                  \
+            goto out_of_fuel;                                                                      \
+        fuel += cost;                                                                              \
+        pc += distance;                                                                            \
+        NEXT;                                                                                      \
+    }
+
+#define LOAD(T, shift, value)                                                                      \
+    {                                                                                              \
+        const struct qv_memory *page = &pages[qv_word_page(w)];                                    \
+        uint64_t i = B + (uint64_t)qv_word_offset(w);                                              \
+        T v;                                                                                       \
+        if (__builtin_expect(i >= page->size >> (shift), 0))                                       \
+            goto out_of_bounds;                                                                    \
+        memcpy(&v, page->bytes + (i << (shift)), sizeof v);                                        \
+        A = value;                                                                                 \
+    }
+#define STORE(T, shift, value)                                                                     \
+    {                                                                                              \
+        const struct qv_memory *page = &pages[qv_word_page(w)];                                    \
+        uint64_t i = B + (uint64_t)qv_word_offset(w);                                              \
+        T v = value;                                                                               \
+        if (__builtin_expect(i >= page->size >> (shift), 0))                                       \
+            goto out_of_bounds;                                                                    \
+        memcpy(page->bytes + (i << (shift)), &v, sizeof v);                                        \
+        page->dirty[(i << (shift)) / QV_BLOCK] = 1;                                                \
+    }
+
+#define STAY(why)                                                                                  \
+    {                                                                                              \
+        stop = why;                                                                                \
+        pc--;                                                                                      \
+        goto leave;                                                                                \
+    }
+#define STOP(why)                                                                                  \
+    {                                                                                              \
+        stop = why;                                                                                \
+        goto leave;                                                                                \
+    }
+
+#define CALL_FUNCTION()                                                                            \
+    {                                                                                              \
+        const struct qv_entry *f = &m->entries[(uint32_t)IMM];                                     \
+        uint64_t *base = &A;                                                                       \
+        if (__builtin_expect(fuel < (int64_t)f->words, 0))                                         \
+            goto out_of_fuel;                                                                      \
+        if (__builtin_expect(m->depth == m->program->depth ||                                      \
+                                 (uint64_t)(base - m->stack) + f->registers > m->program->stack,   \
+                             0))                                                                   \
+            STAY(QV_TRAP_STACK)                                                                    \
+        fuel -= (int64_t)f->words;                                                                 \
+        m->frames[m->depth].pc = pc;                                                               \
+        m->frames[m->depth++].base = (uint64_t)(r - m->stack);                                     \
+        r = base;                                                                                  \
+        pc = f->code;                                                                              \
+        for (uint32_t i = f->arguments; i < f->registers; i++)                                     \
+            r[i] = 0;                                                                              \
+    }
+#define RETURN_FROM()                                                                              \
+    {                                                                                              \
+        if (m->depth == 0)                                                                         \
+            STAY(QV_HALTED)                                                                        \
+        pc = m->frames[--m->depth].pc;                                                             \
+        r = m->stack + m->frames[m->depth].base;                                                   \
+    }
+#define EMIT_VALUE(what)                                                                           \
+    {                                                                                              \
+        if (__builtin_expect(m->emit_count == QV_MAX_EMITS, 0))                                    \
+            STAY(QV_TRAP_EMITS)                                                                    \
+        m->emits[m->emit_count].name = (uint32_t)IMM;                                              \
+        m->emits[m->emit_count].kind = what;                                                       \
+        m->emits[m->emit_count++].value = A;                                                       \
+    }
+
+#define LOOP   run_plain
+#define BEFORE ((void)0)
+#include "vm/interpret_loop.h"
+#undef LOOP
+#undef BEFORE
+
+/* The hook sees the machine as it is before the instruction. */
+static int ask_hook(struct qv_machine *m, const uint64_t *pc, const uint64_t *r, int64_t fuel)
+{
+    m->pc = pc;
+    m->base = (uint64_t)(r - m->stack);
+    m->fuel = fuel;
+    if (m->skip_hook) {
+        m->skip_hook = 0;
+        return 0;
+    }
+    return m->hook(m->hook_context, m);
+}
+
+#define LOOP run_hooked
+#define BEFORE                                                                                     \
+    if (ask_hook(m, pc, r, fuel) != 0)                                                             \
+    return QV_HOOKED
+#include "vm/interpret_loop.h"
+
+enum qv_stop qv_run(struct qv_machine *m)
+{
+    enum qv_stop stop = m->hook ? run_hooked(m) : run_plain(m);
+
+    if (stop == QV_TICK_DONE || stop == QV_HALTED) {
+        m->fuel_used += m->fuel_limit - (uint64_t)m->fuel;
+        m->halted = stop == QV_HALTED;
+    }
+    return stop;
+}

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The machine: a verified program with its memory. It knows no log: vm/session.h puts it over one.
+ * A machine runs in one thread; its vector instructions may use more.
+ */
+#ifndef QV_MACHINE_H
+#define QV_MACHINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "vm/program.h"
+
+/* Why the interpreter came back. */
+enum qv_stop {
+    QV_TICK_DONE, /* the tick is over; the machine goes on behind the instruction */
+    QV_HALTED,    /* the tick and the program are over */
+    QV_HOOKED,    /* the hook asked for it; nothing of the instruction was done */
+    /* the tick cannot be finished: */
+    QV_OUT_OF_FUEL,
+    QV_TRAP_PROGRAM, /* the instruction trap */
+    QV_TRAP_BOUNDS,  /* an element that the page does not have */
+    QV_TRAP_STACK,   /* too many calls within calls, or registers */
+    QV_TRAP_EMITS,   /* more than QV_MAX_EMITS values in a tick */
+    QV_TRAP_VECTOR,  /* ranges overlap, or a count or width is impossible */
+    QV_STOPS
+};
+static inline int qv_is_failure(enum qv_stop stop) { return stop >= QV_OUT_OF_FUEL; }
+
+enum { QV_BLOCK = 4096 }; /* bytes of a page that are marked as written to together */
+
+struct qv_memory {
+    uint8_t *bytes; /* aligned to 64 */
+    uint64_t size;  /* of them */
+    uint64_t count; /* elements of the declared type */
+    uint8_t *dirty; /* for each block: 1 if it may have been written to since the last commit */
+};
+
+struct qv_frame {
+    const uint64_t *pc; /* behind the call */
+    uint64_t base;      /* of the caller's registers in the stack */
+};
+
+struct qv_entry { /* a function, ready to be called */
+    const uint64_t *code;
+    uint32_t words, arguments, registers;
+};
+
+enum qv_emit_kind { QV_EMIT_I64, QV_EMIT_U64, QV_EMIT_F64 };
+struct qv_emit {
+    uint32_t name, kind;
+    uint64_t value;
+};
+
+struct qv_pool;
+struct qv_machine;
+/* Called before each instruction of a machine that has one; not 0 stops it there. */
+typedef int (*qv_hook)(void *context, struct qv_machine *machine);
+
+struct qv_machine {
+    const struct qv_program *program;
+    struct qv_memory *pages;
+    struct qv_entry *entries;
+    uint64_t *code; /* all functions, one after the other */
+    uint64_t code_words;
+    uint64_t *stack;
+    struct qv_frame *frames;
+    struct qv_emit *emits; /* of this tick */
+    size_t emit_count;
+    void *memory; /* stack, frames, emits and the bytes of pages */
+    size_t memory_size;
+
+    /* the state, beside pages and stack */
+    const uint64_t *pc;
+    uint64_t base;  /* of the present function's registers */
+    uint64_t depth; /* frames in use */
+    uint64_t tick;  /* that runs or comes next; from 1 */
+    uint64_t random;
+    uint64_t fuel_used; /* by all ticks that ended */
+    int halted;
+
+    int64_t fuel;        /* left in this tick */
+    uint64_t fuel_limit; /* of a tick */
+    char detail[160];    /* what a vector instruction that failed says */
+    qv_hook hook;
+    void *hook_context;
+    int skip_hook;                /* for the next instruction */
+    struct qv_pool *pool;         /* NULL: one thread */
+    uint64_t parallel_from, part; /* bytes of a result from which threads are worth their waking,
+                                     and that one of them takes at a time; tests make them small */
+};
+
+/* A machine at the beginning of its program: pages as declared, inputs empty. `program` must have
+ * been verified, and outlives it. NO_MEMORY. */
+int qv_machine_create(const struct qv_program *program, struct qv_machine **machine);
+void qv_machine_destroy(struct qv_machine *machine);
+/* Vector instructions on much data take up to this many threads. */
+int qv_machine_set_threads(struct qv_machine *machine, int threads);
+
+/* Gives a tick its fuel and forgets what the last one emitted. Then qv_run() until it does not say
+ * QV_HOOKED. */
+void qv_tick_begin(struct qv_machine *machine);
+enum qv_stop qv_run(struct qv_machine *machine);
+
+/* The function and word of a place in the code. */
+void qv_locate(const struct qv_machine *machine, const uint64_t *pc, uint32_t *function,
+               uint32_t *word);
+/* After a failure: "line 7, main: st.8 r1, flags[r2]: element 9 of 8". */
+void qv_describe_stop(const struct qv_machine *machine, enum qv_stop stop, char *text, size_t size);
+
+/* --- between the interpreter and the vector instructions --- */
+
+/* Runs one; `words` are its two. 0, or why it cannot be done. */
+int qv_vector_run(struct qv_machine *machine, uint64_t *registers, const uint64_t *words,
+                  int64_t *fuel);
+int qv_pool_create(int threads, struct qv_pool **pool);
+void qv_pool_destroy(struct qv_pool *pool);
+/* Calls run(context, part) for 0 <= part < parts, on all threads of the pool, this one too. */
+void qv_pool_run(struct qv_pool *pool, void (*run)(void *context, size_t part), void *context,
+                 size_t parts);
+
+#endif

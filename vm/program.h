@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A program: what assembly text becomes, what is verified, what the machine runs, and what a log
+ * holds of it. Nothing in it is believed before qv_verify() has looked at it.
+ */
+#ifndef QV_PROGRAM_H
+#define QV_PROGRAM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "vm/instruction.h"
+
+enum {
+    QV_MAX_NAME = 64, /* bytes of a name: letters, digits, _ */
+    QV_MAX_PAGES = 4096,
+    QV_MAX_FUNCTIONS = 4096,
+    QV_MAX_NAMES = 1024,    /* that are emitted */
+    QV_MAX_LABELS = 4096,   /* of a function */
+    QV_MAX_WORDS = 1 << 24, /* of a function */
+    QV_MAX_STACK = 1 << 26, /* registers */
+    QV_MAX_DEPTH = 1 << 24, /* calls */
+    QV_MAX_EMITS = 65536,   /* values in one tick */
+    QV_DEFAULT_STACK = 65536,
+    QV_DEFAULT_DEPTH = 8192,
+};
+#define QV_DEFAULT_MEMORY ((uint64_t)64 << 20)
+#define QV_DEFAULT_FUEL   ((uint64_t)10000000000)
+#define QV_MAX_FUEL       ((uint64_t)1 << 62)
+
+struct qv_page {
+    char name[QV_MAX_NAME + 1];
+    unsigned type;    /* enum qb_type */
+    int is_input;     /* fed from outside; the program does not write to it */
+    uint64_t count;   /* elements; of an input: at most */
+    uint8_t *initial; /* the first bytes; the rest is zeros */
+    size_t initial_size, initial_capacity;
+};
+static inline uint64_t qv_page_bytes(const struct qv_page *page)
+{
+    return page->count << qb_type_shift(page->type);
+}
+
+struct qv_label {
+    char name[QV_MAX_NAME + 1];
+    uint32_t word;
+};
+
+struct qv_function {
+    char name[QV_MAX_NAME + 1];
+    uint32_t arguments, registers;
+    uint64_t *words;
+    uint32_t *lines; /* of the source, for each word; 0: unknown */
+    size_t word_count, word_capacity, line_capacity;
+    struct qv_label *labels;
+    size_t label_count, label_capacity;
+};
+
+struct qv_name {
+    char text[QV_MAX_NAME + 1];
+};
+
+struct qv_program {
+    uint64_t memory; /* bytes of all pages and the stack, at most */
+    uint64_t fuel;   /* of one tick */
+    uint32_t stack, depth;
+    struct qv_page *pages;
+    size_t page_count, page_capacity;
+    struct qv_function *functions;
+    size_t function_count, function_capacity;
+    struct qv_name *names;
+    size_t name_count, name_capacity;
+};
+
+/* Where a text is wrong. */
+struct qv_source_error {
+    char message[200];
+    size_t line, column; /* from 1 */
+    size_t length;       /* bytes that are meant, at least 1 */
+    char text[160];      /* the line around the column, printable */
+    size_t caret;        /* of the column in it, from 0 */
+};
+
+/* Text to a verified program, which the caller destroys. ARGUMENT: *error says what is wrong where,
+ * and the detail "PATH:LINE:COLUMN: message"; NO_MEMORY. */
+int qv_assemble(const char *text, size_t length, const char *path, struct qv_program **program,
+                struct qv_source_error *error);
+void qv_program_destroy(struct qv_program *program);
+
+/* Whether everything in the program is as the interpreter relies on (docs/vm.md, "What is
+ * verified"). SERIALIZATION with a detail that names the function and word. */
+int qv_verify(const struct qv_program *program);
+/* 1 if an instruction of the function begins at the word. */
+int qv_is_instruction(const struct qv_function *function, uint32_t word);
+/* What a machine of this program takes: pages, stack and frames. */
+uint64_t qv_program_memory(const struct qv_program *program);
+
+/* One instruction as text, without its line end, for `size` bytes; returns its words. */
+unsigned qv_disassemble_one(const struct qv_program *program, const struct qv_function *function,
+                            uint32_t word, char *text, size_t size);
+/* The whole program as text that assembles to the same program, piece by piece. */
+int qv_disassemble(const struct qv_program *program,
+                   int (*write)(void *context, const char *text, size_t length), void *context);
+/* The reference of the instructions in Markdown, as in docs/vm.md. */
+int qv_reference(int (*write)(void *context, const char *text, size_t length), void *context);
+
+/* Index by name, or -1. */
+int qv_find_function(const struct qv_program *program, const char *name);
+int qv_find_page(const struct qv_program *program, const char *name);
+
+/* A float as text, whatever the locale; 1 if all of the text is one. */
+int qv_read_float(const char *text, double *value);
+
+#endif
