@@ -2,7 +2,7 @@
 /*
  * The public API: statistics. What a state and its log amount to is asked of the store; what this
  * handle has done stands in the store's meter (runtime/meter.h). Both under `calls`, which a commit
- * holds while it changes them, so the numbers of one call belong together.
+ * holds while it changes them, but not while it waits for the disk in between.
  */
 #include <string.h>
 

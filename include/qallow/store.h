@@ -146,7 +146,8 @@ struct qallow_stats {
             0                                                                                      \
         }                                                                                          \
     }
-/* Waits for a commit that is under way; the numbers are of one moment. */
+/* The numbers are of one moment. A commit that waits for the disk is in the state and the deltas
+ * already, and in `commit` when it returns. */
 QALLOW_API int qallow_stats_get(struct qallow_store *store, struct qallow_stats *stats);
 /* What stats_get counts since the open begins at 0 again; what it says of the state and the log
  * stays. */
