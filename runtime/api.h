@@ -28,7 +28,7 @@ struct qallow_store {
      * an epoch whole, or the one before. */
     pthread_rwlock_t newest_lock;
     int writable;
-    /* Open transactions, and which page belongs to which; under the lock of pages (api_claims.c). */
+    /* Open transactions, and which page belongs to which; under the lock of pages: api_claims.c */
     struct qallow_txn *txns;
     struct qallow_txn *structure; /* the one that creates, renames or frees pages */
     struct edited **claims;       /* open addressing, by page id */
