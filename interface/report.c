@@ -59,6 +59,9 @@ int qi_exit_status(int result)
         {QALLOW_E_NO_MEMORY, QI_SYSTEM_LIMIT},
         {QALLOW_E_LIMIT, QI_SYSTEM_LIMIT},
         {QALLOW_E_DIFFERS, QI_DIFFERS},
+        {QALLOW_E_NO_DEVICE, QI_UNAVAILABLE},
+        {QALLOW_E_DEVICE_MEMORY, QI_SYSTEM_LIMIT},
+        {QALLOW_E_DEVICE, QI_IO},
         {QALLOW_E_INTERNAL, QI_INTERNAL},
     };
 

@@ -76,6 +76,12 @@ const char *qallow_strerror(int result)
         return "interrupted";
     case QALLOW_E_DIFFERS:
         return "differs";
+    case QALLOW_E_NO_DEVICE:
+        return "no GPU";
+    case QALLOW_E_DEVICE_MEMORY:
+        return "out of GPU memory";
+    case QALLOW_E_DEVICE:
+        return "GPU failed";
     case QALLOW_E_INTERNAL:
         return "internal error";
     }

@@ -55,6 +55,11 @@ enum qallow_result {
     QALLOW_E_INTERRUPTED = -50,    /* a signal asked to stop */
     QALLOW_E_DIFFERS = -51,        /* a comparison found a difference */
 
+    /* devices */
+    QALLOW_E_NO_DEVICE = -70,      /* no GPU, no driver, or a build without CUDA */
+    QALLOW_E_DEVICE_MEMORY = -71,  /* the GPU has too little free */
+    QALLOW_E_DEVICE = -72,         /* work on the GPU failed, or the GPU was lost */
+
     /* our own mistakes */
     QALLOW_E_INTERNAL = -60,       /* an invariant does not hold; the store is poisoned */
 };
