@@ -147,6 +147,7 @@ int qallow_open(const char *path, const struct qallow_options *options, struct q
     pthread_mutex_init(&made->calls, NULL);
     pthread_mutex_init(&made->spare_lock, NULL);
     pthread_rwlock_init(&made->newest_lock, NULL);
+    qr_hub_init(&made->events, made->store);
     made->newest.store = made;
     made->store->sharing.is_in_use = qr_api_is_claimed;
     made->store->sharing.context = made;
@@ -168,6 +169,7 @@ int qallow_close(struct qallow_store *store)
     while (store->reader_count > 0)
         qr_reader_destroy(store->readers[--store->reader_count]);
     qr_free(store->claims);
+    qr_hub_finish(&store->events, store->store);
     rc = qr_store_close(store->store);
     pthread_mutex_destroy(&store->calls);
     pthread_mutex_destroy(&store->spare_lock);
@@ -198,6 +200,8 @@ int qallow_refresh(struct qallow_store *store, uint64_t *newest)
     pthread_rwlock_unlock(&store->newest_lock);
     qr_store_info(store->store, &info);
     pthread_mutex_unlock(&store->calls);
+    if (rc == 0)
+        qr_hub_tell(store);
     if (newest)
         *newest = info.last_epoch;
     return rc;
@@ -493,7 +497,10 @@ int qallow_checkpoint_export(struct qallow_store *store, uint64_t epoch, const c
 {
     QR_CHECK_ARGUMENT(store != NULL && path != NULL);
     pthread_mutex_lock(&store->calls);
-    return calls_end(store, qr_checkpoint_export(store->store, epoch, path, overwrite));
+    int rc = calls_end(store, qr_checkpoint_export(store->store, epoch, path, overwrite));
+    if (rc == 0)
+        qr_hub_exported(store, epoch, path);
+    return rc;
 }
 
 /* Keeps the first problem as the detail of the failure. */

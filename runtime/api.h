@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "qallow/store.h"
+#include "runtime/event_hub.h"
 #include "runtime/store.h"
 
 struct edited;
@@ -31,6 +32,7 @@ struct qallow_store {
     /* Open transactions, and which page belongs to which; under the lock of pages: api_claims.c */
     struct qallow_txn *txns;
     struct qallow_txn *structure; /* the one that creates, renames or frees pages */
+    struct qallow_txn *landing; /* the one in the ordered section; under `calls` */
     struct edited **claims;       /* open addressing, by page id */
     size_t claims_size, claims_count;
     /* What is kept for reuse; more is made and freed as threads need it. */
@@ -39,6 +41,7 @@ struct qallow_store {
     size_t reader_count;
     struct qr_api_work *works[QR_API_SPARE];
     size_t work_count;
+    struct qr_event_hub events;
 };
 
 /* A reader for one thread for the time of one call. */

@@ -249,8 +249,12 @@ static int append(struct qallow_txn *txn, uint64_t *epoch)
 
     if (rc < 0)
         return rc;
+    if (txn->is_forced)
+        qr_txn_force(inner);
     if (qr_batch_records(txn->work->batch) > 0)
         rc = qr_txn_append(inner, txn->work->batch);
+    if (rc == 0 && txn->events.length > 0)
+        rc = qr_txn_events(inner, txn->events.bytes, txn->events.length);
     if (rc == 0)
         return qr_txn_land(inner, epoch);
     snprintf(detail, sizeof detail, "%s", qallow_error_detail());
@@ -269,7 +273,9 @@ static int land(struct qallow_txn *txn, uint64_t *epoch)
     pthread_rwlock_wrlock(&store->newest_lock);
     if (txn->is_structural)
         pthread_mutex_lock(&store->store->sharing.lock);
+    store->landing = txn;
     int rc = append(txn, epoch);
+    store->landing = NULL;
     if (txn->is_structural) {
         qr_api_release_structure(txn);
         pthread_mutex_unlock(&store->store->sharing.lock);
@@ -319,9 +325,12 @@ int qallow_commit(struct qallow_txn *txn, uint64_t *epoch)
     uint64_t made;
 
     QR_CHECK_ARGUMENT(txn != NULL);
+    struct qallow_store *store = txn->store;
     int rc = commit(txn, &made);
     qallow_abort(txn); /* what is left of it */
     if (rc == 0 && epoch)
         *epoch = made;
+    if (rc == 0)
+        qr_hub_tell(store);
     return rc;
 }

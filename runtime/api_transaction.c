@@ -215,6 +215,7 @@ void qr_api_txn_destroy(struct qallow_txn *txn)
         txn->blocks = next;
     }
     qr_free(txn->pages);
+    qr_free(txn->events.bytes);
     qr_api_work_give(txn->store, txn->work);
     qr_free(txn);
 }

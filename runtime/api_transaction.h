@@ -6,6 +6,7 @@
 #include "runtime/api.h"
 #include "runtime/batch.h"
 #include "runtime/delta.h"
+#include "runtime/arena.h"
 
 enum source { OLD, GIVEN, ZEROS };
 
@@ -70,6 +71,8 @@ struct qallow_txn {
     int is_structural; /* it has claimed the structure */
     uint64_t next_id;  /* of a page to create; 0: it has created none */
     struct block *blocks;
+    struct qr_arena events; /* emitted in it, encoded */
+    int is_forced;          /* it brings all derived pages up to date */
 };
 
 enum { QR_API_CHUNK = 1 << 20 }; /* old and new bytes compared at once; a multiple of QB_CELL */

@@ -46,6 +46,10 @@ const char *qallow_strerror(int result)
         return "invalid delta";
     case QALLOW_E_EPOCH_NOT_FOUND:
         return "epoch not found";
+    case QALLOW_E_CYCLE:
+        return "dependency cycle";
+    case QALLOW_E_FUNCTION:
+        return "a page's function failed";
     case QALLOW_E_DAMAGED:
         return "damaged data";
     case QALLOW_E_SERIALIZATION:

@@ -28,6 +28,9 @@ enum qr_frame_type {
 };
 enum { QR_FRAME_ZSTD = 1 }; /* flags */
 
+/* An event: u8 type, u64 time, u32 length, then so many bytes. */
+enum { QR_EVENT_TIME = 1, QR_EVENT_LENGTH = 9, QR_EVENT_HEADER = 13 };
+
 enum { QR_DELTA_FIRST = 1, QR_DELTA_LAST = 2, QR_DELTA_BASE = 4 };
 
 #define QR_EPOCH_MAX (UINT64_C(1) << 62) /* epochs are below */

@@ -59,6 +59,32 @@ struct qr_durable {
     int is_published;
 };
 
+/* Who computes pages from others takes part in each transaction, in the ordered section
+ * (graph.c). */
+struct qr_derive {
+    /* Is this a page that only it may change? Under the lock of pages. */
+    int (*owns)(void *context, uint64_t page);
+    /* A record is about to be applied, under the store's lock. Nonzero refuses it. */
+    int (*note)(void *context, const struct qr_record *record);
+    /* All that the caller wanted has been applied; the COMMIT frame comes next. More may be
+     * appended with qr_txn_append(). */
+    int (*run)(void *context, struct qr_txn *txn);
+    /* The transaction is over: `epoch` is the newest one (its own, unless nothing has changed), or
+     * 0 if it failed or was aborted; then `run` may not have been called. */
+    void (*ended)(void *context, uint64_t epoch);
+    /* The store has gone back to an earlier epoch and takes no more transactions. */
+    void (*fell_back)(void *context);
+    void *context;
+};
+
+/* Events that a transaction has made: [type u8][time u64][length u32][data] one after the other. */
+struct qr_event_batch {
+    struct qr_event_batch *next;
+    uint64_t epoch; /* that they belong to */
+    size_t length, capacity;
+    uint8_t bytes[];
+};
+
 struct qr_store {
     struct qr_store_options options;
     const struct qr_os *os;
@@ -78,6 +104,11 @@ struct qr_store {
     int index_stale;         /* the index file does not know all that could be in it */
     int broken;              /* nothing may be written any more */
     struct qr_txn *txn;      /* the open transaction */
+    const struct qr_derive *derive; /* NULL: nobody */
+    uint64_t event_types;    /* of events that are recorded, a bit for each */
+    /* Takes over what a transaction has made, when it is over and has not failed. NULL: nobody. */
+    void (*events_made)(void *context, struct qr_event_batch *batch);
+    void *events_context;
     struct qr_store_info info;
     struct qr_meter meter;   /* guarded like `state` */
     /* one keyframe being read by a scan */
@@ -155,6 +186,16 @@ int qr_index_read(struct qr_store *store);
 int qr_index_write(struct qr_store *store);
 
 /* --- transactions (txn.c) --- */
+/* Records that were kept back to ride in the COMMIT frame become a frame of their own; `readable`:
+ * what the transaction has appended can be read. */
+int qr_txn_settle(struct qr_txn *txn, int readable);
+uint64_t qr_txn_epoch(const struct qr_txn *txn); /* the one that it will be */
+/* It brings all derived pages up to date, whatever their graph's mode is. */
+void qr_txn_force(struct qr_txn *txn);
+int qr_txn_is_forced(const struct qr_txn *txn);
+/* Encoded events. They get the time of the commit; those of a type that is recorded become EVENT
+ * frames behind the COMMIT frame. */
+int qr_txn_events(struct qr_txn *txn, const void *events, size_t length);
 int qr_store_write_keyframe(struct qr_store *store);
 int qr_store_check_writable(struct qr_store *store);
 /* qr_txn_commit in three parts, for stores with several committing threads. Land: the ordered

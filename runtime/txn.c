@@ -44,6 +44,9 @@ struct qr_txn {
     struct qb_u128 base_digest;
     uint64_t *fragmented;   /* pages that need an image */
     size_t fragmented_count, fragmented_capacity;
+    struct qr_event_batch *events;
+    int is_forced;
+    uint64_t committed;     /* the newest epoch, once this has not failed */
 };
 
 int qr_store_check_writable(struct qr_store *store)
@@ -68,6 +71,12 @@ static void note_fragmented(void *context, const struct qr_page *page)
         txn->fragmented[txn->fragmented_count++] = page->id;
 }
 
+static int note_derived(void *context, const struct qr_record *record)
+{
+    const struct qr_derive *derive = ((struct qr_txn *)context)->store->derive;
+    return derive->note(derive->context, record);
+}
+
 int qr_txn_begin(struct qr_store *store, struct qr_txn **out)
 {
     qr_durable_look(store);
@@ -85,6 +94,7 @@ int qr_txn_begin(struct qr_store *store, struct qr_txn **out)
     qr_applier_init(&txn->applier, store->state, store->state->epoch + 1);
     txn->applier.stored_from = txn->mark.end;
     txn->applier.changed = note_fragmented;
+    txn->applier.before = store->derive ? note_derived : NULL;
     txn->applier.context = txn;
     store->txn = txn;
     *out = txn;
@@ -98,9 +108,22 @@ uint64_t qr_txn_new_id(struct qr_txn *txn)
     return txn->next_id++;
 }
 
+uint64_t qr_txn_epoch(const struct qr_txn *txn) { return txn->applier.epoch; }
+void qr_txn_force(struct qr_txn *txn) { txn->is_forced = 1; }
+int qr_txn_is_forced(const struct qr_txn *txn) { return txn->is_forced; }
+
 static void txn_destroy(struct qr_txn *txn)
 {
+    const struct qr_derive *derive = txn->store->derive;
     txn->store->txn = NULL;
+    if (derive)
+        derive->ended(derive->context, txn->committed);
+    if (txn->events && txn->committed && txn->store->events_made) {
+        txn->events->epoch = txn->committed;
+        txn->store->events_made(txn->store->events_context, txn->events);
+    } else {
+        qr_free(txn->events);
+    }
     qr_applier_finish(&txn->applier);
     qr_free(txn->fragmented);
     qr_free(txn->held);
@@ -163,6 +186,8 @@ void qr_store_fall_back(struct qr_store *store)
         qr_directory_cut(&store->directory, epoch);
         pthread_rwlock_unlock(&store->lock);
     }
+    if (store->derive)
+        store->derive->fell_back(store->derive->context);
 }
 
 void qr_txn_abort(struct qr_txn *txn)
@@ -184,6 +209,12 @@ static int release_held(struct qr_txn *txn)
     qr_assert(rc || offset == expected);
     txn->held_length = 0;
     return rc;
+}
+
+int qr_txn_settle(struct qr_txn *txn, int readable)
+{
+    int rc = release_held(txn);
+    return rc || !readable ? rc : qr_log_flush(txn->store->log);
 }
 
 /* Keeps a small body back. */
@@ -314,6 +345,52 @@ static int append_commit(struct qr_txn *txn, int64_t time_ns, uint64_t *offset)
                          offset);
 }
 
+/* ---------------------------------------------------------------- events */
+
+int qr_txn_events(struct qr_txn *txn, const void *events, size_t length)
+{
+    struct qr_event_batch *batch = txn->events;
+    size_t had = batch ? batch->length : 0, capacity = batch ? batch->capacity : 256;
+    while (capacity - had < length)
+        capacity *= 2;
+    if (!batch || capacity > batch->capacity) {
+        batch = qr_realloc(batch, sizeof *batch + capacity);
+        if (!batch)
+            return qr_fail(QALLOW_E_NO_MEMORY, "%zu bytes of events", capacity);
+        *batch = (struct qr_event_batch){.length = had, .capacity = capacity};
+        txn->events = batch;
+    }
+    memcpy(batch->bytes + had, events, length);
+    batch->length += length;
+    return 0;
+}
+
+static int append_event_frame(struct qr_txn *txn, size_t from, size_t to)
+{
+    return from == to ? 0 : qr_log_append(txn->store->log, QR_FRAME_EVENT, 0,
+                                          txn->events->bytes + from, to - from, NULL);
+}
+
+/* Gives the events the time of the commit. Those that are to be recorded become frames. */
+static int append_events(struct qr_txn *txn, int64_t time_ns)
+{
+    size_t begin = 0, at = 0, span;
+    int rc = 0;
+    for (; txn->events && at < txn->events->length && !rc; at += span) {
+        uint8_t *event = txn->events->bytes + at;
+        span = QR_EVENT_HEADER + qr_load32(event + QR_EVENT_LENGTH);
+        qr_store64(event + QR_EVENT_TIME, (uint64_t)time_ns);
+        int is_recorded = (int)(txn->store->event_types >> event[0] & 1);
+        if (!is_recorded || at + span - begin > QR_BODY_MAX) {
+            rc = append_event_frame(txn, begin, at);
+            begin = is_recorded ? at : at + span;
+        }
+    }
+    return rc ? rc : append_event_frame(txn, begin, at);
+}
+
+/* ---------------------------------------------------------------- the end */
+
 /* Everything goes into the file, and onto the disk if an interval has passed. */
 static int write_out(struct qr_store *store, uint64_t bytes)
 {
@@ -398,27 +475,48 @@ static int land(struct qr_txn *txn)
     if (!rc)
         rc = append_commit(txn, time_ns, &offset);
     if (!rc)
+        rc = append_events(txn, time_ns);
+    if (!rc)
         rc = write_out(store, store->log->end - txn->mark.end);
     if (!rc)
         enter_epoch(txn, time_ns, offset);
     return rc;
 }
 
+/* Nothing has changed, so there is no new epoch; there may be events. */
+static int land_unchanged(struct qr_txn *txn)
+{
+    struct qr_store *store = txn->store;
+    int rc = 0;
+    if (txn->events) {
+        txn->begun = 1; /* if it fails, what there is is cut off */
+        rc = append_events(txn, commit_time(store, store->os->now_ns(store->os->context)));
+        if (!rc)
+            rc = store->options.sync == QR_SYNC_COMMIT ? qr_store_sync_log(store)
+                                                       : qr_log_flush(store->log);
+        store->appended = 1;
+    }
+    return rc;
+}
+
 int qr_txn_land(struct qr_txn *txn, uint64_t *epoch)
 {
+    const struct qr_derive *derive = txn->store->derive;
     *epoch = txn->store->state->epoch;
-    if (!txn->rc && !txn->applier.records) {
-        qr_txn_abort(txn);
-        return 0;
+    int rc = !txn->rc && derive ? derive->run(derive->context, txn) : 0;
+    if (!rc && !txn->rc && !txn->applier.records) {
+        rc = land_unchanged(txn);
+    } else if (!rc) {
+        rc = land(txn);
+        *epoch = txn->applier.epoch;
     }
-    int rc = land(txn);
     if (rc) {
         char detail[1024];
         snprintf(detail, sizeof detail, "%s", qallow_error_detail());
         qr_txn_abort(txn);
         return qr_fail(rc, "%s", detail);
     }
-    *epoch = txn->applier.epoch;
+    txn->committed = *epoch;
     txn_destroy(txn);
     return 0;
 }

@@ -31,6 +31,8 @@ enum qallow_result {
     QALLOW_E_PAGE_EXISTS = -11,    /* the name is taken */
     QALLOW_E_INVALID_DELTA = -12,  /* edits overlap, are unsorted, or reach beyond the page */
     QALLOW_E_EPOCH_NOT_FOUND = -13, /* beyond the newest, pruned, or no such label or time */
+    QALLOW_E_CYCLE = -14,           /* a page would be computed from itself */
+    QALLOW_E_FUNCTION = -15,        /* a function that computes a page failed in its own way */
 
     /* bytes that were written earlier */
     QALLOW_E_DAMAGED = -20,        /* a checksum, chain or digest does not match */
