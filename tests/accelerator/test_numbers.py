@@ -97,18 +97,20 @@ class Status(Case):
                                delta=2 / time_of_all + 0.0001)
 
     def at_rest(self, since):
-        """Two statuses between which the time of a keeper of files that do not change has doubled
-        and its workers have done nothing. Whoever polls may take it for changed when it first looks
+        """Two statuses between which the time of a keeper of files that do not change has more than
+        doubled and its workers have done nothing. It is asked for barriers meanwhile: asleep it
+        would say nothing new. Whoever polls may take it for changed when it first looks
         again, so the first of them may be later than `since`."""
         rested = later = since
 
         def idle():
             nonlocal rested, later
+            self.ask("--sync", "--watch", "tree")
             later = self.status("--watch", "tree")
             self.assertGreaterEqual(later["worker_busy_ms"], rested["worker_busy_ms"])
             if later["worker_busy_ms"] > rested["worker_busy_ms"]:
                 rested = later
-            return later["uptime_ms"] > 2 * rested["uptime_ms"]
+            return later["uptime_ms"] > 2 * rested["uptime_ms"] + 100
 
         self.until(idle, "workers at rest")
         return rested, later
