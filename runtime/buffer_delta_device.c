@@ -219,7 +219,7 @@ static int place_delta(struct task *t, const struct qallow_buffer *delta, uint64
 static int emit(struct task *t, struct qr_delta_header *header, const struct qallow_buffer *delta)
 {
     const uint64_t head = QR_DELTA_HEADER + QR_DELTA_ROW * t->count;
-    uint8_t *place, *bytes = qr_calloc(1, head);
+    uint8_t *place = NULL, *bytes = qr_calloc(1, head);
     int rc = bytes ? place_delta(t, delta, header->length, &place)
                    : qr_fail(QALLOW_E_NO_MEMORY, "the head of a delta");
     if (rc == 0) {
