@@ -284,9 +284,9 @@ static void put_number(struct qr_elements_encoder *e, uint64_t number)
 /* The cost stands before what it is the sum of: what is stored is only known at the end. So what
  * is stored behind it is moved to where a cost of that length ends. */
 static uint64_t put_cost(struct qr_elements_encoder *e, const struct qr_elements_job *job,
-                         size_t head, size_t count)
+                         size_t head, size_t work_of_changes)
 {
-    uint64_t work = job->base_cost + QR_ELEMENTS_COST + 2 * count;
+    uint64_t work = job->base_cost + QR_ELEMENTS_COST + work_of_changes;
     uint64_t cost = work + e->at + QR_VARINT_MAX;
     size_t length = qr_varint_length(cost);
     memmove(e->body + head + length, e->body + head, e->at - head);
@@ -316,7 +316,7 @@ static uint64_t encode_based(struct qr_elements_encoder *e, const struct qr_elem
         FOR_WIDTH(job->width, split)(job, elements, is_difference, e->streams);
         put_planes(e, e->streams, job->width, elements);
     }
-    return put_cost(e, job, head, count);
+    return put_cost(e, job, head, is_sparse ? 2 * count : job->length / 4);
 }
 
 static void encode_whole(struct qr_elements_encoder *e, const struct qr_elements_job *job)

@@ -99,11 +99,11 @@ static struct qr_content *old_content(struct worker *w, const struct qs_tensor_p
     return &w->cursor;
 }
 
-/* What a chain may cost before the chunk is written whole: one to two thirds of the chunk. */
+/* What a chain may cost before the chunk is written whole: one to two times the chunk. */
 static uint64_t chain_limit(const struct job *job)
 {
     uint64_t spread = (job->page->id + job->offset / QS_CHUNK) * UINT64_C(0x9E3779B97F4A7C15) >> 32;
-    return CHAIN_MIN + job->length / 3 + (spread * (job->length / 3) >> 32);
+    return CHAIN_MIN + job->length + (spread * job->length >> 32);
 }
 
 /* The terms of the cells that differ, new less old. A cell is two words of the mask. */
