@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "accelerator/keeper_internal.h"
+#include "runtime/consumers.h"
 #include "runtime/error.h"
 
 enum { TORN_MAX = 16 }; /* captures that fail because names move, before the keeper gives up */
@@ -79,6 +80,11 @@ int qa_log_retain(struct qa_keeper *k)
     if (!due.keep_bytes && !due.keep_time_ns)
         return 0;
     int result = qa_retention_keep_from(k->store, &due, now, &keep_from);
+    struct qr_consumer who;
+    uint64_t needed = UINT64_MAX;
+    if (result == 0)
+        result = qr_consumers_need(k->store, &needed, &who);
+    keep_from = keep_from < needed ? keep_from : needed;
     if (result == 0 && keep_from > info.first_epoch)
         result = qr_store_prune(k->store, keep_from, 0, &plan);
     if (result < 0)

@@ -12,5 +12,6 @@ extern const struct qi_command qi_checkpoint_info;
 extern const struct qi_command qi_checkpoint_verify;
 extern const struct qi_command qi_checkpoint_prune;
 extern const struct qi_command qi_checkpoint_label;
+extern const struct qi_command qi_checkpoint_consumers;
 
 #endif

@@ -61,7 +61,11 @@ static const struct qi_option options[] = {
     {.name = "salvage", .kind = QI_FLAG, FIELD(salvage),
      .help = "of a damaged log, give what can be read and say what cannot"},
     {.name = "follow", .letter = 'F', .kind = QI_FLAG, FIELD(follow), .group = "action",
-     .help = "print epochs as they come, those after --epoch first"},
+     .help = "print epochs as they come, those after --epoch first; with --output: bring DIR or "
+             "the file to each of them, whole or not at all"},
+    {.name = "consumer", .kind = QI_TEXT, FIELD(consumer), .argument = "NAME",
+     .help = "with --follow and --output: acknowledge every epoch under this name, so that prune "
+             "keeps what is needed to go on"},
     {.name = "threads", .letter = 't', .kind = QI_NUMBER, FIELD(threads), .argument = "N",
      .minimum = 1, .maximum = 256, .help = "threads to use (default: as many as CPUs)"},
     {.name = "max-memory", .kind = QI_SIZE, FIELD(max_memory), .argument = "SIZE",
@@ -86,8 +90,10 @@ static int check_companions(struct qi_context *context, const struct replay *r)
     if (r->force && !r->output && !r->in_place)
         return qi_usage(context, "--output DIR or --in-place DIR beside --force");
     if (r->output && (r->list || r->in_place || r->diff || r->log_of || r->blame || r->verify ||
-                      r->plan || r->follow))
-        return qi_usage(context, "--output with nothing else to do than --page");
+                      r->plan))
+        return qi_usage(context, "--output with nothing else to do than --page or --follow");
+    if (r->consumer && !(r->follow && r->output))
+        return qi_usage(context, "--follow and --output FILE beside --consumer");
     if (r->undo && qi_epoch_chosen(context))
         return qi_usage(context, "--undo or an epoch, not both: it goes back to before the "
                                  "restore that was interrupted");
@@ -100,7 +106,7 @@ static int run_open(struct qi_context *context, const struct replay *r, struct q
 {
     if (r->page)
         return replay_page(context, r, store);
-    if (r->output)
+    if (r->output && !r->follow)
         return replay_output(context, r, store);
     if (r->diff)
         return replay_diff(context, r, store);

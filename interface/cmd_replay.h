@@ -19,6 +19,7 @@ struct replay {
     int threads;
     uint64_t max_memory;
     const char *telemetry;
+    const char *consumer;
 };
 
 /* Each does one action and returns what `run` returns. */
@@ -36,6 +37,19 @@ int replay_restore(struct qi_context *context, const struct replay *replay, stru
 /* Streams a page's content to a file (from its beginning), or to stdout (fd < 0). */
 int replay_copy_content(struct qr_reader *reader, const struct qr_page *page, int fd,
                         const char *name);
+/* What --follow --output keeps: the epoch that was put there (0: none yet), and how it looked. */
+struct replay_target {
+    uint64_t epoch;
+    int exists;
+    uint64_t inode, size;
+    int64_t ctime_ns;
+};
+/* May the target be replaced? CANNOT_CREATE. */
+int replay_apply_begin(const struct replay *replay, struct qr_store *store,
+                       struct replay_target *target);
+/* Brings it to the newest epoch. */
+int replay_apply_new(struct qi_context *context, const struct replay *replay,
+                     struct qr_store *store, struct replay_target *target);
 /* These open the log themselves. */
 int replay_in_place(struct qi_context *context, const struct replay *replay);
 int replay_verify(struct qi_context *context, const struct replay *replay);

@@ -278,6 +278,7 @@ static int print_new(const struct qi_context *context, struct qr_store *store, u
 int replay_follow(struct qi_context *context, const struct replay *replay, struct qr_store *store)
 {
     struct qr_store_info info;
+    struct replay_target target;
     uint64_t next;
     int rc = 0, watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
     char *lock = NULL;
@@ -303,6 +304,8 @@ int replay_follow(struct qi_context *context, const struct replay *replay, struc
             rc = qr_store_epoch(store, next, &chosen);
         next++;
     }
+    if (rc == 0 && replay->output)
+        rc = replay_apply_begin(replay, store, &target);
     if (rc == 0)
         print_head(context);
     if (rc == 0)
@@ -310,6 +313,8 @@ int replay_follow(struct qi_context *context, const struct replay *replay, struc
     while (rc == 0) {
         watch_lock(watch, lock); /* before looking: what comes after the look wakes us */
         rc = print_new(context, store, &next);
+        if (rc == 0 && replay->output)
+            rc = replay_apply_new(context, replay, store, &target);
         if (rc == 0) {
             rc = wait_for_change(context, watch, replay->log);
             if (rc == 0)

@@ -365,11 +365,12 @@ static int durable_end(struct qr_store *store, uint64_t bound, uint64_t *end)
 static uint64_t first_difference(const struct qr_store *store, const struct qr_directory *old,
                                  const struct qr_state *old_state)
 {
-    uint64_t newest = old_state->epoch, e = qr_directory_last_epoch(&store->directory);
+    const struct qr_log_header *header = &store->log->header;
+    uint64_t newest = old_state->epoch, e = store->state->epoch;
+    uint64_t pruned = header->base ? header->first_epoch : 0; /* no commits up to here: no loss */
     if (e > newest)
         e = newest;
-    while (e && qr_directory_commit(&store->directory, e) != qr_directory_commit(old, e) &&
-           e >= store->log->header.first_epoch)
+    while (e > pruned && qr_directory_commit(&store->directory, e) != qr_directory_commit(old, e))
         e--;
     if (e < newest)
         return e + 1;

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 
 #include "runtime/error.h"
+#include "runtime/consumers.h"
 #include "runtime/store_internal.h"
 
 struct range {
@@ -225,6 +226,22 @@ static int execute(struct prune *p)
     return rc;
 }
 
+/* Nobody who follows the log needs what would go. */
+static int check_consumers(struct qr_store *store, uint64_t keep_from)
+{
+    struct qr_consumer who;
+    uint64_t needed;
+    int rc = qr_consumers_need(store, &needed, &who);
+    if (rc || keep_from <= needed)
+        return rc;
+    int64_t silent = store->os->now_ns(store->os->context) - who.time_ns;
+    return qr_fail(QALLOW_E_BUSY,
+                   "%s: consumer %s holds epoch %llu and needs what follows; it has been silent "
+                   "for %lld s",
+                   qr_quotez(store->path), qr_quotez(who.name), (unsigned long long)needed,
+                   (long long)(silent > 0 ? silent / 1000000000 : 0));
+}
+
 int qr_store_prune(struct qr_store *store, uint64_t keep_from, int dry_run,
                    struct qr_prune_plan *plan)
 {
@@ -239,6 +256,8 @@ int qr_store_prune(struct qr_store *store, uint64_t keep_from, int dry_run,
     if (!rc && store->txn)
         rc = qr_fail(QALLOW_E_STATE, "a log cannot be pruned within a transaction");
     if (rc || keep_from <= first)
+        return rc;
+    if ((rc = check_consumers(store, keep_from)))
         return rc;
     if ((rc = qr_store_epoch(store, keep_from, &info)))
         return rc;

@@ -88,7 +88,7 @@ static char *absolute_path(const char *path)
 
 int qs_own_files_set(struct qs_tree *tree, const char *const *paths, size_t count)
 {
-    static const char *const suffixes[] = {"", "-index", ".lock", ".sock", ".bad"};
+    static const char *const suffixes[] = {"", "-index", ".lock", ".sock", ".bad", ".consumers"};
     enum { SUFFIXES = sizeof suffixes / sizeof *suffixes };
     char root[PATH_MAX], link[64];
     snprintf(link, sizeof link, "/proc/self/fd/%d", tree->root_fd);

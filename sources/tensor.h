@@ -92,5 +92,8 @@ struct qs_tensor_restore {
  * DAMAGED, CANNOT_CREATE, IO. */
 int qs_tensors_restore(struct qr_store *store, const struct qr_state *state, const char *target,
                        int force, int threads, struct qs_tensor_restore *result);
+/* Is the file what the epoch says? 1 or 0, or an error; 0 if the epoch is more than one file. */
+int qs_tensors_same(struct qr_store *store, const struct qr_state *state, const char *path,
+                    int threads);
 
 #endif

@@ -37,6 +37,7 @@ struct writing {
     struct qr_store *store;
     const char *path;
     int fd;
+    int only_compare; /* the file is there: it is read and summed */
     struct place *places;
     size_t count, capacity;
     uint64_t size;
@@ -73,7 +74,8 @@ static int write_chunk(struct writing *w, struct qr_reader *reader, struct qr_co
 {
     uint64_t left = place->page->size - offset;
     size_t length = left < QS_CHUNK ? (size_t)left : QS_CHUNK;
-    int rc = qr_content_read(reader, content, offset, buffer, length);
+    int rc = w->only_compare ? qs_read_exactly(w->fd, w->path, buffer, length, place->at + offset)
+                             : qr_content_read(reader, content, offset, buffer, length);
     if (rc)
         return rc;
     struct qb_u128 sum =
@@ -81,7 +83,7 @@ static int write_chunk(struct writing *w, struct qr_reader *reader, struct qr_co
     pthread_mutex_lock(&w->lock);
     place->sum = qb_u128_add(place->sum, sum);
     pthread_mutex_unlock(&w->lock);
-    if (qs_write_all(w->fd, buffer, length, place->at + offset) < 0)
+    if (!w->only_compare && qs_write_all(w->fd, buffer, length, place->at + offset) < 0)
         rc = qr_fail_errno(errno, "%s", qr_quotez(w->path));
     return rc;
 }
@@ -218,6 +220,21 @@ static int place_file(struct writing *w, const struct qr_state *state, const str
     return rc;
 }
 
+/* The file of an epoch; NULL if there is not just one. */
+static const struct qr_page *only_file(const struct qr_state *state)
+{
+    const struct qr_page *file = NULL;
+    for (const struct qr_page *root = qr_state_first_child(state, 0); root;
+         root = qr_state_next_sibling(state, root)) {
+        if (!qs_tensor_format_of_page(root))
+            continue;
+        if (file)
+            return NULL;
+        file = root;
+    }
+    return file;
+}
+
 /* Writes and syncs a new file. */
 static int write_new_file(struct qr_store *store, const struct qr_state *state,
                           const struct qr_page *file, const char *path, int threads,
@@ -243,6 +260,30 @@ static int write_new_file(struct qr_store *store, const struct qr_state *state,
     result->bytes += w.size;
     qr_free(w.places);
     pthread_mutex_destroy(&w.lock);
+    return rc;
+}
+
+int qs_tensors_same(struct qr_store *store, const struct qr_state *state, const char *path,
+                    int threads)
+{
+    struct writing w = {.store = store, .path = path, .only_compare = 1};
+    const struct qr_page *file = only_file(state);
+    struct stat st;
+    int rc = 0;
+    w.fd = file ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK) : -1;
+    if (w.fd < 0 || fstat(w.fd, &st) < 0 || !S_ISREG(st.st_mode))
+        goto out;
+    pthread_mutex_init(&w.lock, NULL);
+    rc = place_file(&w, state, file);
+    if (rc == 0 && (uint64_t)st.st_size == w.size) {
+        rc = write_content(&w, threads);
+        rc = rc == 0 ? 1 : rc == QALLOW_E_DAMAGED ? 0 : rc;
+    }
+    pthread_mutex_destroy(&w.lock);
+    qr_free(w.places);
+out:
+    if (w.fd >= 0)
+        close(w.fd);
     return rc;
 }
 
@@ -356,19 +397,12 @@ static int restore_directory(struct qr_store *store, const struct qr_state *stat
 int qs_tensors_restore(struct qr_store *store, const struct qr_state *state, const char *target,
                        int force, int threads, struct qs_tensor_restore *result)
 {
-    const struct qr_page *only = NULL;
-    size_t files = 0;
+    const struct qr_page *only = only_file(state);
     *result = (struct qs_tensor_restore){0};
-    for (const struct qr_page *root = qr_state_first_child(state, 0); root;
-         root = qr_state_next_sibling(state, root))
-        if (qs_tensor_format_of_page(root)) {
-            files++;
-            only = root;
-        }
-    int rc = check_target(target, files != 1, force);
+    int rc = check_target(target, !only, force);
     if (rc == 0)
-        rc = files == 1 ? restore_file(store, state, only, target, threads, result)
-                        : restore_directory(store, state, target, threads, result);
+        rc = only ? restore_file(store, state, only, target, threads, result)
+                  : restore_directory(store, state, target, threads, result);
     if (rc == 0) {
         qt_add(QT_REPLAY_BYTES, result->bytes);
         qt_add(QT_REPLAY_PAGES, qr_state_page_count(state));

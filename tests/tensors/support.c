@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* What the tests of elements and their fuzz targets share. */
 #include "tests/tensors/support.h"
 
 #include <stdlib.h>

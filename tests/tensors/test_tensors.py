@@ -177,7 +177,8 @@ def damage(run, epochs):
         run.write("other.tlog", other)
         epoch = random.choice(list(epochs))
         run.write("target", b"as it was")
-        done = subprocess.run([run.qallow, "replay", "other.tlog", "--epoch", str(epoch), "--output",
+        run("replay", "log.tlog", "--epoch", str(epoch), "--output", "back",
+            "--force")
                                "target", "--force"], capture_output=True, text=True,
                               cwd=run.directory, timeout=60)
         if done.returncode:

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A tiny deterministic trainer, for real update patterns: a model of characters (embeddings of
- * eight, one hidden layer, the next one) learns a text with Adam, on one thread, with its own random
- * numbers. After every so many steps its weights are written as a safetensors file.
+ * eight, one hidden layer, the next one) learns a text with Adam, on one thread, with its own
+ * random numbers. After every so many steps its weights are written as a safetensors file.
  *
  *     train DIRECTORY EPOCHS STEPS bf16|f32 RATE [WIDTH]  < TEXT
  *
