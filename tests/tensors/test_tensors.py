@@ -177,9 +177,8 @@ def damage(run, epochs):
         run.write("other.tlog", other)
         epoch = random.choice(list(epochs))
         run.write("target", b"as it was")
-        run("replay", "log.tlog", "--epoch", str(epoch), "--output", "back",
-            "--force")
-                               "target", "--force"], capture_output=True, text=True,
+        done = subprocess.run([run.qallow, "replay", "other.tlog", "--epoch", str(epoch),
+                               "--output", "target", "--force"], capture_output=True, text=True,
                               cwd=run.directory, timeout=60)
         if done.returncode:
             assert done.returncode in (65, 66), f"byte {at}: {done.returncode}: {done.stderr}"
