@@ -70,31 +70,6 @@ static const char *parse_sync(const char *text, void *field)
     return NULL;
 }
 
-static int hex_digit(char c)
-{
-    const char *digits = "0123456789abcdef";
-    const char *at = c ? strchr(digits, c | 0x20) : NULL;
-    return at ? (int)(at - digits) : -1;
-}
-
-static const char *parse_uuid(const char *text, void *field)
-{
-    struct accelerator_uuid uuid;
-    for (size_t i = 0; i < sizeof uuid.bytes; i++) {
-        text += *text == '-' && i > 0;
-        int high = hex_digit(text[0]);
-        int low = high < 0 ? -1 : hex_digit(text[1]);
-        if (low < 0)
-            return "32 hexadecimal digits, with or without hyphens between bytes";
-        uuid.bytes[i] = (uint8_t)(high << 4 | low);
-        text += 2;
-    }
-    if (*text)
-        return "32 hexadecimal digits, with or without hyphens between bytes";
-    *(struct accelerator_uuid *)field = uuid;
-    return NULL;
-}
-
 static const char *parse_content(const char *text, void *field)
 {
     uint64_t size;
@@ -233,7 +208,7 @@ static const struct qi_option options[] = {
     {.name = "cpu-mask", .modes = KEEP, .kind = QI_TEXT, .argument = "SET",
      QI_FIELD(struct accelerator, cpu_mask),
      .help = "use at most this instruction set: scalar, avx2, avx512"},
-    {.name = "uuid", .modes = KEEP, .kind = QI_CUSTOM, .argument = "UUID", .parse = parse_uuid,
+    {.name = "uuid", .modes = KEEP, .kind = QI_CUSTOM, .argument = "UUID", .parse = qi_parse_uuid,
      QI_FIELD(struct accelerator, uuid), .help = "identity of a new log (default: random)"},
     {.name = "clock", .modes = KEEP, .kind = QI_CHOICE, .argument = "CLOCK", .choices = clocks,
      QI_FIELD(struct accelerator, clock), .fallback = "real",

@@ -6,6 +6,7 @@
 #include <cjson/cJSON.h>
 
 #include "interface/options.h"
+#include "interface/values.h"
 #include "qallow/accelerator.h"
 #include "runtime/store.h"
 
@@ -14,10 +15,6 @@ struct accelerator_sync {
     int request;
     enum qr_sync mode;
     int interval_ms;
-};
-
-struct accelerator_uuid {
-    uint8_t bytes[16];
 };
 
 struct accelerator {
@@ -30,7 +27,7 @@ struct accelerator {
     int64_t settle, max_settle, sweep, keep_time, telemetry_interval, timeout;
     uint64_t keep_bytes, max_file_size, max_memory, shm_size, content;
     struct accelerator_sync sync;
-    struct accelerator_uuid uuid;
+    struct qi_uuid uuid;
 };
 
 /* --- cmd_accelerator_keep.c --- */

@@ -10,6 +10,7 @@ extern const struct qi_command qi_command_root; /* `qallow` itself: its actions 
 extern const struct qi_command qi_command_accelerator;
 extern const struct qi_command qi_command_replay;
 extern const struct qi_command qi_command_checkpoint;
+extern const struct qi_command qi_command_vm;
 extern const struct qi_command qi_command_stats;
 extern const struct qi_command qi_command_bench;
 extern const struct qi_command qi_command_doctor;

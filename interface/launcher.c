@@ -15,6 +15,7 @@ static const struct qi_command *const commands[] = {
 #endif
     &qi_command_replay,
     &qi_command_checkpoint,
+    &qi_command_vm,
     &qi_command_stats,
     &qi_command_bench,
     &qi_command_doctor,

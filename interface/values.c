@@ -309,3 +309,28 @@ const char *qi_parse_compress(const char *text, void *field)
     *(int *)field = strcmp(text, "off") == 0 ? 0 : (int)level;
     return NULL;
 }
+
+static int hex_digit(char c)
+{
+    const char *digits = "0123456789abcdef";
+    const char *at = c ? strchr(digits, c | 0x20) : NULL;
+    return at ? (int)(at - digits) : -1;
+}
+
+const char *qi_parse_uuid(const char *text, void *field)
+{
+    struct qi_uuid uuid;
+    for (size_t i = 0; i < sizeof uuid.bytes; i++) {
+        text += *text == '-' && i > 0;
+        int high = hex_digit(text[0]);
+        int low = high < 0 ? -1 : hex_digit(text[1]);
+        if (low < 0)
+            return "32 hexadecimal digits, with or without hyphens between bytes";
+        uuid.bytes[i] = (uint8_t)(high << 4 | low);
+        text += 2;
+    }
+    if (*text)
+        return "32 hexadecimal digits, with or without hyphens between bytes";
+    *(struct qi_uuid *)field = uuid;
+    return NULL;
+}

@@ -31,4 +31,10 @@ const char *qi_parse_compress(const char *text, void *field);
 enum { QI_COMPRESS_DEFAULT = 1 };
 #define QI_COMPRESS_HELP "zstd level for what is written to the log, 1 to 19, or off"
 
+/* For an option of kind QI_CUSTOM over a struct qi_uuid. */
+struct qi_uuid {
+    uint8_t bytes[16];
+};
+const char *qi_parse_uuid(const char *text, void *field);
+
 #endif

@@ -286,6 +286,23 @@ static int each_line(struct qv_parser *p, const char *text, size_t length,
     return rc;
 }
 
+/* A function has the registers in which those it calls find their arguments. */
+static void count_arguments(struct qv_program *program)
+{
+    for (size_t i = 0; i < program->function_count; i++) {
+        struct qv_function *f = &program->functions[i];
+        for (size_t word = 0; word < f->word_count;) {
+            unsigned op = qv_word_op(f->words[word]);
+            if (op == QV_CALL) {
+                uint32_t needed = qv_word_a(f->words[word]) +
+                                  program->functions[qv_word_imm(f->words[word])].arguments;
+                f->registers = needed > f->registers ? needed : f->registers;
+            }
+            word += qv_op_words(op);
+        }
+    }
+}
+
 static int parse_all(struct qv_parser *p, const char *text, size_t length)
 {
     int rc = each_line(p, text, length, collect_function);
@@ -294,6 +311,8 @@ static int parse_all(struct qv_parser *p, const char *text, size_t length)
         rc = each_line(p, text, length, parse_line);
     if (rc == 0)
         rc = end_function(p);
+    if (rc == 0)
+        count_arguments(p->program);
     if (rc == 0 && qv_find_function(p->program, "main") < 0) {
         p->line_start = p->text_end = text; /* it is nowhere, so say it at the beginning */
         p->line = 1;

@@ -86,7 +86,7 @@ static int expect(struct qv_parser *p, char c)
 {
     if (qv_accept(p, c))
         return 0;
-    return qv_wrong(p, qv_next_token(p), "expected a %c", c);
+    return qv_wrong(p, qv_next_token(p), "expected `%c`", c);
 }
 
 /* A register as a word, or -1. */

@@ -123,13 +123,26 @@ static int ask_hook(struct qv_machine *m, const uint64_t *pc, const uint64_t *r,
     return QV_HOOKED
 #include "vm/interpret_loop.h"
 
+/* Fuel is handed out in slices, so that somebody can stop a long tick. That shows nowhere: an
+ * instruction that cannot be paid for is not begun. */
 enum qv_stop qv_run(struct qv_machine *m)
 {
-    enum qv_stop stop = m->hook ? run_hooked(m) : run_plain(m);
+    enum qv_stop stop = QV_OUT_OF_FUEL;
 
+    for (;;) {
+        uint64_t slice = m->fuel_reserve < m->fuel_slice ? m->fuel_reserve : m->fuel_slice;
+        m->fuel += (int64_t)slice;
+        m->fuel_reserve -= slice;
+        stop = m->hook ? run_hooked(m) : run_plain(m);
+        if (stop != QV_OUT_OF_FUEL || m->fuel_reserve == 0)
+            break;
+        if (m->interrupted && m->interrupted(m->interrupted_context))
+            return QV_INTERRUPTED;
+    }
     if (stop == QV_TICK_DONE || stop == QV_HALTED) {
-        m->fuel_used += m->fuel_limit - (uint64_t)m->fuel;
+        m->fuel_used += m->fuel_limit - m->fuel_reserve - (uint64_t)m->fuel;
         m->halted = stop == QV_HALTED;
+        m->tick++;
     }
     return stop;
 }

@@ -86,6 +86,7 @@ int qv_machine_create(const struct qv_program *program, struct qv_machine **mach
     m->program = program;
     m->tick = 1;
     m->fuel_limit = program->fuel;
+    m->fuel_slice = (uint64_t)1 << 28; /* a fraction of a second */
     m->parallel_from = 1 << 20;
     m->part = 1 << 18;
     m->pages = qr_calloc(program->page_count + 1, sizeof *m->pages);
@@ -129,7 +130,8 @@ int qv_machine_set_threads(struct qv_machine *machine, int threads)
 
 void qv_tick_begin(struct qv_machine *machine)
 {
-    machine->fuel = (int64_t)machine->fuel_limit;
+    machine->fuel = 0;
+    machine->fuel_reserve = machine->fuel_limit;
     machine->emit_count = 0;
 }
 
@@ -172,8 +174,7 @@ static void describe_why(const struct qv_machine *m, enum qv_stop stop, char *te
 {
     switch (stop) {
     case QV_OUT_OF_FUEL:
-        snprintf(text, size, "tick %llu is out of fuel (%llu)", (unsigned long long)m->tick,
-                 (unsigned long long)m->fuel_limit);
+        snprintf(text, size, "out of fuel (%llu)", (unsigned long long)m->fuel_limit);
         break;
     case QV_TRAP_PROGRAM:
         snprintf(text, size, "the program gave up with %lld", (long long)qv_word_imm(*m->pc));

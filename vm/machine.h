@@ -13,9 +13,10 @@
 
 /* Why the interpreter came back. */
 enum qv_stop {
-    QV_TICK_DONE, /* the tick is over; the machine goes on behind the instruction */
-    QV_HALTED,    /* the tick and the program are over */
-    QV_HOOKED,    /* the hook asked for it; nothing of the instruction was done */
+    QV_TICK_DONE,   /* the tick is over; the machine goes on behind the instruction */
+    QV_HALTED,      /* the tick and the program are over */
+    QV_HOOKED,      /* the hook asked for it; nothing of the instruction was done */
+    QV_INTERRUPTED, /* `interrupted` asked for it; as above */
     /* the tick cannot be finished: */
     QV_OUT_OF_FUEL,
     QV_TRAP_PROGRAM, /* the instruction trap */
@@ -79,9 +80,13 @@ struct qv_machine {
     uint64_t fuel_used; /* by all ticks that ended */
     int halted;
 
-    int64_t fuel;        /* left in this tick */
-    uint64_t fuel_limit; /* of a tick */
-    char detail[160];    /* what a vector instruction that failed says */
+    int64_t fuel;                      /* that the interpreter has at hand */
+    uint64_t fuel_reserve;             /* what is left of the tick's beside it */
+    uint64_t fuel_limit;               /* of a tick */
+    uint64_t fuel_slice;               /* that the interpreter gets at a time */
+    int (*interrupted)(void *context); /* asked between slices; may be NULL */
+    void *interrupted_context;
+    char detail[160]; /* what a vector instruction that failed says */
     qv_hook hook;
     void *hook_context;
     int skip_hook;                /* for the next instruction */
@@ -97,8 +102,8 @@ void qv_machine_destroy(struct qv_machine *machine);
 /* Vector instructions on much data take up to this many threads. */
 int qv_machine_set_threads(struct qv_machine *machine, int threads);
 
-/* Gives a tick its fuel and forgets what the last one emitted. Then qv_run() until it does not say
- * QV_HOOKED. */
+/* Gives a tick its fuel and forgets what the last one emitted. Then qv_run(), again after QV_HOOKED
+ * and QV_INTERRUPTED. */
 void qv_tick_begin(struct qv_machine *machine);
 enum qv_stop qv_run(struct qv_machine *machine);
 

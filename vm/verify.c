@@ -66,6 +66,17 @@ static int check_jump(const struct check *c, int64_t distance)
     return 0;
 }
 
+/* Arguments lie in the caller's registers, so that nothing above its own is ever read. */
+static int check_call(const struct check *c, unsigned a, uint64_t to)
+{
+    if (to >= c->program->function_count)
+        return WRONG(c, "function %llu of %zu", (unsigned long long)to, c->program->function_count);
+    if (a + c->program->functions[to].arguments > c->function->registers)
+        return WRONG(c, "the arguments of %s from r%u on reach beyond register r%u",
+                     qr_quotez(c->program->functions[to].name), a, c->function->registers - 1);
+    return 0;
+}
+
 /* Which fields a letter has: bits 0 to 2 for a, b and c, bit 3 for imm. */
 static unsigned fields_of(char letter)
 {
@@ -107,10 +118,7 @@ static int check_operand(const struct check *c, char letter, uint64_t w)
     case 'j':
         return check_jump(c, qv_word_imm(w));
     case 'g':
-        return imm < c->program->function_count
-                   ? 0
-                   : WRONG(c, "function %llu of %zu", (unsigned long long)imm,
-                           c->program->function_count);
+        return check_call(c, qv_word_a(w), imm);
     case 'p':
         return imm < QV_NO_PAGE ? check_page(c, (unsigned)imm, 0)
                                 : WRONG(c, "page %llu", (unsigned long long)imm);
@@ -245,6 +253,10 @@ static int check_limits(const struct qv_program *program)
 {
     uint64_t memory = qv_program_memory(program);
 
+    for (size_t i = 0; i < program->function_count; i++)
+        if (program->functions[i].arguments > QV_REGISTERS)
+            return qr_fail(QALLOW_E_SERIALIZATION, "function %s: too many arguments",
+                           qr_quotez(program->functions[i].name));
     if (program->page_count > QV_MAX_PAGES || program->function_count > QV_MAX_FUNCTIONS ||
         program->name_count > QV_MAX_NAMES)
         return qr_fail(QALLOW_E_SERIALIZATION, "too many pages, functions or names");

@@ -187,7 +187,7 @@ static void function(struct generator *g)
     unsigned length = (unsigned)below(g, 60);
 
     g->function->arguments = g->is_main ? 0 : (uint32_t)below(g, 4);
-    g->function->registers = REGISTERS + (uint32_t)below(g, 3);
+    g->function->registers = REGISTERS + 3 + (uint32_t)below(g, 3); /* room for arguments */
     for (unsigned i = 0; i < 4 && g->is_main; i++)
         scalar(g, QV_LC);
     while (length-- > 0)

@@ -1,0 +1,72 @@
+# What cannot be run, and that it leaves nothing behind.
+program() { cat >p.qvm; }
+golden=$CASES/../../../golden
+examples=$CASES/../../../../examples
+
+echo "--- text"
+program <<'END'
+.page a u8 10
+.func main
+    li r1, 5
+    ld.u8 r1, a[r300]
+    halt
+END
+status qallow vm p.qvm --log p.tlog
+status qallow vm p.qvm --verify --json
+for line in 'ad r1, r2, r3' 'add r1, r2' 'jmp nowhere' 'call r0, nobody' 'li r1, 5000000000' \
+    'li r1, 1.5' 'vadd.f16 a, a, a' 'vand.f32 a, a, a' 'vadd a, a, a' 'st.8 r1, data[r1]' \
+    'ld.u8 r1, a[r1 + 99999]' 'vadd.u8 a, a, a for 5' 'li r1, 5 6' '.page r1 u8 10' \
+    '.page a u8 10' '.data a 300' '.memory 4X' '.func main' 'emit 5, r1' '$' 'lc r1, 0x' \
+    'trap' 'add r1, r2, r3' '.const x' '.bogus'; do
+    printf '.page a u8 10\n.input data u8 10\n.func main\n%s\n' "$line" >p.qvm
+    status qallow vm p.qvm --verify
+done
+: >p.qvm
+status qallow vm p.qvm
+printf '.memory 1K\n.page a u8 1M\n.func main\nhalt\n' >p.qvm
+status qallow vm p.qvm
+ls *.tlog 2>&1 | sed 's/.*: //'
+
+echo "--- runs"
+program <<'END'
+.page a u8 10
+.func main
+    li r1, 7
+    commit
+    li r2, 3
+    st.8 r2, a[r1]
+    commit
+again:
+    ld.u8 r2, a[r1 + 3]
+    jmp again
+END
+status qallow vm p.qvm --log p.tlog
+status qallow vm --check p.tlog
+printf '.func main\nagain: jmp again\n' >p.qvm
+status qallow vm p.qvm --fuel 1000
+printf '.func main\ncall r0, main\nhalt\n' >p.qvm
+status qallow vm p.qvm
+printf '.func main\ntrap 42\n' >p.qvm
+status qallow vm p.qvm --json
+status qallow vm p.qvm --log p.tlog
+status qallow vm "$examples/crc32.qvm"
+status qallow vm "$examples/crc32.qvm" --input data=missing
+status qallow vm "$examples/crc32.qvm" --input other=p.qvm --input data=p.qvm
+status qallow vm "$examples/crc32.qvm" --input data
+
+echo "--- logs"
+status qallow vm missing.qvm
+status qallow vm --resume missing.tlog
+status qallow vm --resume "$golden/kinds.tlog"
+status qallow vm --check "$golden/kinds.tlog"
+cp "$golden/damaged-data.tlog" damaged.tlog
+status qallow vm --resume damaged.tlog
+status qallow vm "$examples/fib.qvm" --log fib.tlog
+status qallow vm --resume fib.tlog
+status qallow vm --resume fib.tlog --epoch 1 --log fib.tlog
+
+echo "--- usage"
+status qallow vm
+status qallow vm p.qvm --resume p.tlog
+status qallow vm p.qvm --epoch 3
+status qallow vm p.qvm --verify --ticks 3

@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Making and resuming sessions, and their ticks. What a log holds stands in session.h. Reading a
+ * machine back believes nothing: every byte is checked against the log's checksums and the epoch's
+ * digest, the text is assembled and verified anew and must give the code pages, the state is
+ * checked against the code.
+ */
+#include "vm/session_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "runtime/api.h"
+#include "runtime/error.h"
+#include "runtime/os.h"
+
+/* --- files --- */
+
+static int read_open(const struct qr_os *os, int file, const char *path, uint64_t limit,
+                     uint8_t **bytes, uint64_t *length)
+{
+    int64_t size = os->size(os->context, file);
+
+    if (size < 0)
+        return qr_fail_errno((int)-size, "%s", qr_quotez(path));
+    if ((uint64_t)size > limit)
+        return qr_fail(QALLOW_E_LIMIT, "%s has %lld bytes: at most %llu", qr_quotez(path),
+                       (long long)size, (unsigned long long)limit);
+    *bytes = qr_malloc((size_t)size + 1);
+    if (!*bytes)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for %s", qr_quotez(path));
+    int64_t got = os->pread(os->context, file, *bytes, (size_t)size, 0);
+    if (got < 0) {
+        qr_free(*bytes);
+        return qr_fail_errno((int)-got, "%s", qr_quotez(path));
+    }
+    *length = (uint64_t)got;
+    return 0;
+}
+
+int qv_read_file(const char *path, uint64_t limit, uint8_t **bytes, uint64_t *length)
+{
+    const struct qr_os *os = qr_os_posix();
+    int file = os->open(os->context, path, QR_OPEN_READ, 0);
+
+    if (file < 0)
+        return qr_fail_errno(-file, "%s", qr_quotez(path));
+    int rc = read_open(os, file, path, limit, bytes, length);
+    os->close(os->context, file);
+    return rc;
+}
+
+/* --- inputs --- */
+
+static int find_input(const struct qv_session *s, const char *name)
+{
+    int page = qv_find_page(s->program, name);
+
+    if (page < 0 || !s->program->pages[page].is_input)
+        return qr_fail(QALLOW_E_ARGUMENT, "the program has no input %s", qr_quotez(name));
+    return page;
+}
+
+static int feed(struct qv_session *s, const struct qv_input *input)
+{
+    int page = find_input(s, input->name);
+    uint8_t *bytes = NULL;
+    uint64_t length = 0;
+
+    if (page < 0)
+        return page;
+    const struct qv_page *declared = &s->program->pages[page];
+    int rc = qv_read_file(input->path, qv_page_bytes(declared), &bytes, &length);
+    if (rc < 0)
+        return rc;
+    if (length >> qb_type_shift(declared->type) << qb_type_shift(declared->type) != length)
+        rc = qr_fail(QALLOW_E_ARGUMENT, "%s has %llu bytes: no whole number of %s",
+                     qr_quotez(input->path), (unsigned long long)length,
+                     qv_type_names[declared->type]);
+    if (rc == 0)
+        qv_set_input(s->machine, page, bytes, length);
+    qr_free(bytes);
+    return rc;
+}
+
+void qv_set_input(struct qv_machine *machine, int page, const uint8_t *bytes, uint64_t length)
+{
+    struct qv_memory *memory = &machine->pages[page];
+
+    if (length)
+        memcpy(memory->bytes, bytes, length);
+    memory->size = length;
+    memory->count = length >> qb_type_shift(machine->program->pages[page].type);
+}
+
+static int feed_all(struct qv_session *s, const struct qv_session_options *options, int need_all)
+{
+    for (size_t i = 0; i < options->input_count; i++) {
+        int rc = feed(s, &options->inputs[i]);
+        if (rc < 0)
+            return rc;
+    }
+    for (size_t p = 0; need_all && p < s->program->page_count; p++) {
+        size_t i = 0;
+        while (i < options->input_count &&
+               strcmp(options->inputs[i].name, s->program->pages[p].name) != 0)
+            i++;
+        if (s->program->pages[p].is_input && i == options->input_count)
+            return qr_fail(QALLOW_E_ARGUMENT, "the program needs an input: --input %s=FILE",
+                           s->program->pages[p].name);
+    }
+    return 0;
+}
+
+/* --- making --- */
+
+int qv_session_new(const char *text, size_t length, const char *path,
+                   const struct qv_session_options *options, struct qv_session **session)
+{
+    struct qv_source_error unused;
+    struct qv_session *s = qr_calloc(1, sizeof *s);
+
+    *session = NULL;
+    if (!s)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a machine");
+    int rc =
+        qv_assemble(text, length, path, &s->program, options->error ? options->error : &unused);
+    if (rc == 0)
+        rc = qv_machine_create(s->program, &s->machine);
+    if (rc == 0)
+        rc = qv_machine_set_threads(s->machine, options->threads);
+    if (rc == 0) {
+        s->page_ids = qr_calloc(s->program->page_count + 1, sizeof *s->page_ids);
+        s->text = qr_malloc(length + 1);
+        if (!s->page_ids || !s->text)
+            rc = qr_fail(QALLOW_E_NO_MEMORY, "no memory for a machine");
+    }
+    if (rc < 0) {
+        qv_session_close(s);
+        return rc;
+    }
+    memcpy(s->text, text, length);
+    s->text_length = length;
+    if (options->fuel)
+        s->machine->fuel_limit = options->fuel;
+    *session = s;
+    return 0;
+}
+
+int qv_session_create(const char *text, size_t length, const char *path,
+                      const struct qv_session_options *options, struct qv_session **session)
+{
+    struct qv_session *s = NULL;
+    int rc = qv_session_new(text, length, path, options, &s);
+
+    *session = NULL;
+    if (rc < 0)
+        return rc;
+    s->machine->random = options->seed;
+    rc = feed_all(s, options, 1);
+    if (rc == 0 && !options->has_no_log)
+        rc = qv_record_new(s, options->log, &options->store, NULL);
+    if (rc < 0) {
+        qv_session_close(s);
+        return rc;
+    }
+    *session = s;
+    return 0;
+}
+
+/* --- resuming --- */
+
+static int resume_here(struct qv_session *s, const char *log,
+                       const struct qv_session_options *options)
+{
+    struct qallow_options store = options->store;
+
+    store.writable = 1;
+    store.create = 0;
+    store.uuid = NULL;
+    int rc = qallow_open(log, &store, &s->store);
+    if (rc < 0)
+        return rc;
+    uint64_t newest = qallow_view_epoch(qallow_newest(s->store));
+    if (newest != s->epoch)
+        return qr_fail(QALLOW_E_BUSY, "%s got further epochs meanwhile", qr_quotez(log));
+    return qv_find_pages(s, qallow_newest(s->store));
+}
+
+/* Inputs that are given anew are an epoch of their own. */
+static int change_inputs(struct qv_session *s, const struct qv_session_options *options)
+{
+    int rc = feed_all(s, options, 0);
+
+    if (rc < 0 || options->input_count == 0)
+        return rc;
+    for (size_t p = 0; p < s->program->page_count; p++)
+        if (s->program->pages[p].is_input)
+            memset(s->machine->pages[p].dirty, 1, s->machine->pages[p].size / QV_BLOCK + 1);
+    return qv_record_tick(s, &s->epoch);
+}
+
+/* Goes on writing: in the log itself, or in a new one, which says where it comes from. */
+static int resume_loaded(struct qv_session *s, const char *log, const uint8_t uuid[16],
+                         uint64_t newest, const struct qv_session_options *options)
+{
+    char label[96];
+    int used = snprintf(label, sizeof label, "from ");
+
+    if (options->has_no_log)
+        return 0;
+    if (!options->log && s->epoch != newest)
+        return qr_fail(QALLOW_E_ARGUMENT,
+                       "epoch %llu is not the newest (%llu): to go on from it, "
+                       "name a new log with --log",
+                       (unsigned long long)s->epoch, (unsigned long long)newest);
+    if (!options->log)
+        return resume_here(s, log, options);
+    for (int i = 0; i < 16; i++)
+        used += snprintf(label + used, sizeof label - (size_t)used, "%02x", uuid[i]);
+    snprintf(label + used, sizeof label - (size_t)used, " epoch %llu",
+             (unsigned long long)s->epoch);
+    return qv_record_new(s, options->log, &options->store, label);
+}
+
+int qv_session_resume(const char *log, uint64_t epoch, const struct qv_session_options *options,
+                      struct qv_session **session)
+{
+    struct qallow_stats stats = QALLOW_STATS_INIT;
+    struct qallow_store *from = NULL;
+    struct qv_session *s = NULL;
+    int rc = qallow_open(log, NULL, &from);
+
+    *session = NULL;
+    if (rc < 0)
+        return rc;
+    rc = qallow_stats_get(from, &stats);
+    if (rc == 0)
+        rc = qv_load(from, log, epoch ? epoch : stats.last_epoch, options, &s);
+    if (rc < 0) {
+        qallow_close(from);
+        return rc;
+    }
+    qallow_close(from);
+    rc = resume_loaded(s, log, stats.uuid, stats.last_epoch, options);
+    if (rc == 0 && !options->has_no_log)
+        rc = change_inputs(s, options);
+    if (rc < 0) {
+        qv_session_close(s);
+        return rc;
+    }
+    *session = s;
+    return 0;
+}
+
+int qv_session_look(const char *log, uint64_t epoch, struct qv_session **session)
+{
+    struct qv_session_options options = {.has_no_log = 1, .threads = 1};
+    return qv_session_resume(log, epoch, &options, session);
+}
+
+/* --- ticks --- */
+
+int qv_session_tick(struct qv_session *session, enum qv_stop *stop, uint64_t *epoch)
+{
+    struct qv_machine *m = session->machine;
+    char text[600];
+
+    if (m->halted)
+        return qr_fail(QALLOW_E_STATE, "the program has halted");
+    qv_tick_begin(m);
+    *stop = qv_run(m);
+    if (*stop == QV_INTERRUPTED)
+        return qr_fail(QALLOW_E_INTERRUPTED, "stopped in tick %llu", (unsigned long long)m->tick);
+    if (qv_is_failure(*stop)) {
+        qv_describe_stop(m, *stop, text, sizeof text);
+        return qr_fail(*stop == QV_OUT_OF_FUEL ? QALLOW_E_LIMIT : QALLOW_E_STATE, "tick %llu: %s",
+                       (unsigned long long)m->tick, text);
+    }
+    int rc = session->store ? qv_record_tick(session, &session->epoch) : 0;
+    if (epoch)
+        *epoch = session->epoch;
+    return rc;
+}
+
+struct qv_machine *qv_session_machine(struct qv_session *session) { return session->machine; }
+struct qallow_store *qv_session_store(struct qv_session *session) { return session->store; }
+
+int qv_session_close(struct qv_session *session)
+{
+    if (!session)
+        return 0;
+    int rc = qallow_close(session->store);
+    qv_machine_destroy(session->machine);
+    qv_program_destroy(session->program);
+    qr_free(session->page_ids);
+    qr_free(session->text);
+    qr_free(session->buffer);
+    qr_free(session);
+    return rc;
+}

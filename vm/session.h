@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A machine over a log: every tick is an epoch, and any epoch is a machine again.
+ *
+ * The pages of such a log:
+ *   program.qvm   the text of the program
+ *   code/NAME     each function (vm/state.c); what program.qvm assembles to
+ *   machine       registers, calls and counters (vm/state.c)
+ *   emitted       what the last tick emitted: name 4, kind 4, value 8 bytes each
+ *   data/NAME     each page and input of the program
+ * Epoch 1 has them as they are before the first tick; then each tick is an epoch, and so is each
+ * time inputs were changed.
+ */
+#ifndef QV_SESSION_H
+#define QV_SESSION_H
+
+#include "qallow/store.h"
+#include "vm/machine.h"
+
+struct qv_session;
+
+struct qv_input {
+    const char *name, *path;
+};
+
+struct qv_session_options {
+    const char *log;             /* to write; NULL when resuming: the log that is resumed */
+    struct qallow_options store; /* of a new log; writable and create are set here */
+    const struct qv_input *inputs;
+    size_t input_count;
+    uint64_t seed;
+    uint64_t fuel; /* of a tick; 0: what the program says */
+    int threads;
+    int has_no_log;                /* the machine alone, in memory */
+    struct qv_source_error *error; /* of the program; may be NULL */
+};
+
+/* A program from its text, before its first tick. CANNOT_CREATE if the log exists; ARGUMENT: the
+ * text (see *error), or an input that is missing, unknown or does not fit. */
+int qv_session_create(const char *text, size_t length, const char *path,
+                      const struct qv_session_options *options, struct qv_session **session);
+/* A machine as it was in an epoch (0: the newest), everything that is read verified. From the
+ * newest epoch it goes on in the same log, unless options->log names a new one; from an older one
+ * it needs a new one, whose first epoch is the state and has the label "from UUID epoch N". */
+int qv_session_resume(const char *log, uint64_t epoch, const struct qv_session_options *options,
+                      struct qv_session **session);
+/* Runs to the end of a tick and commits it; *epoch (may be NULL) is its epoch. A tick that cannot
+ * be finished (qv_is_failure) leaves the log as it was; the session can only be closed then. STATE:
+ * the machine has halted. INTERRUPTED: the tick was stopped; it never was. */
+int qv_session_tick(struct qv_session *session, enum qv_stop *stop, uint64_t *epoch);
+/* Runs everything in the log again, from the first epoch that is kept, and compares the digest of
+ * each. DIFFERS with a detail. `progress` may be NULL. */
+int qv_session_check(const char *log, int threads, void (*progress)(void *, uint64_t, uint64_t),
+                     void *context, uint64_t *epochs);
+
+struct qv_machine *qv_session_machine(struct qv_session *session);
+/* NULL without a log. */
+struct qallow_store *qv_session_store(struct qv_session *session);
+int qv_session_close(struct qv_session *session);
+
+/* The state of a log's machine in an epoch, for reading: a session without a log to write. */
+int qv_session_look(const char *log, uint64_t epoch, struct qv_session **session);
+
+#endif

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Running a log again: a second log is written beside nothing, in a directory of its own that goes
+ * afterwards, and the digest of each of its epochs must be that of the log. What comes from
+ * outside, the inputs, is taken from the log; everything else is computed.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "runtime/bytes.h"
+#include "runtime/error.h"
+#include "runtime/os.h"
+#include "vm/session_internal.h"
+
+struct checking {
+    struct qallow_store *log;
+    struct qv_session *session; /* that runs again */
+    char directory[512], copy[600];
+};
+
+static int compare(struct checking *c, uint64_t epoch)
+{
+    struct qallow_epoch recorded = QALLOW_EPOCH_INIT, computed = QALLOW_EPOCH_INIT;
+    int rc = qallow_epoch_get(c->log, epoch, &recorded);
+
+    if (rc == 0)
+        rc = qallow_epoch_get(c->session->store, c->session->epoch, &computed);
+    if (rc == 0 && memcmp(recorded.digest, computed.digest, sizeof recorded.digest) != 0)
+        rc = qr_fail(QALLOW_E_DIFFERS, "epoch %llu: running it again gives another state",
+                     (unsigned long long)epoch);
+    return rc;
+}
+
+/* Takes the inputs over if this epoch changed them. */
+static int take_inputs(struct checking *c, struct qallow_view *view)
+{
+    struct qv_machine *m = c->session->machine;
+
+    for (size_t p = 0; p < c->session->program->page_count; p++) {
+        if (!c->session->program->pages[p].is_input)
+            continue;
+        int rc = qv_load_data(c->session, view, p);
+        if (rc < 0)
+            return rc;
+        memset(m->pages[p].dirty, 1, m->pages[p].size / QV_BLOCK + 1);
+    }
+    return 0;
+}
+
+/* An epoch in which the next tick is still the same has changed inputs only. */
+static int step(struct checking *c, uint64_t epoch)
+{
+    struct qallow_view *view = NULL;
+    struct qallow_page page = QALLOW_PAGE_INIT;
+    uint8_t header[24];
+    enum qv_stop stop;
+    int rc = qallow_view_at(c->log, epoch, &view);
+
+    if (rc < 0)
+        return rc;
+    rc = qallow_page_lookup(view, "machine", &page);
+    if (rc == 0)
+        rc = qallow_page_read(view, page.id, 0, header, sizeof header);
+    if (rc == 0 && qr_load64(header + 16) == c->session->machine->tick) {
+        rc = take_inputs(c, view);
+        if (rc == 0)
+            rc = qv_record_tick(c->session, &c->session->epoch);
+    } else if (rc == 0) {
+        rc = qv_session_tick(c->session, &stop, NULL);
+    }
+    qallow_view_destroy(view);
+    return rc < 0 ? rc : compare(c, epoch);
+}
+
+static int make_directory(struct checking *c)
+{
+    const char *place = getenv("TMPDIR");
+
+    snprintf(c->directory, sizeof c->directory, "%.400s/qallow-check-XXXXXX",
+             place && *place ? place : "/tmp");
+    if (!mkdtemp(c->directory)) {
+        c->directory[0] = '\0';
+        return qr_fail(QALLOW_E_CANNOT_CREATE, "no directory for the second run (TMPDIR)");
+    }
+    snprintf(c->copy, sizeof c->copy, "%s/again.tlog", c->directory);
+    return 0;
+}
+
+static void remove_directory(struct checking *c)
+{
+    static const char *const endings[] = {"", "-index", ".lock", ".bad"};
+    char path[700];
+
+    if (!c->directory[0])
+        return;
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
+        snprintf(path, sizeof path, "%s%s", c->copy, endings[i]);
+        unlink(path);
+    }
+    rmdir(c->directory);
+}
+
+static int run_again(struct checking *c, const char *log, int threads,
+                     void (*progress)(void *, uint64_t, uint64_t), void *context, uint64_t *epochs)
+{
+    struct qallow_stats stats = QALLOW_STATS_INIT;
+    struct qv_session_options options = {.threads = threads, .has_no_log = 1};
+    struct qallow_options store = QALLOW_OPTIONS_INIT;
+    int rc = qallow_stats_get(c->log, &stats);
+
+    if (rc == 0)
+        rc = qv_load(c->log, log, stats.first_epoch, &options, &c->session);
+    if (rc == 0)
+        rc = make_directory(c);
+    store.sync = QALLOW_SYNC_NONE;
+    if (rc == 0)
+        rc = qv_record_new(c->session, c->copy, &store, NULL);
+    if (rc == 0)
+        rc = compare(c, stats.first_epoch);
+    for (uint64_t e = stats.first_epoch + 1; rc == 0 && e <= stats.last_epoch; e++) {
+        rc = step(c, e);
+        if (progress)
+            progress(context, e - stats.first_epoch, stats.last_epoch - stats.first_epoch);
+    }
+    *epochs = stats.last_epoch - stats.first_epoch + 1;
+    return rc;
+}
+
+int qv_session_check(const char *log, int threads, void (*progress)(void *, uint64_t, uint64_t),
+                     void *context, uint64_t *epochs)
+{
+    struct checking c = {.log = NULL};
+    int rc = qallow_open(log, NULL, &c.log);
+
+    if (rc < 0)
+        return rc;
+    rc = run_again(&c, log, threads, progress, context, epochs);
+    qv_session_close(c.session);
+    remove_directory(&c);
+    qallow_close(c.log);
+    return rc;
+}

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Reading a machine back from an epoch of a log, which may be anybody's: sizes are compared with
+ * what the program allows before anything is allocated.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "runtime/api.h"
+#include "runtime/error.h"
+#include "runtime/os.h"
+#include "vm/session_internal.h"
+#include "vm/state.h"
+
+static int get_page(struct qallow_view *view, const char *path, struct qallow_page *page)
+{
+    *page = (struct qallow_page)QALLOW_PAGE_INIT;
+    int rc = qallow_page_lookup(view, path, page);
+    if (rc == QALLOW_E_PAGE_NOT_FOUND)
+        return qr_fail(QALLOW_E_SERIALIZATION, "epoch %llu has no page %s: it is not of a machine",
+                       (unsigned long long)qallow_view_epoch(view), path);
+    return rc;
+}
+
+static int read_page(struct qallow_view *view, const char *path, uint64_t limit, uint8_t **bytes,
+                     uint64_t *length)
+{
+    struct qallow_page page;
+    int rc = get_page(view, path, &page);
+
+    *bytes = NULL;
+    if (rc < 0)
+        return rc;
+    if (page.bytes > limit)
+        return qr_fail(QALLOW_E_SERIALIZATION, "page %s has %llu bytes: at most %llu", path,
+                       (unsigned long long)page.bytes, (unsigned long long)limit);
+    *length = page.bytes;
+    *bytes = qr_malloc(page.bytes + 1);
+    if (!*bytes)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for page %s", path);
+    rc = qallow_page_read(view, page.id, 0, *bytes, page.bytes);
+    if (rc < 0) {
+        qr_free(*bytes);
+        *bytes = NULL;
+    }
+    return rc;
+}
+
+static int check_code(struct qv_session *s, struct qallow_view *view)
+{
+    for (size_t i = 0; i < s->program->function_count; i++) {
+        char path[QV_MAX_NAME + 8];
+        uint8_t *expected = NULL, *found = NULL;
+        size_t length = 0;
+        uint64_t found_length = 0;
+        snprintf(path, sizeof path, "code/%s", s->program->functions[i].name);
+        int rc = qv_function_encode(&s->program->functions[i], &expected, &length);
+        if (rc == 0)
+            rc = read_page(view, path, length, &found, &found_length);
+        if (rc == 0 && (found_length != length || memcmp(found, expected, length) != 0))
+            rc = qr_fail(QALLOW_E_SERIALIZATION, "page %s is not what program.qvm assembles to",
+                         path);
+        qr_free(expected);
+        qr_free(found);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+int qv_load_data(struct qv_session *s, struct qallow_view *view, size_t i)
+{
+    const struct qv_page *declared = &s->program->pages[i];
+    struct qallow_page page;
+    char path[QV_MAX_NAME + 8];
+
+    snprintf(path, sizeof path, "data/%s", declared->name);
+    int rc = get_page(view, path, &page);
+    if (rc < 0)
+        return rc;
+    uint64_t most = qv_page_bytes(declared);
+    unsigned shift = qb_type_shift(declared->type);
+    if (page.bytes > most || (!declared->is_input && page.bytes != most) ||
+        page.bytes >> shift << shift != page.bytes)
+        return qr_fail(QALLOW_E_SERIALIZATION, "page %s has %llu bytes; the program says %llu",
+                       path, (unsigned long long)page.bytes, (unsigned long long)most);
+    s->machine->pages[i].size = page.bytes;
+    s->machine->pages[i].count = page.bytes >> shift;
+    return qallow_page_read(view, page.id, 0, s->machine->pages[i].bytes, page.bytes);
+}
+
+static int load_emitted(struct qv_session *s, struct qallow_view *view)
+{
+    uint8_t *bytes = NULL;
+    uint64_t length = 0;
+    int rc = read_page(view, "emitted", QV_MAX_EMITS * sizeof *s->machine->emits, &bytes, &length);
+
+    if (rc < 0)
+        return rc;
+    s->machine->emit_count = length / sizeof *s->machine->emits;
+    memcpy(s->machine->emits, bytes, s->machine->emit_count * sizeof *s->machine->emits);
+    for (size_t i = 0; rc == 0 && i < s->machine->emit_count; i++)
+        if (s->machine->emits[i].name >= s->program->name_count ||
+            s->machine->emits[i].kind > QV_EMIT_F64 || length % sizeof *s->machine->emits != 0)
+            rc = qr_fail(QALLOW_E_SERIALIZATION, "page emitted: value %zu has no name", i);
+    qr_free(bytes);
+    return rc;
+}
+
+static int load_state(struct qv_session *s, struct qallow_view *view)
+{
+    uint8_t *bytes = NULL;
+    uint64_t length = 0;
+    int rc = read_page(view, "machine", qv_state_limit(s->program), &bytes, &length);
+
+    if (rc == 0)
+        rc = qv_state_decode(s->machine, bytes, length);
+    qr_free(bytes);
+    return rc;
+}
+
+/* The digest of the epoch, from all of its bytes. */
+static int check_digest(struct qallow_store *store, uint64_t epoch, int threads)
+{
+    struct qr_state *state = NULL;
+    struct qr_epoch recorded;
+    struct qb_u128 digest;
+    uint64_t bad = 0;
+    int rc = qr_store_state_at(store->store, epoch, &state);
+
+    if (rc < 0)
+        return rc;
+    rc = qr_state_digest_compute(store->store, state, threads, &digest, &bad);
+    qr_state_destroy(state);
+    if (rc == 0)
+        rc = qr_store_epoch(store->store, epoch, &recorded);
+    if (rc == 0 && !qb_u128_equal(digest, recorded.digest))
+        rc = qr_fail(QALLOW_E_DAMAGED, "epoch %llu does not have the digest that was recorded",
+                     (unsigned long long)epoch);
+    return rc;
+}
+
+static int load_all(struct qv_session *s, struct qallow_view *view)
+{
+    int rc = check_code(s, view);
+
+    if (rc == 0)
+        rc = load_state(s, view);
+    if (rc == 0)
+        rc = load_emitted(s, view);
+    for (size_t i = 0; rc == 0 && i < s->program->page_count; i++)
+        rc = qv_load_data(s, view, i);
+    return rc;
+}
+
+int qv_load(struct qallow_store *from, const char *log, uint64_t epoch,
+            const struct qv_session_options *options, struct qv_session **session)
+{
+    struct qallow_view *view = NULL;
+    struct qv_session *s = NULL;
+    uint8_t *text = NULL;
+    uint64_t length = 0;
+    int rc = qallow_view_at(from, epoch, &view);
+
+    if (rc < 0)
+        return rc;
+    rc = read_page(view, "program.qvm", QV_MAX_TEXT, &text, &length);
+    if (rc == 0)
+        rc = check_digest(from, epoch, options->threads > 0 ? options->threads : 1);
+    if (rc == 0) {
+        rc = qv_session_new((const char *)text, length, log, options, &s);
+        if (rc == QALLOW_E_ARGUMENT)
+            rc = QALLOW_E_SERIALIZATION; /* the text is of a log: the detail stays */
+    }
+    if (rc == 0)
+        rc = load_all(s, view);
+    qr_free(text);
+    qallow_view_destroy(view);
+    if (rc < 0) {
+        qv_session_close(s);
+        return rc;
+    }
+    s->epoch = epoch;
+    *session = s;
+    return 0;
+}
+
+int qv_find_pages(struct qv_session *s, struct qallow_view *view)
+{
+    struct qallow_page page;
+    int rc = get_page(view, "machine", &page);
+
+    s->machine_id = page.id;
+    if (rc == 0)
+        rc = get_page(view, "emitted", &page);
+    s->emitted_id = page.id;
+    for (size_t i = 0; rc == 0 && i < s->program->page_count; i++) {
+        char path[QV_MAX_NAME + 8];
+        snprintf(path, sizeof path, "data/%s", s->program->pages[i].name);
+        rc = get_page(view, path, &page);
+        s->page_ids[i] = page.id;
+    }
+    return rc;
+}

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Writing a machine to its log. The first epoch creates all pages, in one order, so that a branch
+ * has the same page ids as its origin and with them the same digests. A tick writes the blocks that
+ * may have changed; the store finds out which bytes did.
+ */
+#include <string.h>
+
+#include "runtime/bytes.h"
+#include "runtime/error.h"
+#include "runtime/os.h"
+#include "vm/session_internal.h"
+#include "vm/state.h"
+
+/* --- pages --- */
+
+static int create_page(struct qallow_txn *txn, uint64_t parent, const char *name, uint32_t kind,
+                       const void *bytes, uint64_t length, uint64_t *id)
+{
+    struct qallow_page_options options = QALLOW_PAGE_OPTIONS_INIT;
+    int rc;
+
+    options.kind = kind;
+    options.mode = kind == QALLOW_DIRECTORY ? 0755 : 0644;
+    options.parent = parent;
+    options.name = name;
+    rc = qallow_page_create(txn, &options, id);
+    if (rc == 0 && length)
+        rc = qallow_page_write(txn, *id, 0, bytes, length);
+    return rc;
+}
+
+static int create_code(struct qv_session *s, struct qallow_txn *txn)
+{
+    uint64_t directory = 0, id = 0;
+    int rc = create_page(txn, 0, "code", QALLOW_DIRECTORY, NULL, 0, &directory);
+
+    for (size_t i = 0; rc == 0 && i < s->program->function_count; i++) {
+        uint8_t *bytes = NULL;
+        size_t length = 0;
+        rc = qv_function_encode(&s->program->functions[i], &bytes, &length);
+        if (rc == 0)
+            rc = create_page(txn, directory, s->program->functions[i].name, QALLOW_FILE, bytes,
+                             length, &id);
+        qr_free(bytes);
+    }
+    return rc;
+}
+
+static int create_data(struct qv_session *s, struct qallow_txn *txn)
+{
+    uint64_t directory = 0;
+    int rc = create_page(txn, 0, "data", QALLOW_DIRECTORY, NULL, 0, &directory);
+
+    for (size_t i = 0; rc == 0 && i < s->program->page_count; i++)
+        rc = create_page(txn, directory, s->program->pages[i].name, QALLOW_FILE,
+                         s->machine->pages[i].bytes, s->machine->pages[i].size, &s->page_ids[i]);
+    return rc;
+}
+
+static int encode_state(struct qv_session *s, size_t *length)
+{
+    *length = qv_state_size(s->machine);
+    if (*length > s->buffer_size) {
+        uint8_t *grown = qr_realloc(s->buffer, *length * 2);
+        if (!grown)
+            return qr_fail(QALLOW_E_NO_MEMORY, "no memory for the state");
+        s->buffer = grown;
+        s->buffer_size = *length * 2;
+    }
+    qv_state_encode(s->machine, s->buffer);
+    return 0;
+}
+
+static int create_all(struct qv_session *s, struct qallow_txn *txn)
+{
+    size_t length = 0;
+    uint64_t id = 0;
+    int rc = create_page(txn, 0, "program.qvm", QALLOW_FILE, s->text, s->text_length, &id);
+
+    if (rc == 0)
+        rc = create_code(s, txn);
+    if (rc == 0)
+        rc = encode_state(s, &length);
+    if (rc == 0)
+        rc = create_page(txn, 0, "machine", QALLOW_FILE, s->buffer, length, &s->machine_id);
+    if (rc == 0)
+        rc = create_page(txn, 0, "emitted", QALLOW_FILE, s->machine->emits,
+                         s->machine->emit_count * sizeof *s->machine->emits, &s->emitted_id);
+    return rc < 0 ? rc : create_data(s, txn);
+}
+
+int qv_record_new(struct qv_session *s, const char *log, const struct qallow_options *options,
+                  const char *label)
+{
+    struct qallow_options store = *options;
+    struct qallow_txn *txn = NULL;
+    const struct qr_os *os = qr_os_posix();
+    int file = os->open(os->context, log, QR_OPEN_READ, 0);
+
+    if (file >= 0) {
+        os->close(os->context, file);
+        return qr_fail(QALLOW_E_CANNOT_CREATE, "%s exists; --resume goes on with it",
+                       qr_quotez(log));
+    }
+    store.writable = store.create = 1;
+    int rc = qallow_open(log, &store, &s->store);
+    if (rc == 0)
+        rc = qallow_begin(s->store, &txn);
+    if (rc == 0) {
+        rc = create_all(s, txn);
+        if (rc == 0)
+            rc = qallow_commit(txn, &s->epoch);
+        else
+            qallow_abort(txn);
+    }
+    return rc < 0 || !label ? rc : qallow_label(s->store, label, s->epoch);
+}
+
+/* --- ticks --- */
+
+/* Blocks next to each other are written together. */
+static int write_blocks(struct qallow_txn *txn, uint64_t id, struct qv_memory *page)
+{
+    uint64_t blocks = (page->size + QV_BLOCK - 1) / QV_BLOCK;
+
+    for (uint64_t from = 0; from < blocks;) {
+        const uint8_t *dirty = memchr(page->dirty + from, 1, blocks - from);
+        if (!dirty)
+            break;
+        from = (uint64_t)(dirty - page->dirty);
+        uint64_t to = from;
+        while (to < blocks && page->dirty[to])
+            page->dirty[to++] = 0;
+        uint64_t end = to * QV_BLOCK < page->size ? to * QV_BLOCK : page->size;
+        int rc = qallow_page_write(txn, id, from * QV_BLOCK, page->bytes + from * QV_BLOCK,
+                                   end - from * QV_BLOCK);
+        if (rc < 0)
+            return rc;
+        from = to;
+    }
+    return 0;
+}
+
+static int replace(struct qallow_txn *txn, uint64_t id, const void *bytes, uint64_t length)
+{
+    int rc = qallow_page_resize(txn, id, length);
+    return rc < 0 || length == 0 ? rc : qallow_page_write(txn, id, 0, bytes, length);
+}
+
+static int write_all(struct qv_session *s, struct qallow_txn *txn)
+{
+    struct qv_machine *m = s->machine;
+    size_t length = 0;
+    int rc = encode_state(s, &length);
+
+    if (rc == 0)
+        rc = replace(txn, s->machine_id, s->buffer, length);
+    if (rc == 0)
+        rc = replace(txn, s->emitted_id, m->emits, m->emit_count * sizeof *m->emits);
+    for (size_t i = 0; rc == 0 && i < s->program->page_count; i++) {
+        if (s->program->pages[i].is_input && m->pages[i].dirty[0])
+            rc = qallow_page_resize(txn, s->page_ids[i], m->pages[i].size);
+        if (rc == 0)
+            rc = write_blocks(txn, s->page_ids[i], &m->pages[i]);
+        m->pages[i].dirty[0] = 0;
+    }
+    return rc;
+}
+
+int qv_record_tick(struct qv_session *s, uint64_t *epoch)
+{
+    struct qallow_txn *txn = NULL;
+    int rc = qallow_begin(s->store, &txn);
+
+    if (rc < 0)
+        return rc;
+    rc = write_all(s, txn);
+    if (rc < 0) {
+        qallow_abort(txn);
+        return rc;
+    }
+    return qallow_commit(txn, epoch);
+}
