@@ -287,6 +287,8 @@ static int land(struct qallow_txn *txn, uint64_t *epoch)
 /* Waits until an epoch that has landed is durable, and makes way for others meanwhile. */
 static int settle(struct qallow_store *store, uint64_t epoch)
 {
+    if (store->store->options.sync != QR_SYNC_COMMIT)
+        return 0;
     pthread_mutex_unlock(&store->calls);
     int rc = qr_store_settle(store->store, epoch);
     pthread_mutex_lock(&store->calls);
