@@ -81,16 +81,22 @@ static int gather_epochs(struct qi_stats *s, struct qr_store *store)
     return rc;
 }
 
-static void gather_state(struct qi_stats *s, const struct qr_state *state)
+static int gather_state(struct qi_stats *s, const struct qr_state *state)
 {
     const struct qr_page *page;
+    struct qr_content content;
+    int rc = 0;
 
     s->digest = qr_state_digest(state);
-    for (page = qr_state_next_page(state, 0); page; page = qr_state_next_page(state, page->id)) {
+    for (page = qr_state_next_page(state, 0); page && rc == 0;
+         page = qr_state_next_page(state, page->id)) {
         s->pages[page->kind]++;
         s->page_bytes[page->kind] += page->size;
-        s->pieces += page->piece_count;
+        rc = qr_content_init(&content, page);
+        s->pieces += content.piece_count;
+        qr_content_finish(&content);
     }
+    return rc;
 }
 
 int qi_stats_gather(struct qr_store *store, const char *log, struct qi_stats *s)
@@ -101,13 +107,14 @@ int qi_stats_gather(struct qr_store *store, const char *log, struct qi_stats *s)
 
     *s = (struct qi_stats){.pieces = 0};
     qr_store_info(store, &s->info);
-    gather_state(s, qr_store_state(store));
+    rc = gather_state(s, qr_store_state(store));
     if (snprintf(index, sizeof index, "%s-index", log) < (int)sizeof index &&
         stat(index, &st) == 0) {
         s->has_index = 1;
         s->index_bytes = (uint64_t)st.st_size;
     }
-    rc = gather_epochs(s, store);
+    if (rc == 0)
+        rc = gather_epochs(s, store);
     /* The records of the oldest epoch of a pruned log are gone: the walk begins behind it. */
     struct qr_walk walk = {.from = s->info.first_epoch,
                            .to = s->info.last_epoch,

@@ -223,8 +223,8 @@ static void builder_destroy(struct qr_builder *b)
 /* Begins a content change: finds the old content and freezes it. */
 static int builder_create(struct qr_applier *a, const struct qr_record *r, struct qr_builder **out)
 {
-    const struct qr_page *page = qr_state_find(a->state, r->page);
-    const struct qr_page *base = r->base ? qr_state_find(a->state, r->base) : page;
+    struct qr_page *page = qr_state_find(a->state, r->page);
+    struct qr_page *base = r->base ? qr_state_find(a->state, r->base) : page;
     if (!page || !base)
         return qr_fail(QALLOW_E_PAGE_NOT_FOUND, "page %llu%s does not exist",
                        (unsigned long long)(page ? r->base : r->page),
@@ -236,6 +236,9 @@ static int builder_create(struct qr_applier *a, const struct qr_record *r, struc
                        "page %llu: a delta for a base of %llu bytes, but it has %llu",
                        (unsigned long long)r->page, (unsigned long long)r->old_size,
                        (unsigned long long)old_size);
+    int rc = is_image ? 0 : qr_page_settle(a->state, base);
+    if (rc)
+        return rc;
     struct qr_builder *b = qr_calloc(1, sizeof *b);
     if (!b)
         return qr_fail(QALLOW_E_NO_MEMORY, "delta of page %llu", (unsigned long long)r->page);
@@ -307,36 +310,20 @@ static int is_overwrite(const struct qr_applier *a, const struct qr_page *page,
            op->offset <= page->size - op->old_length && a->state->piece_total + 2 <= a->piece_limit;
 }
 
-/* What most deltas of programs are. The pieces are changed where they are instead of being made
- * anew, with the same result: the bytes of an operation never follow those of another one in the
- * log, so nothing is to be merged. 1: done; 0: it is another one. */
+/* What most deltas of programs are: done without making the pieces anew. 1: done; 0: it is another
+ * one. */
 static int apply_overwrite(struct qr_applier *a, const struct qr_record *r, uint64_t frame_offset)
 {
     struct qr_page *page = qr_state_find(a->state, r->page);
-    struct qr_piece put[3];
     struct qr_op op;
-    uint64_t at = 0; /* where a piece begins */
-    uint32_t count = 0, first = 0, last;
     if (!is_overwrite(a, page, r, &op))
         return 0;
-    while (op.offset - at >= page->pieces[first].length)
-        at += page->pieces[first++].length;
-    if (op.offset > at)
-        put[count++] = (struct qr_piece){page->pieces[first].ref, op.offset - at};
     uint64_t into = r->operations_body_offset + (uint64_t)(op.bytes - r->operations);
-    put[count++] = (struct qr_piece){qr_ref_make(frame_offset, into), op.old_length};
-    uint64_t end = op.offset + op.old_length;
-    for (last = first; last < page->piece_count && at + page->pieces[last].length <= end; last++)
-        at += page->pieces[last].length;
-    if (last < page->piece_count && at < end) {
-        const struct qr_piece *tail = &page->pieces[last++];
-        put[count++] =
-            (struct qr_piece){ref_plus(tail->ref, end - at), tail->length - (end - at)};
-    }
-    int rc =
-        qr_state_patch_content(a->state, page, first, last - first, put, count, r->content_sum);
+    int rc = qr_page_overwrite(a->state, page, op.offset, op.old_length,
+                               qr_ref_make(frame_offset, into));
     if (rc < 0)
         return rc;
+    qr_state_set_sum(a->state, page, r->content_sum);
     uint64_t old_end = 0;
     qr_page_follow(a->state, page, r, 0, &old_end);
     qr_count_operation(&a->counts, QR_OP_OVERWRITE);

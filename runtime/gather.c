@@ -93,6 +93,23 @@ int qr_page_check(const struct qr_page *page, const uint8_t *bytes)
     return 0;
 }
 
+static int add_page(struct qr_store *store, struct spans *spans, const struct qr_page *page,
+                    uint8_t *to)
+{
+    struct qr_content content;
+    int rc = qr_content_init(&content, page);
+    for (size_t i = 0; !rc && i < content.piece_count; i++) {
+        const struct qr_piece *piece = &content.pieces[i];
+        if (piece->ref == QR_REF_ZERO)
+            qb_kernels()->zero(to, piece->length);
+        else
+            rc = add_spans(store, spans, piece->ref, to, piece->length);
+        to += piece->length;
+    }
+    qr_content_finish(&content);
+    return rc;
+}
+
 int qr_state_load(struct qr_store *store, const struct qr_state *state,
                   uint8_t *(*place)(void *context, const struct qr_page *page), void *context)
 {
@@ -102,14 +119,8 @@ int qr_state_load(struct qr_store *store, const struct qr_state *state,
     for (page = qr_state_next_page(state, 0); page && !rc;
          page = qr_state_next_page(state, page->id)) {
         uint8_t *to = place(context, page);
-        for (uint32_t i = 0; to && i < page->piece_count && !rc; i++) {
-            const struct qr_piece *piece = &page->pieces[i];
-            if (piece->ref == QR_REF_ZERO)
-                qb_kernels()->zero(to, piece->length);
-            else
-                rc = add_spans(store, &spans, piece->ref, to, piece->length);
-            to += piece->length;
-        }
+        if (to)
+            rc = add_page(store, &spans, page, to);
     }
     if (!rc && spans.count)
         rc = sort_spans(&spans);

@@ -197,7 +197,7 @@ static int fetch(struct qr_state *state, struct qr_page *page, struct qr_reader 
 /* Does all of it lie in this frame, and is there room without dropping others? */
 static int comes_along(const struct qr_state *state, const struct qr_page *page, uint64_t frame)
 {
-    return page->kind && !page->held && page->piece_count == 1 &&
+    return page->kind && !page->held && qr_page_pieces_max(page) == 1 &&
            page->pieces[0].ref != QR_REF_ZERO && qr_ref_frame(page->pieces[0].ref) == frame &&
            page->size <= state->held_limit - state->held_bytes;
 }
@@ -237,7 +237,7 @@ int qr_state_hold(struct qr_state *state, struct qr_page *page, struct qr_reader
     if (!is_worth_it(page))
         return 0;
     int was_held = page->held != NULL, rc = fetch(state, page, reader);
-    if (!rc && !was_held && page->held && page->piece_count == 1 &&
+    if (!rc && !was_held && page->held && qr_page_pieces_max(page) == 1 &&
         page->pieces[0].ref != QR_REF_ZERO)
         rc = fetch_neighbours(state, page, reader);
     return rc;

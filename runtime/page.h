@@ -46,6 +46,8 @@ struct qr_piece {
     uint64_t length;
 };
 
+enum { QR_RECENT_MAX = 15 };
+
 /* What a directory entry looked like when its content was read; not logged, kept in the index. */
 struct qr_stat_cache {
     uint64_t device, inode; /* inode 0: nothing known, the file must be read */
@@ -58,8 +60,10 @@ struct qr_page {
     uint64_t size;    /* bytes of content */
     uint64_t version; /* epoch that last changed it */
     struct qb_u128 content_sum; /* sum of the cells' digest terms (hash_cells with qr_page_seed) */
-    struct qr_piece *pieces; /* `piece_count` of them; points to inline_piece when there is one */
-    uint32_t piece_count, piece_capacity;
+    /* The pieces in order; behind them `recent_count` overwrites that are not yet in their places
+     * (pieces.c): to look at the pieces, take a copy. Points to inline_piece when there is one. */
+    struct qr_piece *pieces;
+    uint64_t piece_count : 30, piece_capacity : 30, recent_count : 4;
     uint8_t *held;    /* the content in memory as well (held.c), or NULL */
     /* Everything else. */
     struct qr_held *held_entry; /* what is known of it */

@@ -58,15 +58,24 @@ static int compare_ranges(const void *a, const void *b)
     return x->ref < y->ref ? -1 : x->ref > y->ref;
 }
 
+static int note_page(struct prune *p, const struct qr_page *page)
+{
+    struct qr_content content;
+    int rc = qr_content_init(&content, page);
+    for (size_t i = 0; !rc && i < content.piece_count; i++)
+        if (content.pieces[i].ref != QR_REF_ZERO)
+            rc = note_piece(p, content.pieces[i].ref, content.pieces[i].length);
+    qr_content_finish(&content);
+    return rc;
+}
+
 static int collect_ranges(struct prune *p)
 {
     size_t kept = 0;
     int rc = 0;
     for (const struct qr_page *page = qr_state_next_page(p->state, 0); page && !rc;
          page = qr_state_next_page(p->state, page->id))
-        for (uint32_t i = 0; i < page->piece_count && !rc; i++)
-            if (page->pieces[i].ref != QR_REF_ZERO)
-                rc = note_piece(p, page->pieces[i].ref, page->pieces[i].length);
+        rc = note_page(p, page);
     if (p->count)
         qsort(p->ranges, p->count, sizeof *p->ranges, compare_ranges);
     for (size_t i = 0; i < p->count; i++) { /* overlapping ones and neighbours in one frame join */

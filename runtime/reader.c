@@ -439,14 +439,18 @@ static int copy_spans(struct qr_reader *reader, struct span *spans, size_t count
 
 int qr_content_init(struct qr_content *content, const struct qr_page *page)
 {
-    *content = (struct qr_content){.piece_count = page->piece_count, .size = page->size};
+    uint32_t most = qr_page_pieces_max(page);
+    *content = (struct qr_content){.size = page->size};
     content->pieces = &content->inline_piece;
-    if (page->piece_count > 1 &&
-        !(content->pieces = qr_malloc(page->piece_count * sizeof *content->pieces)))
+    if (most > 1 && !(content->pieces = qr_malloc(most * sizeof *content->pieces)))
         return qr_fail(QALLOW_E_NO_MEMORY, "page %llu: %u pieces", (unsigned long long)page->id,
-                       page->piece_count);
-    if (page->piece_count)
-        memcpy(content->pieces, page->pieces, page->piece_count * sizeof *content->pieces);
+                       most);
+    content->piece_count = qr_page_copy_pieces(page, content->pieces);
+    if (content->piece_count == 1 && content->pieces != &content->inline_piece) {
+        content->inline_piece = content->pieces[0];
+        qr_free(content->pieces);
+        content->pieces = &content->inline_piece;
+    }
     return 0;
 }
 

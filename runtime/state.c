@@ -20,6 +20,8 @@
 
 /* ---------------------------------------------------------------- hash tables of slots */
 
+enum { PIECES_MAX = 1 << 30 }; /* of a page; an applier has its own, lower limit */
+
 static uint64_t id_hash(uint64_t id) { return id * UINT64_C(0x9E3779B97F4A7C15) >> 17; }
 
 static uint64_t name_hash(uint64_t parent, const void *name, size_t length)
@@ -124,7 +126,7 @@ static void page_release(struct qr_page *page)
     page->name = NULL;
     page->extra = NULL;
     page->pieces = NULL;
-    page->piece_count = page->piece_capacity = 0;
+    page->piece_count = page->piece_capacity = page->recent_count = 0;
 }
 
 void qr_state_destroy(struct qr_state *state)
@@ -174,7 +176,7 @@ struct qr_page *qr_state_find(const struct qr_state *state, uint64_t id)
 
 void qr_state_fetch(const struct qr_state *state, uint64_t id, enum qr_fetch step)
 {
-    enum { LINE = 64, PIECES_MAX = 64, PER_LINE = LINE / sizeof(struct qr_piece) };
+    enum { LINE = 64, FETCH_MAX = 64, PER_LINE = LINE / sizeof(struct qr_piece) };
     const struct qr_slot_table *table = &state->by_id;
     if (!table->slots)
         return;
@@ -188,7 +190,9 @@ void qr_state_fetch(const struct qr_state *state, uint64_t id, enum qr_fetch ste
             __builtin_prefetch(qr_slot(state, *slot));
     } else {
         const struct qr_page *page = qr_state_find(state, id);
-        for (uint32_t i = 0; page && i < page->piece_count && i < PIECES_MAX; i += PER_LINE)
+        uint32_t end = page ? (uint32_t)(page->piece_count + page->recent_count) : 0;
+        uint32_t from = page && page->recent_count + 1 < QR_RECENT_MAX ? end : 0;
+        for (uint32_t i = from; page && i <= end && i < from + FETCH_MAX; i += PER_LINE)
             __builtin_prefetch(&page->pieces[i]);
     }
 }
@@ -506,7 +510,7 @@ int qr_state_free_page(struct qr_state *state, struct qr_page *page)
     table_remove(state, &state->by_name, page->slot, 1);
     state->page_count--;
     state->bytes -= page->size;
-    state->piece_total -= page->piece_count;
+    state->piece_total -= qr_page_pieces_max(page);
     state->dead++;
     qr_page_let_go(state, page);
     page_release(page);
@@ -564,6 +568,12 @@ int qr_state_set_attributes(struct qr_state *state, struct qr_page *page, uint32
     return 0;
 }
 
+void qr_state_set_sum(struct qr_state *state, struct qr_page *page, struct qb_u128 content_sum)
+{
+    state->digest = qb_u128_add(qb_u128_sub(state->digest, page->content_sum), content_sum);
+    page->content_sum = content_sum;
+}
+
 void qr_state_set_content(struct qr_state *state, struct qr_page *page, struct qr_piece *pieces,
                           uint32_t count, uint32_t capacity, uint64_t size,
                           struct qb_u128 content_sum)
@@ -575,15 +585,16 @@ void qr_state_set_content(struct qr_state *state, struct qr_page *page, struct q
         page->content_sum = content_sum;
         digest_in(state, page);
     } else {
-        state->digest = qb_u128_add(qb_u128_sub(state->digest, page->content_sum), content_sum);
-        page->content_sum = content_sum;
+        qr_state_set_sum(state, page, content_sum);
     }
-    state->piece_total += (uint64_t)count - page->piece_count;
+    state->piece_total += (uint64_t)count - qr_page_pieces_max(page);
+    page->recent_count = 0;
     if (page->pieces != &page->inline_piece)
         qr_free(page->pieces);
+    qr_assert(count < PIECES_MAX);
     page->pieces = pieces;
     page->piece_count = count;
-    page->piece_capacity = capacity;
+    page->piece_capacity = capacity < PIECES_MAX ? capacity : PIECES_MAX - 1;
     if (count <= 1) { /* the usual case of a file: no array of its own */
         if (count)
             page->inline_piece = pieces[0];
@@ -591,49 +602,6 @@ void qr_state_set_content(struct qr_state *state, struct qr_page *page, struct q
         page->pieces = &page->inline_piece;
         page->piece_capacity = 1;
     }
-}
-
-static int reserve_pieces(struct qr_page *page, uint32_t count)
-{
-    uint32_t capacity = page->piece_capacity;
-    if (count <= capacity)
-        return 0;
-    capacity = count < 8 ? 8 : count + count / 2;
-    int is_inline = page->pieces == &page->inline_piece;
-    struct qr_piece *pieces =
-        qr_realloc(is_inline ? NULL : page->pieces, capacity * sizeof *pieces);
-    if (!pieces)
-        return qr_fail(QALLOW_E_NO_MEMORY, "page %llu: %u pieces", (unsigned long long)page->id,
-                       capacity);
-    if (is_inline)
-        pieces[0] = page->inline_piece;
-    page->pieces = pieces;
-    page->piece_capacity = capacity;
-    return 0;
-}
-
-int qr_state_patch_content(struct qr_state *state, struct qr_page *page, uint32_t first,
-                           uint32_t removed, const struct qr_piece *pieces, uint32_t count,
-                           struct qb_u128 content_sum)
-{
-    uint32_t rest = page->piece_count - first - removed, now = first + count + rest;
-    int rc = reserve_pieces(page, now);
-    if (rc)
-        return rc;
-    memmove(&page->pieces[first + count], &page->pieces[first + removed],
-            rest * sizeof *page->pieces);
-    memcpy(&page->pieces[first], pieces, count * sizeof *pieces);
-    state->piece_total += (uint64_t)now - page->piece_count;
-    page->piece_count = now;
-    if (now == 1 && page->pieces != &page->inline_piece) {
-        page->inline_piece = page->pieces[0];
-        qr_free(page->pieces);
-        page->pieces = &page->inline_piece;
-        page->piece_capacity = 1;
-    }
-    state->digest = qb_u128_add(qb_u128_sub(state->digest, page->content_sum), content_sum);
-    page->content_sum = content_sum;
-    return 0;
 }
 
 /* ---------------------------------------------------------------- copying */
@@ -654,19 +622,20 @@ static int copy_page(struct qr_state *to, const struct qr_page *from)
     page->piece_capacity = 1;
     page->name = duplicate_name(from->name, from->name_length);
     page->extra = from->extra_length ? qr_malloc(from->extra_length) : NULL;
-    if (from->piece_count > 1) {
-        page->pieces = qr_malloc(from->piece_count * sizeof *page->pieces);
-        page->piece_capacity = from->piece_count;
+    uint32_t count = (uint32_t)(from->piece_count + from->recent_count);
+    if (count > 1) {
+        page->pieces = qr_malloc(count * sizeof *page->pieces);
+        page->piece_capacity = count;
     }
     if (!page->name || !page->pieces || (from->extra_length && !page->extra)) {
         if (!page->pieces)
-            page->piece_count = 0;
+            page->piece_count = page->recent_count = 0;
         return qr_fail(QALLOW_E_NO_MEMORY, "copy of the page table");
     }
     if (from->extra_length)
         memcpy(page->extra, from->extra, from->extra_length);
-    if (from->piece_count > 1)
-        memcpy(page->pieces, from->pieces, from->piece_count * sizeof *page->pieces);
+    if (count > 1)
+        memcpy(page->pieces, from->pieces, count * sizeof *page->pieces);
     if ((rc = table_reserve(to, &to->by_id, 0)) || (rc = table_reserve(to, &to->by_name, 1)))
         return rc;
     table_put(to, &to->by_id, page->slot, 0);

@@ -70,14 +70,26 @@ int qr_state_rename_page(struct qr_state *state, struct qr_page *page, uint64_t 
                          const void *name, size_t name_length);
 int qr_state_set_attributes(struct qr_state *state, struct qr_page *page, uint32_t mode,
                             int64_t mtime_ns, const void *extra, size_t extra_length);
-/* Puts `count` pieces in place of `removed` ones at `first`; the size stays. NO_MEMORY. */
-int qr_state_patch_content(struct qr_state *state, struct qr_page *page, uint32_t first,
-                           uint32_t removed, const struct qr_piece *pieces, uint32_t count,
-                           struct qb_u128 content_sum);
+/* The content has another sum; its size stays, and the pieces are changed apart from this. */
+void qr_state_set_sum(struct qr_state *state, struct qr_page *page, struct qb_u128 content_sum);
 /* Takes over `pieces` (of capacity `capacity`, from qr_malloc). */
 void qr_state_set_content(struct qr_state *state, struct qr_page *page, struct qr_piece *pieces,
                           uint32_t count, uint32_t capacity, uint64_t size,
                           struct qb_u128 content_sum);
+
+/* --- pieces (pieces.c) --- */
+
+/* Writes over a range that lies in the page, with bytes of the log. NO_MEMORY: nothing happened. */
+int qr_page_overwrite(struct qr_state *state, struct qr_page *page, uint64_t offset,
+                      uint64_t length, qr_ref ref);
+/* All pieces are in their places. NO_MEMORY: nothing happened. */
+int qr_page_settle(struct qr_state *state, struct qr_page *page);
+/* Room for a copy of the pieces, and the copy: how many they are. */
+static inline uint32_t qr_page_pieces_max(const struct qr_page *page)
+{
+    return (uint32_t)page->piece_count + 2 * (uint32_t)page->recent_count;
+}
+uint32_t qr_page_copy_pieces(const struct qr_page *page, struct qr_piece *to);
 
 /* --- content in memory (held.c) --- */
 

@@ -114,9 +114,15 @@ int qr_source_need(struct qr_source *source, size_t length)
 
 static void write_pieces(struct qr_sink *sink, const struct qr_page *page, qr_ref *last)
 {
-    qr_sink_varint(sink, page->piece_count);
-    for (uint32_t i = 0; i < page->piece_count; i++) {
-        const struct qr_piece *piece = &page->pieces[i];
+    struct qr_content content;
+    int rc = qr_content_init(&content, page);
+    if (rc) {
+        sink->rc = sink->rc ? sink->rc : rc;
+        return;
+    }
+    qr_sink_varint(sink, content.piece_count);
+    for (size_t i = 0; i < content.piece_count; i++) {
+        const struct qr_piece *piece = &content.pieces[i];
         int zero = piece->ref == QR_REF_ZERO;
         qr_sink_varint(sink, piece->length << 1 | (unsigned)zero);
         if (zero)
@@ -124,6 +130,7 @@ static void write_pieces(struct qr_sink *sink, const struct qr_page *page, qr_re
         qr_sink_varint(sink, qr_zigzag((int64_t)(piece->ref - *last)));
         *last = piece->ref;
     }
+    qr_content_finish(&content);
 }
 
 static void write_stat(struct qr_sink *sink, const struct qr_page *page)

@@ -62,6 +62,8 @@ int qr_store_check_writable(struct qr_store *store)
 static void note_fragmented(void *context, const struct qr_page *page)
 {
     struct qr_txn *txn = context;
+    if (page->recent_count) /* not yet counted */
+        return;
     uint64_t limit = PIECES_MIN + page->size / PIECES_PER_BYTES;
     if (txn->store->state->piece_total > MANY_PIECES)
         limit = PIECES_MIN / 2 + limit / 8;
