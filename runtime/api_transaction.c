@@ -344,8 +344,8 @@ int qallow_page_create(struct qallow_txn *txn, const struct qallow_page_options 
     QR_CHECK_ARGUMENT(o.kind <= QALLOW_TENSOR && o.kind != QALLOW_CONFIG);
     if (o.location == QALLOW_GPU || o.location == QALLOW_UNIFIED)
         return qr_fail(QALLOW_E_UNSUPPORTED_LOCATION,
-                       "page %s: this build keeps pages on the CPU "
-                       "only",
+                       "page %s: a store keeps its pages on the CPU; qallow_mirror_create() "
+                       "puts them on a GPU",
                        qr_quotez(o.name ? o.name : ""));
     QR_CHECK_ARGUMENT(o.location == QALLOW_CPU);
     rc = check_place(txn, 0, o.parent, o.name);

@@ -36,6 +36,14 @@ int qr_delta_base_check(const struct qr_delta_header *header, struct qb_u128 dig
 /* What is said when the result was wrong; `back` is whether the state is the base again. */
 int qr_delta_result_wrong(int back);
 
+/* One run of a delta: payload bytes for `buffer`, `offset`. Not 0 ends the walk. */
+typedef int (*qr_delta_visit)(void *context, size_t buffer, uint64_t offset,
+                              const uint8_t *payload, size_t length);
+/* Walks over a whole delta and checks it on the way; `visit` may be NULL. DAMAGED, or what a visit
+ * gave. */
+int qr_delta_each(const struct qallow_buffer *buffers, size_t count,
+                  const struct qb_delta_parts *parts, qr_delta_visit visit, void *context);
+
 /* The makers. `header` is in the direction in which the delta is to be applied. */
 int qr_cpu_extract(const struct qallow_buffer *base, const struct qallow_buffer *result,
                    size_t count, const struct qallow_buffer *delta, uint64_t *length);
@@ -45,6 +53,10 @@ struct qb_u128 qr_cpu_digest(const struct qallow_buffer *buffers, size_t count);
 int qr_device_extract(const struct qallow_buffer *base, const struct qallow_buffer *result,
                       size_t count, const struct qallow_buffer *delta, void *stream,
                       uint64_t *length);
+/* What differs between buffers on a device, with the new bytes instead of old ^ new: a delta in the
+ * CPU's memory that never leaves the process, to be freed with qr_free. */
+int qr_device_changes(const struct qallow_buffer *base, const struct qallow_buffer *result,
+                      size_t count, void *stream, uint8_t **delta, struct qr_delta_header *header);
 int qr_device_apply(const struct qallow_buffer *state, size_t count,
                     const struct qallow_buffer *delta, uint64_t length, int undo, void *stream);
 int qr_device_digest(const struct qallow_buffer *buffers, size_t count, void *stream,

@@ -126,18 +126,20 @@ int qr_cpu_extract(const struct qallow_buffer *base, const struct qallow_buffer 
 
 /* --- applying --- */
 
-/* Where the reading has come to; `changes` is 0 while only checking. */
+/* Where the reading has come to. */
 struct reader {
     const struct qallow_buffer *state;
     size_t count, buffer;
     uint64_t first_tile; /* of the buffer */
     struct qb_delta_parts parts;
     struct qb_counts at;
-    int changes;
+    qr_delta_visit visit; /* or NULL: only checks */
+    void *context;
+    int rc; /* of the visits */
 };
 
-/* The records of one segment, n bytes at `bytes`. */
-static int read_segment(struct reader *r, uint8_t *bytes, size_t n)
+/* The records of one segment, n bytes at `start` of the buffer. */
+static int read_segment(struct reader *r, uint64_t start, size_t n)
 {
     const uint64_t end = r->at.segments < r->parts.total.segments
                              ? r->at.records + r->parts.segments[r->at.segments]
@@ -151,8 +153,11 @@ static int read_segment(struct reader *r, uint8_t *bytes, size_t n)
         const size_t at = record & 0xff, length = (size_t)(record >> 8) + 1;
         if (at < free_from || at + length > n || length > r->parts.total.bytes - r->at.bytes)
             return 0;
-        for (size_t i = 0; i < length && r->changes; i++)
-            bytes[at + i] ^= r->parts.payload[r->at.bytes + i];
+        if (r->visit != NULL)
+            r->rc =
+                r->visit(r->context, r->buffer, start + at, r->parts.payload + r->at.bytes, length);
+        if (r->rc < 0)
+            return 0;
         r->at.bytes += length;
         free_from = at + length + QB_DELTA_GAP;
     }
@@ -175,28 +180,39 @@ static int read_entry(struct reader *r, const struct qb_delta_entry *entry)
         if (at >= state->length)
             return 0;
         const uint64_t left = state->length - at;
-        if (!read_segment(r, (uint8_t *)state->data + at,
-                          left < QB_SEGMENT ? (size_t)left : QB_SEGMENT))
+        if (!read_segment(r, at, left < QB_SEGMENT ? (size_t)left : QB_SEGMENT))
             return 0;
     }
     return r->at.records - before.records == entry->records &&
            r->at.bytes - before.bytes == entry->bytes;
 }
 
-/* Walks over the whole delta: DAMAGED if anything is wrong with it. */
-static int read_delta(const struct qallow_buffer *state, size_t count,
-                      const struct qb_delta_parts *parts, int changes)
+int qr_delta_each(const struct qallow_buffer *buffers, size_t count,
+                  const struct qb_delta_parts *parts, qr_delta_visit visit, void *context)
 {
-    struct reader r = {.state = state, .count = count, .parts = *parts, .changes = changes};
+    struct reader r = {
+        .state = buffers, .count = count, .parts = *parts, .visit = visit, .context = context};
     for (; r.at.entries < parts->total.entries; r.at.entries++) {
         const struct qb_delta_entry *entry = &parts->entries[r.at.entries];
         if ((r.at.entries > 0 && entry->tile <= entry[-1].tile) || !read_entry(&r, entry))
-            return qr_fail(QALLOW_E_DAMAGED, "the delta makes no sense at entry %llu",
-                           (unsigned long long)r.at.entries);
+            return r.rc < 0 ? r.rc
+                            : qr_fail(QALLOW_E_DAMAGED, "the delta makes no sense at entry %llu",
+                                      (unsigned long long)r.at.entries);
     }
     return memcmp(&r.at, &parts->total, sizeof r.at) == 0
                ? 0
                : qr_fail(QALLOW_E_DAMAGED, "the delta holds more than its entries name");
+}
+
+/* Changes one run of the state. */
+static int change(void *context, size_t buffer, uint64_t offset, const uint8_t *payload,
+                  size_t length)
+{
+    const struct qallow_buffer *state = context;
+    uint8_t *to = (uint8_t *)state[buffer].data + offset;
+    for (size_t i = 0; i < length; i++)
+        to[i] ^= payload[i];
+    return 0;
 }
 
 int qr_cpu_apply(const struct qallow_buffer *state, size_t count, const uint8_t *delta,
@@ -209,14 +225,14 @@ int qr_cpu_apply(const struct qallow_buffer *state, size_t count, const uint8_t 
         return qr_fail(QALLOW_E_DAMAGED, "the delta is damaged: its sum is wrong");
     int rc = qr_delta_table_check(body, header, state, count);
     if (rc == 0)
-        rc = read_delta(state, count, &parts, 0);
+        rc = qr_delta_each(state, count, &parts, NULL, NULL);
     if (rc == 0)
         rc = qr_delta_base_check(header, qr_cpu_digest(state, count));
     if (rc < 0)
         return rc;
-    qr_assert(read_delta(state, count, &parts, 1) == 0);
+    qr_assert(qr_delta_each(state, count, &parts, change, (void *)(uintptr_t)state) == 0);
     if (qb_u128_equal(header->result, qr_cpu_digest(state, count)))
         return 0;
-    qr_assert(read_delta(state, count, &parts, 1) == 0);
+    qr_assert(qr_delta_each(state, count, &parts, change, (void *)(uintptr_t)state) == 0);
     return qr_delta_result_wrong(qb_u128_equal(header->base, qr_cpu_digest(state, count)));
 }

@@ -260,6 +260,30 @@ int qr_device_extract(const struct qallow_buffer *base, const struct qallow_buff
     return rc;
 }
 
+int qr_device_changes(const struct qallow_buffer *base, const struct qallow_buffer *result,
+                      size_t count, void *stream, uint8_t **delta, struct qr_delta_header *header)
+{
+    struct qallow_buffer out = QALLOW_BUFFER_INIT;
+    struct task t;
+    *delta = NULL;
+    *header = (struct qr_delta_header){.buffers = count};
+    int rc = task_begin(&t, result, base, count, stream);
+    t.batch.combine = QB_SET;
+    if (rc == 0)
+        rc = measure(&t, header, UINT64_MAX);
+    if (rc == 0) {
+        out.data = *delta = qr_malloc(header->length);
+        out.length = header->length;
+        rc = *delta ? emit(&t, header, &out) : qr_fail(QALLOW_E_NO_MEMORY, "changes of a device");
+    }
+    task_end(&t);
+    if (rc < 0) {
+        qr_free(*delta);
+        *delta = NULL;
+    }
+    return rc;
+}
+
 /* --- applying --- */
 
 /* Reads what is needed of the delta on the CPU: header and table. */

@@ -177,8 +177,8 @@ QALLOW_API void qallow_abort(struct qallow_txn *txn);
 
 enum qallow_location {
     QALLOW_CPU = 0,
-    QALLOW_GPU = 1,     /* not in this version: UNSUPPORTED_LOCATION */
-    QALLOW_UNIFIED = 2, /* not in this version: UNSUPPORTED_LOCATION */
+    QALLOW_GPU = 1,     /* of buffers and mirrors; a page of a store: UNSUPPORTED_LOCATION */
+    QALLOW_UNIFIED = 2, /* the same; see docs/memory-model.md */
 };
 enum qallow_kind { /* the values are those of the log format */
     QALLOW_RAW = 1,
