@@ -284,19 +284,22 @@ static int land(struct qallow_txn *txn, uint64_t *epoch)
     return rc;
 }
 
-/* Waits until an epoch that has landed is durable, and makes way for others meanwhile. */
-static int settle(struct qallow_store *store, uint64_t epoch)
+/* Waits until an epoch that has landed is durable, while others land; then those who waited with it
+ * are all awake, and shall not queue up again for nothing. */
+static int settle(struct qallow_store *store, uint64_t epoch, int is_keyframe_due)
 {
-    if (store->store->options.sync != QR_SYNC_COMMIT)
-        return 0;
-    pthread_mutex_unlock(&store->calls);
     int rc = qr_store_settle(store->store, epoch);
+    if (rc == 0 && !is_keyframe_due)
+        return 0;
     pthread_mutex_lock(&store->calls);
     if (rc < 0) {
         pthread_rwlock_wrlock(&store->newest_lock);
         qr_store_fall_back(store->store);
         pthread_rwlock_unlock(&store->newest_lock);
+    } else {
+        qr_store_keyframe_if_due(store->store);
     }
+    pthread_mutex_unlock(&store->calls);
     return rc;
 }
 
@@ -305,20 +308,24 @@ static int commit(struct qallow_txn *txn, uint64_t *epoch)
     struct qallow_store *store = txn->store;
     const struct qr_os *os = store->store->os;
     int64_t began = os->now_ns(os->context);
-    int rc = write_contents(txn);
+    int rc = write_contents(txn), must_wait = store->store->options.sync == QR_SYNC_COMMIT;
 
     if (rc < 0)
         return rc;
     pthread_mutex_lock(&store->calls);
     uint64_t before = qr_state_epoch(qr_store_state(store->store));
     rc = land(txn, epoch);
-    if (rc == 0)
-        rc = settle(store, *epoch);
-    if (rc == 0 && *epoch != before) {
-        qr_store_committed(store->store, began);
-        qr_meter_commit(qr_store_meter(store->store), began);
-    }
+    int is_new = rc == 0 && *epoch != before;
+    int is_due = is_new && qr_store_keyframe_is_due(store->store);
+    if (is_due && !must_wait)
+        qr_store_keyframe_if_due(store->store);
+    if (is_new && !must_wait)
+        qr_store_count_commit(store->store, began);
     pthread_mutex_unlock(&store->calls);
+    if (rc == 0 && must_wait)
+        rc = settle(store, *epoch, is_due);
+    if (rc == 0 && is_new && must_wait)
+        qr_store_count_commit(store->store, began);
     return rc;
 }
 

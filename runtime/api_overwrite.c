@@ -101,21 +101,28 @@ static int add_edits(struct qallow_txn *txn, struct old *old, const struct overw
 
 /* The cells [from, to), in bytes: their terms before, less, and after the edits that lie in them.
  * They fit the buffers: OVERWRITTEN_MAX, and two cells for each write. */
-static int change_sum(struct qallow_txn *txn, struct old *old, uint64_t from, uint64_t to,
-                      const struct qr_edit *edits, size_t count, uint64_t seed, struct qb_u128 *sum)
+static int change_sum(struct qallow_txn *txn, const struct edited *e, struct old *old,
+                      uint64_t from, uint64_t to, const struct qr_edit *edits, size_t count,
+                      uint64_t seed, struct qb_u128 *sum)
 {
     const struct qb_kernels *k = qb_kernels();
     size_t n = (size_t)(to - from);
-    const uint8_t *before;
+    int is_all_new = count == 1 && edits[0].offset == from && edits[0].new_length == n;
+    const uint8_t *before, *after = is_all_new ? edits[0].bytes : txn->work->new_bytes;
+    if (is_all_new && n == e->size) { /* then nothing of what was counts */
+        *sum = k->hash_cells(after, n, seed, 0);
+        return 0;
+    }
     int rc = read_old(txn, old, from, n, &before);
     if (rc < 0)
         return rc;
-    memcpy(txn->work->new_bytes, before, n);
-    for (size_t i = 0; i < count; i++)
+    if (!is_all_new)
+        memcpy(txn->work->new_bytes, before, n);
+    for (size_t i = 0; i < count && !is_all_new; i++)
         memcpy(txn->work->new_bytes + (edits[i].offset - from), edits[i].bytes,
                edits[i].new_length);
     *sum = qb_u128_sub(*sum, k->hash_cells(before, n, seed, from / QB_CELL));
-    *sum = qb_u128_add(*sum, k->hash_cells(txn->work->new_bytes, n, seed, from / QB_CELL));
+    *sum = qb_u128_add(*sum, k->hash_cells(after, n, seed, from / QB_CELL));
     return 0;
 }
 
@@ -132,7 +139,7 @@ static int change_sums(struct qallow_txn *txn, const struct edited *e, struct ol
         int is_end = i == txn->work->edits.count;
         uint64_t begin = is_end ? UINT64_MAX : edits[i].offset / QB_CELL * QB_CELL;
         if (i > first && begin >= to) {
-            rc = change_sum(txn, old, from, to < e->size ? to : e->size, &edits[first], i - first,
+            rc = change_sum(txn, e, old, from, to < e->size ? to : e->size, &edits[first], i - first,
                             seed, sum);
             first = i;
         }

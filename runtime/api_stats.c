@@ -8,7 +8,7 @@
 
 #include "runtime/api.h"
 #include "runtime/meter.h"
-#include "runtime/state_internal.h"
+#include "runtime/store_internal.h"
 
 _Static_assert((int)QALLOW_ENCODING_STORED == (int)QR_OP_STORED, "encodings are operations");
 _Static_assert((int)QALLOW_TENSOR == (int)QR_KIND_TENSOR, "kinds are kinds");
@@ -64,7 +64,9 @@ int qallow_stats_get(struct qallow_store *store, struct qallow_stats *stats)
     pthread_mutex_lock(&store->calls);
     qr_store_info(store->store, &info);
     give_state(qr_store_state(store->store), &out);
+    pthread_mutex_lock(&store->store->durable.lock);
     give_meter(qr_store_meter(store->store), &out);
+    pthread_mutex_unlock(&store->store->durable.lock);
     pthread_mutex_unlock(&store->calls);
     memcpy(out.uuid, info.uuid, sizeof out.uuid);
     out.owner_pid = (uint32_t)info.owner_pid;
@@ -80,7 +82,9 @@ int qallow_stats_reset(struct qallow_store *store)
 {
     QR_CHECK_ARGUMENT(store != NULL);
     pthread_mutex_lock(&store->calls);
+    pthread_mutex_lock(&store->store->durable.lock);
     qr_meter_reset(qr_store_meter(store->store));
+    pthread_mutex_unlock(&store->store->durable.lock);
     pthread_mutex_unlock(&store->calls);
     return 0;
 }

@@ -27,8 +27,6 @@
 #include "runtime/store_internal.h"
 #include "telemetry/telemetry.h"
 
-enum { WAIT_PART = 4 }; /* of the time of a sync */
-
 void qr_durable_init(struct qr_store *store)
 {
     struct qr_durable *d = &store->durable;
@@ -78,7 +76,7 @@ static void let_others_land(struct qr_store *store)
     const struct qr_os *os = store->os;
     if (d->arrived >= d->group)
         return;
-    int64_t limit = os->now_ns(os->context) + d->sync_ns / WAIT_PART;
+    int64_t limit = os->now_ns(os->context) + d->sync_ns;
     while (d->arrived < d->group && os->now_ns(os->context) < limit) {
         pthread_mutex_unlock(&d->lock);
         sched_yield();

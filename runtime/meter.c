@@ -22,7 +22,7 @@ void qr_meter_body(struct qr_meter *meter, struct qr_apply_counts *counts, int o
 {
 }
 
-void qr_meter_commit(struct qr_meter *meter, int64_t began) {}
+void qr_meter_commit(struct qr_meter *meter, int64_t began, int64_t ended) {}
 
 #else
 
@@ -62,9 +62,9 @@ void qr_meter_body(struct qr_meter *meter, struct qr_apply_counts *counts, int o
     }
 }
 
-void qr_meter_commit(struct qr_meter *meter, int64_t began)
+void qr_meter_commit(struct qr_meter *meter, int64_t began, int64_t ended)
 {
-    qt_histogram_observe(&meter->commit, elapsed(began, meter->commit_end), 1);
+    qt_histogram_observe(&meter->commit, elapsed(began, ended), 1);
 }
 
 #endif

@@ -29,11 +29,11 @@ struct qr_os;
 struct qr_meter {
     const struct qr_os *os; /* whose clock it is */
     struct qr_apply_counts counts;
-    int64_t commit_end;         /* when the newest epoch was made, by that clock; 0: not yet */
     uint64_t open_ns;           /* took the bodies so far of a delta that has not ended */
     struct qt_histogram body;   /* applying one body of records */
     struct qt_histogram delta;  /* applying one delta: a body's time by the deltas that end in it */
-    struct qt_histogram commit; /* as long as the caller of a commit waits */
+    struct qt_histogram commit; /* as long as the caller of a commit waits; of a store's meter, under
+                                   the lock of durable.c */
 };
 
 struct qr_store;
@@ -66,8 +66,8 @@ int64_t qr_meter_now(const struct qr_meter *meter);
 /* A body was applied whole, begun at `began`: `counts` become the store's, and are zero. `open`: a
  * delta goes on in the next body. */
 void qr_meter_body(struct qr_meter *meter, struct qr_apply_counts *counts, int open, int64_t began);
-/* The caller of a commit has waited from `began` to commit_end. */
-void qr_meter_commit(struct qr_meter *meter, int64_t began);
+/* The caller of a commit has waited from `began` to `ended`. */
+void qr_meter_commit(struct qr_meter *meter, int64_t began, int64_t ended);
 void qr_meter_reset(struct qr_meter *meter);
 
 #endif

@@ -208,9 +208,11 @@ int qr_txn_land(struct qr_txn *txn, uint64_t *epoch);
 int qr_store_settle(struct qr_store *store, uint64_t epoch);
 void qr_store_fall_back(struct qr_store *store);
 uint64_t qr_store_durable_epoch(const struct qr_store *store);
-/* What follows a commit that landed at some time since `began`, in the ordered section: its time is
- * counted; a keyframe, if one is due. */
-void qr_store_committed(struct qr_store *store, int64_t began);
+/* What follows: a keyframe, in the ordered section; the commit's time since `began` is counted,
+ * which any thread may do. */
+int qr_store_keyframe_is_due(const struct qr_store *store);
+void qr_store_keyframe_if_due(struct qr_store *store);
+void qr_store_count_commit(struct qr_store *store, int64_t began);
 
 /* --- what is durable (durable.c) --- */
 void qr_durable_init(struct qr_store *store);

@@ -410,7 +410,7 @@ static int write_out(struct qr_store *store, uint64_t bytes)
     return qr_store_sync_log(store);
 }
 
-static int keyframe_due(const struct qr_store *store)
+int qr_store_keyframe_is_due(const struct qr_store *store)
 {
     uint64_t since = store->log->end - store->keyframe_end;
     return since > KEYFRAME_MIN && since > KEYFRAME_RATIO * store->keyframe_bytes;
@@ -523,15 +523,19 @@ int qr_txn_land(struct qr_txn *txn, uint64_t *epoch)
     return 0;
 }
 
-void qr_store_committed(struct qr_store *store, int64_t began)
+void qr_store_keyframe_if_due(struct qr_store *store)
+{
+    if (qr_store_keyframe_is_due(store))
+        qr_store_write_keyframe(store); /* the epoch stands without; the next commit tries again */
+}
+
+void qr_store_count_commit(struct qr_store *store, int64_t began)
 {
     int64_t now = store->os->now_ns(store->os->context);
     qt_observe_ns(QT_LOG_COMMIT_SECONDS, now > began ? (uint64_t)(now - began) : 0);
-    if (keyframe_due(store)) {
-        qr_store_write_keyframe(store); /* the epoch stands without; the next commit tries again */
-        now = store->os->now_ns(store->os->context);
-    }
-    store->meter.commit_end = now;
+    pthread_mutex_lock(&store->durable.lock);
+    qr_meter_commit(&store->meter, began, now);
+    pthread_mutex_unlock(&store->durable.lock);
 }
 
 int qr_txn_commit(struct qr_txn *txn, uint64_t *epoch)
@@ -542,7 +546,9 @@ int qr_txn_commit(struct qr_txn *txn, uint64_t *epoch)
     int rc = qr_txn_land(txn, epoch);
     if (!rc && *epoch != before && (rc = qr_store_settle(store, *epoch)))
         qr_store_fall_back(store);
-    if (!rc && *epoch != before)
-        qr_store_committed(store, began);
+    if (!rc && *epoch != before) {
+        qr_store_keyframe_if_due(store);
+        qr_store_count_commit(store, began);
+    }
     return rc;
 }

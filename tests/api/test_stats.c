@@ -412,8 +412,7 @@ static void test_times(void **state)
     assert_int_equal(meter.counts.deltas[QALLOW_RAW], 14);
 
     int64_t began = qr_meter_now(&meter);
-    meter.commit_end = clock_now + 123;
-    qr_meter_commit(&meter, began);
+    qr_meter_commit(&meter, began, clock_now + 123);
     assert_true(meter.commit.count == 1 && meter.commit.sum == 123);
     qr_meter_reset(&meter);
     assert_true(meter.commit.count == 0 && meter.body.count == 0 && meter.os == &moved_clock);
