@@ -87,7 +87,8 @@ static int run_load(struct qm_context *context, uint64_t repeats, struct qm_samp
 {
     struct checkpoint *c = context->state;
     double start = qm_now();
-    int rc = qm_store_load(&c->store, qm_path(context, "state.qckpt"), 0, 0, c->memory);
+    int rc = qm_store_load(&c->store, qm_path(context, "state.qckpt"), 0, 0, context->threads,
+                           c->memory);
     *sample = (struct qm_sample){qm_now() - start, (double)context->size};
     return rc;
 }
@@ -109,10 +110,12 @@ const struct qm_case qm_checkpoint_cases[] = {
     {"checkpoint/write", "checkpoint write", "file write",
      "The newest epoch, in pages of 4 KiB, as a checkpoint file, synced; beside a new file of the "
      "same length, synced, from 512 MiB that no cache holds.",
-     &qm_gb_s, {QM_RATIO, 0.75}, &writing, .size = 256 << 20, .smoke_size = 16 << 20, .fixed = 1},
+     &qm_gb_s, {QM_RATIO, 0.75}, &writing, .size = 256 << 20, .smoke_size = 16 << 20,
+     .threads = QM_ALL_THREADS, .fixed = 1},
     {"checkpoint/load", "checkpoint load, verified", "page-cache read",
      "A checkpoint file opened and its content loaded into memory, every page checked against its "
      "sum; beside read(2) of the file into memory.",
-     &qm_gb_s, {QM_RATIO, 0.6}, &loading, .size = 256 << 20, .smoke_size = 16 << 20, .fixed = 1},
+     &qm_gb_s, {QM_RATIO, 0.6}, &loading, .size = 256 << 20, .smoke_size = 16 << 20,
+     .threads = QM_ALL_THREADS, .fixed = 1},
     {0},
 };

@@ -165,7 +165,7 @@ static int run_scan(struct qm_context *context, uint64_t repeats, struct qm_samp
 {
     struct recovery *r = context->state;
     double start = qm_now();
-    int rc = qr_log_verify(r->store.path, qr_os_posix(), ignore_range, NULL);
+    int rc = qr_log_verify(r->store.path, qr_os_posix(), 1, 0, ignore_range, NULL);
     *sample = (struct qm_sample){qm_now() - start, 1};
     return rc;
 }

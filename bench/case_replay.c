@@ -63,11 +63,11 @@ static int seal(struct replay *r)
     return rc;
 }
 
-static int load_whole(struct qm_context *context, double operations, struct qm_sample *sample)
+static int load_whole(struct replay *r, unsigned threads, double operations,
+                      struct qm_sample *sample)
 {
-    struct replay *r = context->state;
     double start = qm_now();
-    int rc = qm_store_load(&r->store, r->store.path, 0, 1, r->memory);
+    int rc = qm_store_load(&r->store, r->store.path, 0, 1, threads, r->memory);
     *sample = (struct qm_sample){qm_now() - start, operations};
     return rc;
 }
@@ -90,7 +90,12 @@ static int setup_dense(struct qm_context *context)
 static int run_dense(struct qm_context *context, uint64_t repeats, struct qm_sample *sample)
 {
     struct replay *r = context->state;
-    return load_whole(context, (double)r->log_bytes, sample);
+    return load_whole(r, context->threads, (double)r->log_bytes, sample);
+}
+static int run_dense_alone(struct qm_context *context, uint64_t repeats, struct qm_sample *sample)
+{
+    struct replay *r = context->state;
+    return load_whole(r, 1, (double)r->log_bytes, sample);
 }
 
 static int run_dense_floor(struct qm_context *context, uint64_t repeats, struct qm_sample *sample)
@@ -122,7 +127,12 @@ static int setup_sparse(struct qm_context *context)
 static int run_sparse(struct qm_context *context, uint64_t repeats, struct qm_sample *sample)
 {
     struct replay *r = context->state;
-    return load_whole(context, (double)r->deltas, sample);
+    return load_whole(r, context->threads, (double)r->deltas, sample);
+}
+static int run_sparse_alone(struct qm_context *context, uint64_t repeats, struct qm_sample *sample)
+{
+    struct replay *r = context->state;
+    return load_whole(r, 1, (double)r->deltas, sample);
 }
 
 static int run_sparse_floor(struct qm_context *context, uint64_t repeats, struct qm_sample *sample)
@@ -183,7 +193,7 @@ static int run_seek(struct qm_context *context, uint64_t repeats, struct qm_samp
     /* an epoch that has all pages */
     uint64_t epoch = r->epochs - qm_random(&r->seed) % (r->size / 1024);
     double start = qm_now();
-    int rc = qm_store_load(&r->store, r->store.path, epoch, 0, r->memory);
+    int rc = qm_store_load(&r->store, r->store.path, epoch, 0, context->threads, r->memory);
     *sample = (struct qm_sample){qm_now() - start, 1};
     return rc;
 }
@@ -200,6 +210,8 @@ static int run_memcpy(struct qm_context *context, uint64_t repeats, struct qm_sa
 
 static const struct qm_work dense = {setup_dense, run_dense, run_dense_floor, finish};
 static const struct qm_work sparse = {setup_sparse, run_sparse, run_sparse_floor, finish};
+static const struct qm_work dense_threads = {setup_dense, run_dense, run_dense_alone, finish};
+static const struct qm_work sparse_threads = {setup_sparse, run_sparse, run_sparse_alone, finish};
 static const struct qm_work verifying = {setup_verify, run_verify, run_verify_alone, finish};
 static const struct qm_work seek = {setup_seek, run_seek, run_memcpy, finish};
 
@@ -210,10 +222,18 @@ const struct qm_case qm_replay_cases[] = {
      "A log of dense deltas is read whole and the newest state loaded into memory, verified; "
      "beside reading the same file, hashing it and copying it. Bytes of log a second.",
      &qm_gb_s, {QM_RATIO, 0.8}, &dense, .size = 64 * MIB, .smoke_size = 8 * MIB, .fixed = 1},
+    {"replay/dense-threads", "replay of 4 KiB deltas, all threads", "one thread",
+     "The same in all threads; beside one thread.",
+     &qm_gb_s, {QM_RATIO, 1.7}, &dense_threads, .size = 64 * MIB, .smoke_size = 8 * MIB,
+     .threads = QM_ALL_THREADS, .fixed = 1},
     {"replay/sparse-64", "replay of 64 B deltas", "read + check + store",
      "A log of 64-byte deltas, 1,000 in a commit, is read whole and the newest state loaded into "
      "memory, verified; beside reading, checking and storing records of 88 bytes.",
      &qm_million_s, {QM_RATIO, 0.4}, &sparse, .size = 64 * MIB, .smoke_size = 2 * MIB, .fixed = 1},
+    {"replay/sparse-threads", "replay of 64 B deltas, all threads", "one thread",
+     "The same in all threads; beside one thread.",
+     &qm_million_s, {QM_RATIO, 1.7}, &sparse_threads, .size = 64 * MIB, .smoke_size = 2 * MIB,
+     .threads = QM_ALL_THREADS, .fixed = 1},
     {"replay/verify-threads", "verify all epochs, all threads", "one thread",
      "The digest of every epoch of a log of 64-byte deltas recomputed from its bytes, in all "
      "threads; beside one thread. Bytes of log a second.",

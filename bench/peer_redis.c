@@ -273,7 +273,7 @@ static int run_load(struct qm_context *context, uint64_t repeats, struct qm_samp
 {
     struct redis *r = context->state;
     double start = qm_now();
-    int rc = qm_store_load(&r->work.store, r->work.store.path, 0, 1, r->memory);
+    int rc = qm_store_load(&r->work.store, r->work.store.path, 0, 1, 1, r->memory);
     *sample = (struct qm_sample){qm_now() - start, (double)r->deltas};
     return rc;
 }

@@ -187,29 +187,10 @@ static uint8_t *place(void *context, const struct qr_page *page)
     return p->memory + number * p->store->page_size;
 }
 
-static int load(const struct qm_store *s, struct qr_store *store, uint64_t epoch, uint8_t *memory)
-{
-    struct places places = {s, memory};
-    struct qr_state *state = NULL;
-    int rc;
-    if (epoch == 0)
-        return qr_state_load(store, qr_store_state(store), place, &places);
-    rc = qr_store_state_at(store, epoch, &state);
-    if (rc == 0)
-        rc = qr_state_load(store, state, place, &places);
-    qr_state_destroy(state);
-    return rc;
-}
-
 int qm_store_load(const struct qm_store *s, const char *path, uint64_t epoch, int whole,
-                  uint8_t *memory)
+                  unsigned threads, uint8_t *memory)
 {
-    struct qr_store_options options = {.ignore_index = whole};
-    struct qr_store *store;
-    int closed, rc = qr_store_open(path, &options, &store);
-    if (rc < 0)
-        return rc;
-    rc = load(s, store, epoch, memory);
-    closed = qr_store_close(store);
-    return rc < 0 ? rc : closed;
+    struct qr_store_options options = {.ignore_index = whole, .threads = (int)threads};
+    struct places context = {s, memory};
+    return qr_load(path, &options, epoch, &(struct qr_places){place, &context});
 }

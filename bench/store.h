@@ -45,10 +45,10 @@ int qm_store_log_bytes(struct qm_store *store, uint64_t *log_bytes, uint64_t *ke
 /* Closes the log, which stays, and gives the page ids and the rest back with qm_store_finish. */
 int qm_store_close(struct qm_store *store);
 
-/* The state of an epoch (0: the newest) as bytes at `memory`, verified: opens the log read-only,
- * reads it whole instead of its index if `whole`, and loads every page's content to where its
- * number says. `memory` holds page_count * page_size bytes. */
+/* The state of an epoch (0: the newest) as bytes at `memory`, verified: reads the log whole instead
+ * of its index if `whole`, and puts every page's content where its number says, in `threads`
+ * threads. `memory` holds page_count * page_size bytes. */
 int qm_store_load(const struct qm_store *store, const char *path, uint64_t epoch, int whole,
-                  uint8_t *memory);
+                  unsigned threads, uint8_t *memory);
 
 #endif

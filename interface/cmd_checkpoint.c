@@ -64,7 +64,7 @@ static int run_export(struct qi_context *context, const void *values)
     const struct export *e = values;
     struct qr_store *store = NULL;
     uint64_t epoch;
-    int rc = qi_open_log(context, e->log, 0, 0, &store);
+    int rc = qi_open_log(context, e->log, 0, 0, 0, &store);
 
     if (rc < 0)
         return rc;
@@ -127,7 +127,7 @@ static int run_restore(struct qi_context *context, const void *values)
     struct replay replay = {.output = r->output, .force = r->force, .max_memory = r->max_memory,
                             .threads = r->threads ? r->threads : qi_default_threads()};
     struct qr_store *store = NULL;
-    int rc = qi_open_log(context, r->file, r->max_memory, 0, &store);
+    int rc = qi_open_log(context, r->file, r->threads, r->max_memory, 0, &store);
 
     if (rc < 0)
         return rc;
@@ -208,7 +208,7 @@ static int run_info(struct qi_context *context, const void *values)
 {
     const struct info *i = values;
     struct qr_store *store = NULL;
-    int rc = qi_open_log(context, i->file, 0, 0, &store);
+    int rc = qi_open_log(context, i->file, 0, 0, 0, &store);
 
     return rc < 0 ? rc : finish(context, store, print_info(context, store));
 }
@@ -263,11 +263,44 @@ static int show_range(void *context, const struct qr_range *range)
     return qi_stdout_check();
 }
 
+struct verify {
+    const char *file;
+    int threads;
+    uint64_t max_memory;
+};
+
+static const struct qi_option verify_options[] = {
+    {.name = "FILE",
+     .positional = true,
+     .required = true,
+     .kind = QI_TEXT,
+     QI_FIELD(struct verify, file),
+     .argument = "FILE",
+     .help = "a checkpoint file or a log"},
+    {.name = "threads",
+     .letter = 't',
+     .kind = QI_NUMBER,
+     QI_FIELD(struct verify, threads),
+     .argument = "N",
+     .minimum = 1,
+     .maximum = 256,
+     .help = "threads to use (default: as many as CPUs)"},
+    {.name = "max-memory",
+     .kind = QI_SIZE,
+     QI_FIELD(struct verify, max_memory),
+     .argument = "SIZE",
+     .minimum = 8 << 20,
+     .fallback = "64M",
+     .help = "memory for buffers: fewer threads are used if it is not enough for --threads"},
+    {.name = NULL},
+};
+
 static int run_verify(struct qi_context *context, const void *values)
 {
-    const struct info *i = values;
+    const struct verify *v = values;
     struct ranges ranges = {.context = context};
-    int rc = qr_log_verify(i->file, NULL, show_range, &ranges);
+    int rc = qr_log_verify(v->file, NULL, v->threads ? v->threads : qi_default_threads(),
+                           v->max_memory, show_range, &ranges);
 
     if (rc == QALLOW_E_DAMAGED)
         qi_hint(context, "qallow replay --salvage gives what can be read");
@@ -279,11 +312,12 @@ const struct qi_command qi_checkpoint_verify = {
     .summary = "check every frame of a log or checkpoint file",
     .description = "Lists the good and the bad ranges of the file, with the epochs whose commits "
                    "lie in the good ones. To recompute the digests too: qallow replay --verify.",
-    .options = file_options,
-    .values_size = sizeof(struct info),
+    .options = verify_options,
+    .values_size = sizeof(struct verify),
     .run = run_verify,
-    .examples = (const struct qi_example[]){{"qallow checkpoint verify work.tlog", "is it whole?"},
-                                            {0}},
-    .exits = (const struct qi_exit[]){{0, "nothing is damaged"}, {65, NULL}, {66, NULL}, {74, NULL},
-                                      {77, NULL}, {0}},
+    .examples =
+        (const struct qi_example[]){{"qallow checkpoint verify work.tlog", "is it whole?"}, {0}},
+    .exits =
+        (const struct qi_exit[]){
+            {0, "nothing is damaged"}, {65, NULL}, {66, NULL}, {74, NULL}, {77, NULL}, {0}},
 };

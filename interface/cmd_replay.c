@@ -130,7 +130,7 @@ static int act(struct qi_context *context, const struct replay *r)
         return replay_in_place(context, r);
     if (r->verify)
         return replay_verify(context, r);
-    rc = qi_open_log(context, r->log, r->max_memory, r->salvage, &store);
+    rc = qi_open_log(context, r->log, r->threads, r->max_memory, r->salvage, &store);
     if (rc == QALLOW_E_DAMAGED && !r->salvage)
         qi_hint(context, "--salvage gives what can be read; `qallow checkpoint verify` says where "
                          "the damage is");

@@ -180,7 +180,8 @@ static int pass_barrier(struct in_place *p)
     p->before = NULL;
     qr_store_close(p->store);
     p->store = NULL;
-    rc = qi_open_log(p->context, p->replay->log, p->replay->max_memory, 0, &p->store);
+    rc = qi_open_log(p->context, p->replay->log, p->replay->threads, p->replay->max_memory, 0,
+                     &p->store);
     return rc < 0 ? rc : qr_store_state_at(p->store, before, &p->before);
 }
 

@@ -95,11 +95,11 @@ int replay_verify(struct qi_context *context, const struct replay *replay)
 
     if (context->json)
         v.problems = cJSON_CreateArray();
-    frames = qr_log_verify(replay->log, NULL, on_range, &v);
+    frames = qr_log_verify(replay->log, NULL, replay->threads, replay->max_memory, on_range, &v);
     rc = frames == QALLOW_E_DAMAGED ? 0 : frames;
     if (rc == 0)
-        rc = qi_open_log(context, replay->log, replay->max_memory, frames == QALLOW_E_DAMAGED,
-                         &store);
+        rc = qi_open_log(context, replay->log, replay->threads, replay->max_memory,
+                         frames == QALLOW_E_DAMAGED, &store);
     if (rc == 0)
         rc = qr_verify_history(store, replay->threads, replay->from_scratch, on_problem, &v,
                                &result);

@@ -118,7 +118,7 @@ static int find_files(const char *path, struct files *files)
 static int gather(const struct qi_context *context, const char *path, struct qi_stats *stats)
 {
     struct qr_store *store = NULL;
-    int rc = qi_open_log(context, path, 0, 0, &store);
+    int rc = qi_open_log(context, path, 0, 0, 0, &store);
 
     if (rc == 0)
         rc = qi_stats_gather(store, path, stats);

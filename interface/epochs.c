@@ -27,11 +27,12 @@ int qi_open_store(const char *path, const struct qr_store_options *options,
     return qr_store_open(path, options, store);
 }
 
-int qi_open_log(const struct qi_context *context, const char *path, uint64_t max_memory,
-                int salvage, struct qr_store **store)
+int qi_open_log(const struct qi_context *context, const char *path, int threads,
+                uint64_t max_memory, int salvage, struct qr_store **store)
 {
     struct qr_store_options options = qi_store_options(context, max_memory);
 
+    options.threads = threads ? threads : qi_default_threads();
     options.salvage = salvage;
     return qi_open_store(path, &options, store);
 }

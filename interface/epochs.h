@@ -28,9 +28,10 @@ struct qi_epoch_choice {
 /* qr_store_open, for paths that users type: a directory is said to be one. */
 int qi_open_store(const char *path, const struct qr_store_options *options,
                   struct qr_store **store);
-/* Opens a log for reading; notices go to stderr. `salvage`: step over a damaged middle. */
-int qi_open_log(const struct qi_context *context, const char *path, uint64_t max_memory,
-                int salvage, struct qr_store **store);
+/* Opens a log for reading; notices go to stderr. threads 0: as many as CPUs. `salvage`: step over a
+ * damaged middle. */
+int qi_open_log(const struct qi_context *context, const char *path, int threads,
+                uint64_t max_memory, int salvage, struct qr_store **store);
 /* Options for opening with notices on stderr; for those who write. */
 struct qr_store_options qi_store_options(const struct qi_context *context, uint64_t max_memory);
 /* 1 if --epoch, --time or --label was given. */

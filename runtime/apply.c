@@ -11,6 +11,7 @@
  * Input is hostile: every offset is checked against the old content, every size before memory is
  * taken, and the number of pieces is bounded, since COPY could otherwise multiply them without end.
  */
+#include "runtime/apply_bytes.h"
 #include "runtime/delta.h"
 #include "runtime/error.h"
 #include "runtime/format.h"
@@ -43,6 +44,9 @@ struct qr_builder {
     int stored;                 /* an operation's bytes are not in the record */
     uint64_t stored_from;       /* ... but in a frame not before this offset */
     uint64_t held_end;          /* as old_end, for the content in memory */
+    struct qr_apply bytes;      /* of a state whose content goes to memory, instead of pieces */
+    int in_place;               /* over the old bytes */
+    uint8_t *built;             /* where the bytes are built if not in their place; to be freed */
 };
 
 static int too_many_pieces(const struct qr_builder *b)
@@ -171,7 +175,7 @@ static int put_stored(struct qr_builder *b, const struct qr_op *op, qr_ref bytes
 static int build_op(struct qr_builder *b, const struct qr_op *op, qr_ref bytes)
 {
     int rc;
-    struct place from;
+    struct place from = {0, 0};
     if (op->old_length > b->old_size || op->offset > b->old_size - op->old_length)
         return qr_fail(QALLOW_E_INVALID_DELTA,
                        "page %llu: an edit at %llu reaches beyond the %llu bytes that there are",
@@ -217,7 +221,78 @@ static void builder_destroy(struct qr_builder *b)
     qr_free(b->old_owned);
     qr_free(b->starts);
     qr_free(b->pieces);
+    qr_free(b->built);
     qr_free(b);
+}
+
+/* --- content that goes to memory --- */
+
+static uint8_t *place_of(const struct qr_applier *a, const struct qr_page *page, uint64_t size)
+{
+    const struct qr_places *places = a->state->places;
+    if (page->size == size)
+        return places->place(places->context, page);
+    struct qr_page other = *page;
+    other.size = size;
+    return places->place(places->context, &other);
+}
+
+/* Does the first part of a change only write over bytes of a page whose size stays? */
+static int is_in_place(const struct qr_builder *b, const struct qr_record *r)
+{
+    struct qr_ops_check check = {.old_size = b->old_size};
+    return b->old_size == b->new_size &&
+           qr_ops_check(&check, qr_cursor(r->operations, r->operations_length)) == 0 &&
+           !check.moves;
+}
+
+/* Where the old bytes are read and the new ones go: over the old ones, to their place, or beside it
+ * if the page's own bytes are still needed. What cannot be done in memory is an error: who loads
+ * does without then. */
+static int begin_bytes(struct qr_applier *a, struct qr_builder *b, const struct qr_record *r,
+                       const struct qr_page *page, const struct qr_page *base)
+{
+    uint8_t *to = place_of(a, page, b->new_size);
+    const uint8_t *from = b->old_size ? place_of(a, base, b->old_size) : NULL;
+    if (b->old_size && to && !from)
+        return qr_fail(QALLOW_E_STATE, "page %llu: what it is made of was left out",
+                       (unsigned long long)b->page);
+    b->in_place = to && from && page == base && is_in_place(b, r);
+    if (to && from && page == base && !b->in_place &&
+        !(to = b->built = qr_malloc((size_t)b->new_size)))
+        return qr_fail(QALLOW_E_NO_MEMORY, "page %llu", (unsigned long long)b->page);
+    b->bytes = (struct qr_apply){
+        .old = from, .old_size = b->old_size, .new_ = to, .new_size = b->new_size};
+    return 0;
+}
+
+/* A part that moves bytes behind one that did not is an error, too. */
+static int put_bytes(struct qr_builder *b, const struct qr_record *r)
+{
+    struct qr_cursor part = qr_cursor(r->operations, r->operations_length);
+    if (!b->bytes.new_)
+        return 0;
+    return b->in_place ? qr_apply_in_place(b->bytes.new_, b->new_size, part, &b->old_end)
+                       : qr_apply_part(&b->bytes, part);
+}
+
+/* New content is checked while the cache has it, if it is all there; else at the end. */
+static int is_whole_and_right(const struct qr_builder *b, const struct qr_page *page)
+{
+    enum { SIZE_MAX_HOT = 256 << 10 };
+    return b->bytes.new_ && b->old_size == 0 && b->new_size <= SIZE_MAX_HOT &&
+           qb_u128_equal(page->content_sum,
+                         qb_kernels()->hash_cells(b->bytes.new_, (size_t)b->new_size,
+                                                  qr_page_seed(page->id), 0));
+}
+
+/* The bytes are complete. */
+static int end_bytes(struct qr_applier *a, struct qr_builder *b, const struct qr_page *page)
+{
+    int rc = b->bytes.new_ && !b->in_place ? qr_apply_end(&b->bytes) : 0;
+    if (!rc && b->built)
+        qb_kernels()->copy(place_of(a, page, b->new_size), b->built, (size_t)b->new_size);
+    return rc;
 }
 
 /* Begins a content change: finds the old content and freezes it. */
@@ -259,7 +334,7 @@ static int builder_create(struct qr_applier *a, const struct qr_record *r, struc
         b->old = b->old_owned;
     }
     *out = b;
-    return 0;
+    return a->state->places ? begin_bytes(a, b, r, page, base) : 0;
 }
 
 /* What is held in memory of the content follows, unless the bytes would have to be read. */
@@ -275,9 +350,13 @@ static void follow(struct qr_applier *a, struct qr_page *page, const struct qr_r
 /* Ends a content change: the rest of the old content is kept, the result must be what was said. */
 static int builder_install(struct qr_applier *a, struct qr_builder *b, const struct qr_record *r)
 {
-    int rc = walk_old(b, &b->at, b->old_size - b->old_end, 1);
+    int is_bytes = a->state->places != NULL;
+    int rc = is_bytes ? end_bytes(a, b, qr_state_find(a->state, b->page))
+                      : walk_old(b, &b->at, b->old_size - b->old_end, 1);
     if (rc)
         return rc;
+    if (is_bytes)
+        b->size = b->new_size;
     if (b->size != b->new_size)
         return qr_fail(QALLOW_E_INVALID_DELTA, "page %llu: the result has %llu bytes, not %llu",
                        (unsigned long long)b->page, (unsigned long long)b->size,
@@ -289,7 +368,9 @@ static int builder_install(struct qr_applier *a, struct qr_builder *b, const str
                        (unsigned long long)b->page);
     follow(a, page, r, b);
     qr_state_set_content(a->state, page, b->pieces, b->count, b->capacity, b->size,
-                         r->content_sum);
+                         &r->content_sum);
+    if (is_bytes)
+        page->mark = a->state->is_final && r->first && is_whole_and_right(b, page);
     b->pieces = NULL;
     if (a->changed)
         a->changed(a->context, page);
@@ -310,20 +391,34 @@ static int is_overwrite(const struct qr_applier *a, const struct qr_page *page,
            op->offset <= page->size - op->old_length && a->state->piece_total + 2 <= a->piece_limit;
 }
 
+/* The same in memory. */
+static int overwrite_bytes(struct qr_applier *a, struct qr_page *page, const struct qr_record *r,
+                           const struct qr_op *op)
+{
+    uint8_t *to = a->state->places->place(a->state->places->context, page);
+    if (to)
+        memcpy(to + op->offset, op->bytes, (size_t)op->old_length);
+    page->mark = 0;
+    qr_state_set_sum(a->state, page, &r->content_sum);
+    return 1;
+}
+
 /* What most deltas of programs are: done without making the pieces anew. 1: done; 0: it is another
  * one. */
-static int apply_overwrite(struct qr_applier *a, const struct qr_record *r, uint64_t frame_offset)
+static int apply_overwrite(struct qr_applier *a, struct qr_page *page, const struct qr_record *r,
+                           uint64_t frame_offset)
 {
-    struct qr_page *page = qr_state_find(a->state, r->page);
     struct qr_op op;
     if (!is_overwrite(a, page, r, &op))
         return 0;
+    if (a->state->places)
+        return overwrite_bytes(a, page, r, &op);
     uint64_t into = r->operations_body_offset + (uint64_t)(op.bytes - r->operations);
     int rc = qr_page_overwrite(a->state, page, op.offset, op.old_length,
                                qr_ref_make(frame_offset, into));
     if (rc < 0)
         return rc;
-    qr_state_set_sum(a->state, page, r->content_sum);
+    qr_state_set_sum(a->state, page, &r->content_sum);
     uint64_t old_end = 0;
     qr_page_follow(a->state, page, r, 0, &old_end);
     qr_count_operation(&a->counts, QR_OP_OVERWRITE);
@@ -332,9 +427,18 @@ static int apply_overwrite(struct qr_applier *a, const struct qr_record *r, uint
     return 1;
 }
 
-static int apply_delta(struct qr_applier *a, const struct qr_record *r, uint64_t frame_offset)
+static int finish_delta(struct qr_applier *a, const struct qr_record *r)
 {
-    int rc = apply_overwrite(a, r, frame_offset);
+    int rc = builder_install(a, a->open, r);
+    builder_destroy(a->open);
+    a->open = NULL;
+    return rc;
+}
+
+static int apply_delta(struct qr_applier *a, struct qr_page *page, const struct qr_record *r,
+                       uint64_t frame_offset)
+{
+    int rc = apply_overwrite(a, page, r, frame_offset);
     if (rc)
         return rc < 0 ? rc : 0;
     int is_image = r->type == QR_RECORD_IMAGE;
@@ -346,6 +450,10 @@ static int apply_delta(struct qr_applier *a, const struct qr_record *r, uint64_t
         return rc;
     struct qr_builder *b = a->open;
     struct qr_cursor cursor = qr_cursor(r->operations, r->operations_length);
+    if (a->state->places) {
+        rc = put_bytes(b, r);
+        return rc || !r->last ? rc : finish_delta(a, r);
+    }
     struct qr_op op;
     uint64_t old_end = b->old_end;
     while ((rc = qr_op_next(&cursor, &old_end, &op)) > 0) {
@@ -362,12 +470,7 @@ static int apply_delta(struct qr_applier *a, const struct qr_record *r, uint64_t
         return qr_fail(rc, "page %llu: a malformed operation", (unsigned long long)r->page);
     if (!r->last)
         follow(a, qr_state_find(a->state, b->page), r, b);
-    if (r->last) {
-        rc = builder_install(a, b, r);
-        builder_destroy(b);
-        a->open = NULL;
-    }
-    return rc;
+    return r->last ? finish_delta(a, r) : 0;
 }
 
 /* Counts a page once per epoch and gives it its version. */
@@ -405,7 +508,7 @@ static int apply_record(struct qr_applier *a, const struct qr_record *r, uint64_
     case QR_RECORD_FREE:
         return qr_state_free_page(a->state, page);
     default:
-        rc = apply_delta(a, r, frame_offset);
+        rc = apply_delta(a, page, r, frame_offset);
         if (!rc)
             qr_count_part(&a->counts, page->kind, r->type == QR_RECORD_IMAGE, r->last,
                           r->operations_length);
@@ -438,6 +541,22 @@ static int apply_next(struct qr_applier *a, const struct qr_record *record, uint
     return rc;
 }
 
+/* The pieces of the page, or the bytes that the first operation changes. */
+static void fetch_content(const struct qr_state *state, const struct qr_record *record)
+{
+    if (!state->places) {
+        qr_state_fetch(state, record->page, QR_FETCH_PIECES);
+        return;
+    }
+    struct qr_cursor operations = qr_cursor(record->operations, record->operations_length);
+    const struct qr_page *page = qr_state_find(state, record->page);
+    uint64_t offset = qr_get_varint(&operations);
+    const uint8_t *bytes =
+        page && offset < page->size ? state->places->place(state->places->context, page) : NULL;
+    if (bytes)
+        __builtin_prefetch(bytes + offset, 1);
+}
+
 /* Records are decoded some steps before they are applied, and what they will touch is fetched: on
  * a state larger than the cache that is most of the time. A record that cannot be decoded ends it
  * after those before it have been applied. */
@@ -459,8 +578,7 @@ int qr_apply_body(struct qr_applier *a, uint64_t frame_offset, const uint8_t *bo
         if (i + PAGES_AHEAD < decoded)
             qr_state_fetch(a->state, records[(i + PAGES_AHEAD) % SLOTS_AHEAD].page, QR_FETCH_PAGE);
         if (i + PIECES_AHEAD < decoded)
-            qr_state_fetch(a->state, records[(i + PIECES_AHEAD) % SLOTS_AHEAD].page,
-                           QR_FETCH_PIECES);
+            fetch_content(a->state, &records[(i + PIECES_AHEAD) % SLOTS_AHEAD]);
         if (i < decoded)
             rc = apply_next(a, &records[i % SLOTS_AHEAD], frame_offset);
     }

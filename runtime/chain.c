@@ -142,6 +142,7 @@ static int chain_commit(struct qr_chain *chain, const struct qr_frame *frame,
     if (state) {
         if (chain->applier.open)
             return mismatch(chain, frame, "a delta has no last part");
+        qr_state_sum_new(state);
         if (!qb_u128_equal(state->digest, info->digest))
             return mismatch(chain, frame, "the digest of the state is not the recorded one");
         if (next_id < state->next_id)

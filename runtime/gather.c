@@ -10,6 +10,7 @@
 #include "runtime/digest.h"
 #include "runtime/error.h"
 #include "runtime/store_internal.h"
+#include "runtime/team.h"
 
 struct span {
     qr_ref ref;
@@ -70,19 +71,37 @@ static int sort_spans(struct spans *spans)
     return 0;
 }
 
-static int read_spans(struct qr_store *store, const struct spans *spans)
+/* --- reading them, and checking the result, in threads --- */
+
+struct load {
+    struct qr_store *store;
+    const struct qr_state *state;
+    const struct qr_places *places;
+    struct spans spans;
+};
+
+static int begin_reading(void *context, void **own)
 {
+    const struct load *load = context;
     struct qr_reader *reader;
-    int rc = qr_reader_create(store, 4 << 20, &reader);
-    if (rc)
-        return rc;
-    qr_reader_read_ahead(reader);
-    for (size_t i = 0; i < spans->count && !rc; i++)
-        rc = qr_reader_literal(reader, spans->items[i].ref, spans->items[i].to,
-                               spans->items[i].length);
-    qr_reader_destroy(reader);
+    int rc = qr_reader_create(load->store, 4 << 20, &reader);
+    if (!rc)
+        qr_reader_read_ahead(*own = reader);
     return rc;
 }
+
+static int read_spans(void *context, void *own, uint64_t first, uint64_t end)
+{
+    const struct load *load = context;
+    int rc = 0;
+    for (uint64_t i = first; i < end && !rc; i++) {
+        const struct span *span = &load->spans.items[i];
+        rc = qr_reader_literal(own, span->ref, span->to, span->length);
+    }
+    return rc;
+}
+
+static void end_reading(void *context, void *own) { qr_reader_destroy(own); }
 
 int qr_page_check(const struct qr_page *page, const uint8_t *bytes)
 {
@@ -93,17 +112,54 @@ int qr_page_check(const struct qr_page *page, const uint8_t *bytes)
     return 0;
 }
 
-static int add_page(struct qr_store *store, struct spans *spans, const struct qr_page *page,
-                    uint8_t *to)
+/* NULL: it is right, or nobody wants it. */
+static const uint8_t *to_check(const struct load *load, const struct qr_page *page)
 {
+    return page->kind && !page->mark ? load->places->place(load->places->context, page) : NULL;
+}
+
+/* The begin of each page is fetched while the one before it is hashed. */
+static int check_slots(void *context, void *own, uint64_t first, uint64_t end)
+{
+    enum { LINE = 64, AHEAD = 1024 };
+    const struct load *load = context;
+    int rc = 0;
+    const struct qr_page *page = NULL, *next;
+    const uint8_t *bytes = NULL;
+    for (uint64_t slot = first; slot <= end && !rc; slot++) {
+        next = slot < end ? qr_slot(load->state, (uint32_t)slot) : NULL;
+        const uint8_t *next_bytes = next ? to_check(load, next) : NULL;
+        for (size_t at = 0; next_bytes && at < next->size && at < AHEAD; at += LINE)
+            __builtin_prefetch(next_bytes + at);
+        if (bytes)
+            rc = qr_page_check(page, bytes);
+        page = next;
+        bytes = next_bytes;
+    }
+    return rc;
+}
+
+int qr_state_check(const struct qr_state *state, const struct qr_places *places, int threads)
+{
+    enum { SHARE = 256 }; /* pages */
+    static const struct qr_team_work work = {NULL, check_slots, NULL};
+    struct load load = {.state = state, .places = places};
+    return qr_team(threads, state->slot_count, SHARE, &work, &load);
+}
+
+static int add_page(struct load *load, const struct qr_page *page)
+{
+    uint8_t *to = load->places->place(load->places->context, page);
     struct qr_content content;
+    if (!to)
+        return 0;
     int rc = qr_content_init(&content, page);
     for (size_t i = 0; !rc && i < content.piece_count; i++) {
         const struct qr_piece *piece = &content.pieces[i];
         if (piece->ref == QR_REF_ZERO)
             qb_kernels()->zero(to, piece->length);
         else
-            rc = add_spans(store, spans, piece->ref, to, piece->length);
+            rc = add_spans(load->store, &load->spans, piece->ref, to, piece->length);
         to += piece->length;
     }
     qr_content_finish(&content);
@@ -111,27 +167,21 @@ static int add_page(struct qr_store *store, struct spans *spans, const struct qr
 }
 
 int qr_state_load(struct qr_store *store, const struct qr_state *state,
-                  uint8_t *(*place)(void *context, const struct qr_page *page), void *context)
+                  const struct qr_places *places)
 {
-    struct spans spans = {NULL, 0, 0};
-    const struct qr_page *page;
-    int rc = 0;
-    for (page = qr_state_next_page(state, 0); page && !rc;
-         page = qr_state_next_page(state, page->id)) {
-        uint8_t *to = place(context, page);
-        if (to)
-            rc = add_page(store, &spans, page, to);
-    }
-    if (!rc && spans.count)
-        rc = sort_spans(&spans);
+    enum { SHARE_MIN = 256, SHARES = 8 /* for each thread */ };
+    static const struct qr_team_work work = {begin_reading, read_spans, end_reading};
+    struct load load = {.store = store, .state = state, .places = places};
+    int threads = store->options.threads > 1 ? store->options.threads : 1, rc = 0;
+    for (uint32_t slot = 0; slot < state->slot_count && !rc; slot++)
+        if (qr_slot(state, slot)->kind)
+            rc = add_page(&load, qr_slot(state, slot));
+    if (!rc && load.spans.count)
+        rc = sort_spans(&load.spans);
+    uint64_t share = load.spans.count / ((uint64_t)threads * SHARES);
     if (!rc)
-        rc = read_spans(store, &spans);
-    qr_free(spans.items);
-    for (page = qr_state_next_page(state, 0); page && !rc;
-         page = qr_state_next_page(state, page->id)) {
-        const uint8_t *bytes = place(context, page);
-        if (bytes)
-            rc = qr_page_check(page, bytes);
-    }
-    return rc;
+        rc =
+            qr_team(threads, load.spans.count, share < SHARE_MIN ? SHARE_MIN : share, &work, &load);
+    qr_free(load.spans.items);
+    return rc ? rc : qr_state_check(state, places, threads);
 }

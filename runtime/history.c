@@ -215,6 +215,9 @@ int qr_store_state_at(struct qr_store *store, uint64_t epoch, struct qr_state **
     int rc = qr_log_check_pruned(store->log, qr_store_seek(store, epoch, &state, &offset, &prev));
     if (!rc && state->epoch < epoch) {
         rc = qr_chain_init(&chain, store, state, offset, prev, state->epoch + 1);
+        if (!rc)
+            qr_scan_read_ahead(&chain.scan, qr_directory_commit(&store->directory, epoch),
+                               store->options.threads, store->options.max_memory);
         while (!rc && state->epoch < epoch) {
             rc = qr_chain_next(&chain, &info);
             rc = rc == 0 ? chain_broken(store, &chain) : rc < 0 ? rc : 0;

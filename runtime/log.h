@@ -125,6 +125,7 @@ void qr_frame_buffers_finish(struct qr_frame_buffers *buffers);
 
 /* --- walking the chain --- */
 
+struct qr_ahead;
 struct qr_scan {
     const struct qr_log *log;
     uint64_t offset;   /* of the next frame */
@@ -138,12 +139,20 @@ struct qr_scan {
     size_t plain_capacity;
     const char *why;   /* why the frame at `offset` is not valid */
     int all_zero;      /* with it: from `offset` there are only zeros, or nothing */
+    struct qr_ahead *ahead; /* NULL: nobody reads ahead */
 };
 int qr_scan_init(struct qr_scan *scan, const struct qr_log *log, uint64_t offset, uint64_t prev);
 void qr_scan_finish(struct qr_scan *scan);
+/* From now on `threads` threads, the caller's being one, read and check frames before `until` (0:
+ * all that there are), as far as there is enough for them to do, and max_memory (0: no bound)
+ * allows it. Nothing else changes by it. */
+void qr_scan_read_ahead(struct qr_scan *scan, uint64_t until, int threads, uint64_t max_memory);
 /* 1: the next frame is valid, *frame filled (its body until the next call); 0: it is not (or the
  * file ends), scan->why says why; or an error. */
 int qr_scan_next(struct qr_scan *scan, struct qr_frame *frame);
+/* For qr_scan_next: a frame that was prepared, 1; 0: from here on it goes alone; or an error. */
+int qr_ahead_next(struct qr_scan *scan, struct qr_frame *frame);
+void qr_ahead_finish(struct qr_ahead *ahead); /* NULL is legal */
 /* The largest synced_to of any valid frame header at or behind `offset`, and the end of the last
  * byte that is not zero. */
 int qr_scan_behind(const struct qr_log *log, uint64_t offset, uint64_t *synced_to,

@@ -35,6 +35,10 @@ struct qr_os {
     int (*rename)(void *context, const char *from, const char *to);
     int (*unlink)(void *context, const char *path);
     int (*punch)(void *context, int file, uint64_t offset, uint64_t length); /* frees the blocks */
+    /* Hints that change nothing but speed; may be NULL. What will be read soon; and what has been
+     * written and may go to the disk now, not only when it is synced. */
+    int (*read_ahead)(void *context, int file, uint64_t offset, uint64_t length);
+    int (*write_out)(void *context, int file, uint64_t offset, uint64_t length);
     int (*lock)(void *context, int file);      /* exclusive, until close; -EAGAIN if taken */
     int (*is_locked)(void *context, int file); /* 1 if another process holds the lock, else 0 */
     int64_t (*now_ns)(void *context);                  /* CLOCK_REALTIME, ns since 1970 */

@@ -161,6 +161,16 @@ static int posix_punch(void *context, int file, uint64_t offset, uint64_t length
                                 (off_t)length));
 }
 
+static int posix_read_ahead(void *context, int file, uint64_t offset, uint64_t length)
+{
+    return -posix_fadvise(file, (off_t)offset, (off_t)length, POSIX_FADV_WILLNEED);
+}
+
+static int posix_write_out(void *context, int file, uint64_t offset, uint64_t length)
+{
+    return (int)RETRY(sync_file_range(file, (off_t)offset, (off_t)length, SYNC_FILE_RANGE_WRITE));
+}
+
 static int64_t posix_now_ns(void *context)
 {
     struct timespec now;
@@ -195,6 +205,8 @@ const struct qr_os *qr_os_posix(void)
         .rename = posix_rename,
         .unlink = posix_unlink,
         .punch = posix_punch,
+        .read_ahead = posix_read_ahead,
+        .write_out = posix_write_out,
         .lock = posix_lock,
         .is_locked = posix_is_locked,
         .now_ns = posix_now_ns,

@@ -56,7 +56,7 @@ struct qr_stat_cache {
 
 struct qr_page {
     /* What a delta touches, in one line of the cache: pages are aligned to it (state.c). */
-    uint64_t id;      /* never reused; 0 is no page */
+    _Alignas(64) uint64_t id; /* never reused; 0 is no page */
     uint64_t size;    /* bytes of content */
     uint64_t version; /* epoch that last changed it */
     struct qb_u128 content_sum; /* sum of the cells' digest terms (hash_cells with qr_page_seed) */
@@ -82,7 +82,7 @@ struct qr_page {
     uint32_t slot, first_child, next_sibling, previous_sibling; /* slot numbers, 0 = none */
 };
 
-_Static_assert(sizeof(struct qr_page) <= 192, "three lines of the cache");
+_Static_assert(sizeof(struct qr_page) == 192, "three lines of the cache");
 
 struct qr_state;
 

@@ -51,11 +51,27 @@ static void get_delta(struct qr_cursor *c, const uint8_t *body, struct qr_record
     c->at = c->end;
 }
 
+/* Field by field: as one, compilers clear so much with an instruction that takes longer to start
+ * than all this takes. */
+static void clear(struct qr_record *r)
+{
+    r->parent = r->base = r->old_size = r->new_size = 0;
+    r->name = r->extra = r->operations = NULL;
+    r->name_length = r->extra_length = r->operations_length = 0;
+    r->kind = 0;
+    r->mode = 0;
+    r->mtime_ns = 0;
+    r->first = r->last = 0;
+    r->content_sum.lo = r->content_sum.hi = 0;
+    r->operations_body_offset = 0;
+}
+
 int qr_record_next(struct qr_cursor *cursor, const uint8_t *body, struct qr_record *record)
 {
     if (!cursor->bad && cursor->at == cursor->end)
         return 0;
-    *record = (struct qr_record){.type = qr_get_u8(cursor)};
+    clear(record);
+    record->type = qr_get_u8(cursor);
     uint64_t length = qr_get_varint(cursor);
     const uint8_t *bytes = qr_get_bytes(cursor, length);
     if (!bytes)

@@ -119,6 +119,8 @@ static int run_chain(struct qr_store *store, struct qr_chain *chain, uint64_t of
     chain->other = note_frame;
     chain->context = store;
     chain->limit = limit;
+    if (!rc)
+        qr_scan_read_ahead(&chain->scan, limit, store->options.threads, store->options.max_memory);
     while (!rc && (rc = qr_chain_next(chain, &epoch)) > 0) {
         store->pending_keyframe = 0;
         rc = qr_directory_add_commit(&store->directory, epoch.epoch, chain->last_frame);

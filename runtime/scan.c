@@ -28,6 +28,7 @@ int qr_scan_init(struct qr_scan *scan, const struct qr_log *log, uint64_t offset
 
 void qr_scan_finish(struct qr_scan *scan)
 {
+    qr_ahead_finish(scan->ahead);
     qr_free(scan->window);
     qr_free(scan->plain);
     *scan = (struct qr_scan){.log = NULL};
@@ -73,9 +74,29 @@ static int invalid(struct qr_scan *scan, const char *why)
     return rc;
 }
 
+/* 1: a frame that has been read ahead; 0: from now on nothing is; or an error. */
+static int next_prepared(struct qr_scan *scan, struct qr_frame *frame)
+{
+    int found = qr_ahead_next(scan, frame);
+    if (found == 1) {
+        scan->offset += qr_frame_span(frame->stored);
+        scan->bytes += qr_frame_span(frame->stored);
+        scan->prev = frame->head_sum;
+    } else if (found == 0) {
+        qr_ahead_finish(scan->ahead);
+        scan->ahead = NULL;
+    }
+    return found;
+}
+
 int qr_scan_next(struct qr_scan *scan, struct qr_frame *frame)
 {
     const uint8_t *at = NULL;
+    if (scan->ahead) {
+        int found = next_prepared(scan, frame);
+        if (found)
+            return found;
+    }
     int rc = window_need(scan, QR_FRAME_HEADER, &at);
     if (rc < 0)
         return rc;

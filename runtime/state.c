@@ -22,44 +22,49 @@
 
 enum { PIECES_MAX = 1 << 30 }; /* of a page; an applier has its own, lower limit */
 
-static uint64_t id_hash(uint64_t id) { return id * UINT64_C(0x9E3779B97F4A7C15) >> 17; }
+static uint32_t id_hash(uint64_t id) { return (uint32_t)(id * UINT64_C(0x9E3779B97F4A7C15) >> 17); }
 
-static uint64_t name_hash(uint64_t parent, const void *name, size_t length)
+static uint32_t name_hash(uint64_t parent, const void *name, size_t length)
 {
-    return XXH3_64bits_withSeed(name, length, parent * UINT64_C(0x9E3779B97F4A7C15));
+    return (uint32_t)XXH3_64bits_withSeed(name, length, parent * UINT64_C(0x9E3779B97F4A7C15));
 }
 
-static uint64_t page_hash(const struct qr_page *page, int by_name)
+static uint32_t page_hash(const struct qr_page *page, int by_name)
 {
     return by_name ? name_hash(page->parent, page->name, page->name_length) : id_hash(page->id);
+}
+
+static void put_entry(struct qr_slot_table *table, struct qr_slot_entry entry)
+{
+    uint32_t i = entry.hash & table->mask;
+    while (table->entries[i].slot)
+        i = (i + 1) & table->mask;
+    table->entries[i] = entry;
+    table->used++;
 }
 
 static void table_put(const struct qr_state *state, struct qr_slot_table *table, uint32_t slot,
                       int by_name)
 {
-    uint32_t i = (uint32_t)page_hash(qr_slot(state, slot), by_name) & table->mask;
-    while (table->slots[i])
-        i = (i + 1) & table->mask;
-    table->slots[i] = slot;
-    table->used++;
+    put_entry(table, (struct qr_slot_entry){slot, page_hash(qr_slot(state, slot), by_name)});
 }
 
 /* Makes room for one more entry at a load of at most 3/4. */
-static int table_reserve(const struct qr_state *state, struct qr_slot_table *table, int by_name)
+static int table_reserve(struct qr_slot_table *table)
 {
-    uint32_t capacity = table->slots ? table->mask + 1 : 0;
+    uint32_t capacity = table->entries ? table->mask + 1 : 0;
     if ((uint64_t)(table->used + 1) * 4 <= (uint64_t)capacity * 3)
         return 0;
     if (capacity > UINT32_MAX / 2)
         return qr_fail(QALLOW_E_LIMIT, "more than %u pages", capacity);
     struct qr_slot_table bigger = {NULL, capacity ? capacity * 2 - 1 : 63, 0};
-    bigger.slots = qr_calloc((size_t)bigger.mask + 1, sizeof *bigger.slots);
-    if (!bigger.slots)
+    bigger.entries = qr_calloc((size_t)bigger.mask + 1, sizeof *bigger.entries);
+    if (!bigger.entries)
         return qr_fail(QALLOW_E_NO_MEMORY, "page table of %u entries", bigger.mask + 1);
     for (uint32_t i = 0; i < capacity; i++)
-        if (table->slots[i])
-            table_put(state, &bigger, table->slots[i], by_name);
-    qr_free(table->slots);
+        if (table->entries[i].slot)
+            put_entry(&bigger, table->entries[i]);
+    qr_free(table->entries);
     *table = bigger;
     return 0;
 }
@@ -68,19 +73,20 @@ static int table_reserve(const struct qr_state *state, struct qr_slot_table *tab
 static void table_remove(const struct qr_state *state, struct qr_slot_table *table, uint32_t slot,
                          int by_name)
 {
-    uint32_t i = (uint32_t)page_hash(qr_slot(state, slot), by_name) & table->mask;
-    while (table->slots[i] != slot) {
-        qr_assert(table->slots[i]);
+    struct qr_slot_entry *entries = table->entries;
+    uint32_t i = page_hash(qr_slot(state, slot), by_name) & table->mask;
+    while (entries[i].slot != slot) {
+        qr_assert(entries[i].slot);
         i = (i + 1) & table->mask;
     }
-    for (uint32_t j = (i + 1) & table->mask; table->slots[j]; j = (j + 1) & table->mask) {
-        uint32_t home = (uint32_t)page_hash(qr_slot(state, table->slots[j]), by_name) & table->mask;
+    for (uint32_t j = (i + 1) & table->mask; entries[j].slot; j = (j + 1) & table->mask) {
+        uint32_t home = entries[j].hash & table->mask;
         if (((j - home) & table->mask) >= ((j - i) & table->mask)) {
-            table->slots[i] = table->slots[j];
+            entries[i] = entries[j];
             i = j;
         }
     }
-    table->slots[i] = 0;
+    entries[i] = (struct qr_slot_entry){0, 0};
     table->used--;
 }
 
@@ -92,6 +98,7 @@ int qr_state_create(struct qr_state **out)
     if (!state)
         return qr_fail(QALLOW_E_NO_MEMORY, "page table");
     state->slot_count = 1;
+    state->summed_to = UINT32_MAX;
     state->next_id = 1;
     *out = state;
     return 0;
@@ -139,8 +146,8 @@ void qr_state_destroy(struct qr_state *state)
     for (uint32_t i = 0; i < state->chunk_count; i++)
         free_chunk(state->chunks[i]);
     qr_free(state->chunks);
-    qr_free(state->by_id.slots);
-    qr_free(state->by_name.slots);
+    qr_free(state->by_id.entries);
+    qr_free(state->by_name.entries);
     qr_free(state);
 }
 
@@ -162,13 +169,13 @@ struct qr_page *qr_state_find(const struct qr_state *state, uint64_t id)
     const struct qr_slot_table *table = &state->by_id;
     struct qr_page *usual = usual_place(state, id);
     if (usual && usual->id == id)
-        return usual->kind ? usual : NULL;
-    if (!table->slots)
+        return usual->pieces ? usual : NULL; /* NULL: freed */
+    if (!table->entries)
         return NULL;
-    for (uint32_t i = (uint32_t)id_hash(id) & table->mask; table->slots[i];
-         i = (i + 1) & table->mask) {
-        struct qr_page *page = qr_slot(state, table->slots[i]);
-        if (page->id == id)
+    uint32_t hash = id_hash(id);
+    for (uint32_t i = hash & table->mask; table->entries[i].slot; i = (i + 1) & table->mask) {
+        struct qr_page *page = qr_slot(state, table->entries[i].slot);
+        if (table->entries[i].hash == hash && page->id == id)
             return page;
     }
     return NULL;
@@ -178,16 +185,18 @@ void qr_state_fetch(const struct qr_state *state, uint64_t id, enum qr_fetch ste
 {
     enum { LINE = 64, FETCH_MAX = 64, PER_LINE = LINE / sizeof(struct qr_piece) };
     const struct qr_slot_table *table = &state->by_id;
-    if (!table->slots)
+    if (!table->entries)
         return;
-    const uint32_t *slot = &table->slots[(uint32_t)id_hash(id) & table->mask];
+    const struct qr_slot_entry *entry = &table->entries[id_hash(id) & table->mask];
     const struct qr_page *usual = usual_place(state, id);
     if (step == QR_FETCH_SLOT) {
         __builtin_prefetch(usual);
-        __builtin_prefetch(slot);
+        if (usual)
+            __builtin_prefetch(&usual->slot); /* and the kind */
+        __builtin_prefetch(entry);
     } else if (step == QR_FETCH_PAGE) {
-        if ((!usual || usual->id != id) && *slot) /* nearly always the first place is right */
-            __builtin_prefetch(qr_slot(state, *slot));
+        if ((!usual || usual->id != id) && entry->slot) /* nearly always the first place is right */
+            __builtin_prefetch(qr_slot(state, entry->slot));
     } else {
         const struct qr_page *page = qr_state_find(state, id);
         uint32_t end = page ? (uint32_t)(page->piece_count + page->recent_count) : 0;
@@ -201,13 +210,13 @@ struct qr_page *qr_state_child(const struct qr_state *state, uint64_t parent, co
                                size_t length)
 {
     const struct qr_slot_table *table = &state->by_name;
-    if (!table->slots)
+    if (!table->entries)
         return NULL;
-    for (uint32_t i = (uint32_t)name_hash(parent, name, length) & table->mask; table->slots[i];
-         i = (i + 1) & table->mask) {
-        struct qr_page *page = qr_slot(state, table->slots[i]);
-        if (page->parent == parent && page->name_length == length &&
-            !memcmp(page->name, name, length))
+    uint32_t hash = name_hash(parent, name, length);
+    for (uint32_t i = hash & table->mask; table->entries[i].slot; i = (i + 1) & table->mask) {
+        struct qr_page *page = qr_slot(state, table->entries[i].slot);
+        if (table->entries[i].hash == hash && page->parent == parent &&
+            page->name_length == length && !memcmp(page->name, name, length))
             return page;
     }
     return NULL;
@@ -321,11 +330,23 @@ static struct qb_u128 page_digest(const struct qr_page *page)
 }
 static void digest_out(struct qr_state *state, const struct qr_page *page)
 {
-    state->digest = qb_u128_sub(state->digest, page_digest(page));
+    if (page->slot < state->summed_to)
+        state->digest = qb_u128_sub(state->digest, page_digest(page));
 }
 static void digest_in(struct qr_state *state, const struct qr_page *page)
 {
-    state->digest = qb_u128_add(state->digest, page_digest(page));
+    if (page->slot < state->summed_to)
+        state->digest = qb_u128_add(state->digest, page_digest(page));
+}
+
+void qr_state_sum_new(struct qr_state *state)
+{
+    if (state->summed_to == UINT32_MAX)
+        return;
+    for (uint32_t slot = state->summed_to; slot < state->slot_count; slot++)
+        if (qr_slot(state, slot)->kind)
+            state->digest = qb_u128_add(state->digest, page_digest(qr_slot(state, slot)));
+    state->summed_to = state->slot_count;
 }
 
 /* ---------------------------------------------------------------- changing */
@@ -422,8 +443,8 @@ static int insert_page(struct qr_state *state, uint64_t id, uint64_t parent, con
                        "page %llu: a name that is empty, has more than %d "
                        "bytes or a NUL",
                        (unsigned long long)id, QR_NAME_MAX);
-    if ((rc = reserve_slot(state)) || (rc = table_reserve(state, &state->by_id, 0)) ||
-        (rc = table_reserve(state, &state->by_name, 1)))
+    if ((rc = reserve_slot(state)) || (rc = table_reserve(&state->by_id)) ||
+        (rc = table_reserve(&state->by_name)))
         return rc;
     char *copy = duplicate_name(name, name_length);
     if (!copy)
@@ -568,21 +589,23 @@ int qr_state_set_attributes(struct qr_state *state, struct qr_page *page, uint32
     return 0;
 }
 
-void qr_state_set_sum(struct qr_state *state, struct qr_page *page, struct qb_u128 content_sum)
+void qr_state_set_sum(struct qr_state *state, struct qr_page *page,
+                      const struct qb_u128 *content_sum)
 {
-    state->digest = qb_u128_add(qb_u128_sub(state->digest, page->content_sum), content_sum);
-    page->content_sum = content_sum;
+    if (page->slot < state->summed_to)
+        state->digest = qb_u128_add(qb_u128_sub(state->digest, page->content_sum), *content_sum);
+    page->content_sum = *content_sum;
 }
 
 void qr_state_set_content(struct qr_state *state, struct qr_page *page, struct qr_piece *pieces,
                           uint32_t count, uint32_t capacity, uint64_t size,
-                          struct qb_u128 content_sum)
+                          const struct qb_u128 *content_sum)
 {
     if (size != page->size) { /* the page's own term changes, too */
         digest_out(state, page);
         state->bytes += size - page->size;
         page->size = size;
-        page->content_sum = content_sum;
+        page->content_sum = *content_sum;
         digest_in(state, page);
     } else {
         qr_state_set_sum(state, page, content_sum);
@@ -636,7 +659,7 @@ static int copy_page(struct qr_state *to, const struct qr_page *from)
         memcpy(page->extra, from->extra, from->extra_length);
     if (count > 1)
         memcpy(page->pieces, from->pieces, count * sizeof *page->pieces);
-    if ((rc = table_reserve(to, &to->by_id, 0)) || (rc = table_reserve(to, &to->by_name, 1)))
+    if ((rc = table_reserve(&to->by_id)) || (rc = table_reserve(&to->by_name)))
         return rc;
     table_put(to, &to->by_id, page->slot, 0);
     table_put(to, &to->by_name, page->slot, 1);
@@ -685,6 +708,9 @@ int qr_state_compact(struct qr_state *state)
     if (rc)
         return rc;
     qr_state_move_held(state, copy);
+    copy->places = state->places;
+    copy->is_final = state->is_final;
+    copy->summed_to = state->summed_to == UINT32_MAX ? UINT32_MAX : copy->slot_count;
     struct qr_state old = *state;
     *state = *copy;
     *copy = old;

@@ -8,9 +8,14 @@
 #include "runtime/page.h"
 #include "runtime/store.h"
 
-/* An open-addressing table of slot numbers. */
+/* An open-addressing table of slot numbers, with a hash of each, so that looking one up seldom
+ * touches a page that is not the right one. */
+struct qr_slot_entry {
+    uint32_t slot; /* 0 = empty */
+    uint32_t hash;
+};
 struct qr_slot_table {
-    uint32_t *slots; /* 0 = empty */
+    struct qr_slot_entry *entries;
     uint32_t mask, used;
 };
 
@@ -38,6 +43,12 @@ struct qr_state {
     struct qr_held *held_hand;       /* one of them, all in a ring; NULL: there are none */
     struct qr_pool *held_pool;       /* where it lies; NULL: there was none yet */
     struct qr_sharing *sharing;      /* of a store's newest state; or NULL */
+    /* Not NULL: content goes there, not into pieces: pages have none (load.c). */
+    const struct qr_places *places;
+    int is_final; /* of them: what is new will hardly change, and is checked at once */
+    /* The digest lacks all terms of pages from this slot on: they are new, and qr_state_sum_new
+     * adds what they have become. UINT32_MAX: it lacks nothing. */
+    uint32_t summed_to;
     uint64_t epoch, next_id;
     uint64_t usual_distance; /* of a page's id from its slot: that of the newest */
     int64_t time_ns;
@@ -70,12 +81,16 @@ int qr_state_rename_page(struct qr_state *state, struct qr_page *page, uint64_t 
                          const void *name, size_t name_length);
 int qr_state_set_attributes(struct qr_state *state, struct qr_page *page, uint32_t mode,
                             int64_t mtime_ns, const void *extra, size_t extra_length);
-/* The content has another sum; its size stays, and the pieces are changed apart from this. */
-void qr_state_set_sum(struct qr_state *state, struct qr_page *page, struct qb_u128 content_sum);
+void qr_state_sum_new(struct qr_state *state);
+/* The content has another sum; its size stays, and the pieces are changed apart from this. (Sums
+ * come by address: on the stack they would be written in halves and read as one, which waits for
+ * all writes before them, and those are of content.) */
+void qr_state_set_sum(struct qr_state *state, struct qr_page *page,
+                      const struct qb_u128 *content_sum);
 /* Takes over `pieces` (of capacity `capacity`, from qr_malloc). */
 void qr_state_set_content(struct qr_state *state, struct qr_page *page, struct qr_piece *pieces,
                           uint32_t count, uint32_t capacity, uint64_t size,
-                          struct qb_u128 content_sum);
+                          const struct qb_u128 *content_sum);
 
 /* --- pieces (pieces.c) --- */
 

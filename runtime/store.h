@@ -32,7 +32,8 @@ struct qr_store_options {
     int sync_interval_ms;     /* QR_SYNC_INTERVAL; default 1000 */
     int compress_level;       /* 0 off */
     const uint8_t *uuid;      /* 16 bytes for a new log; NULL: random */
-    uint64_t max_memory;      /* for who reads files into the store (sources/tree.h); 0: any */
+    uint64_t max_memory;      /* for buffers, here and in sources/tree.h; 0: any */
+    int threads;              /* that may read much of the log at once; 0: one */
     uint64_t hold_bytes;      /* of content that may be kept in memory (held.c); 0: none */
     int ignore_index;         /* rebuild instead of reading .tlog-index (for verify) */
     uint64_t first_epoch;     /* create: epoch of the first commit; 0 means 1 (checkpoint files) */
@@ -149,11 +150,23 @@ int qr_content_place(struct qr_reader *reader, struct qr_content *content, uint6
 uint64_t qr_content_hole(struct qr_content *content, uint64_t offset);
 /* 1 if the range is stored as zeros only (a hole), else 0. */
 int qr_content_is_hole(const struct qr_content *content, uint64_t offset, uint64_t length);
-/* Loads the content of a whole state into memory, in the order of the log, and checks every page
- * against its sum. `place` says where page->size bytes go (NULL: leave it out) and is asked twice
- * with the same answer. Errors: DAMAGED, IO, NO_MEMORY. */
+/* Says where the page->size bytes of a page go (NULL: they are left out). Asked any number of
+ * times, with the same answer for the same id and size; in several threads, for different pages.
+ * Two pages of a state have nothing in common. */
+struct qr_places {
+    uint8_t *(*place)(void *context, const struct qr_page *page);
+    void *context;
+};
+/* Loads the content of a whole state into memory, in the order of the log, in the threads that the
+ * store's options allow, and checks every page against its sum. DAMAGED, IO, NO_MEMORY. */
 int qr_state_load(struct qr_store *store, const struct qr_state *state,
-                  uint8_t *(*place)(void *context, const struct qr_page *page), void *context);
+                  const struct qr_places *places);
+/* The same from a log that is not open, of its epoch `epoch` (0: the newest). A log without an
+ * index, as checkpoint files are, is read once, and content goes to its place as it comes. Also
+ * what lies in memory for pages and sizes that were only passed on the way is overwritten. The
+ * errors of qr_store_open, qr_store_state_at and qr_state_load. */
+int qr_load(const char *path, const struct qr_store_options *options, uint64_t epoch,
+            const struct qr_places *places);
 /* Recomputes the digest of a whole state from the content; page terms included. Threads > 1 share
  * the work. `bad_page` (may be NULL) gets the id of the page that could not be read, if one. */
 int qr_state_digest_compute(struct qr_store *store, const struct qr_state *state, int threads,
@@ -260,15 +273,15 @@ int qr_store_each_frame(struct qr_store *store,
  * unsynced commits in a crash; then *lost_from is the first epoch that vanished, else 0). */
 int qr_store_refresh(struct qr_store *store, int *changed, uint64_t *lost_from);
 
-/* Reads the whole log, every frame, and reports each contiguous good or bad range, ascending; then
- * returns 0 if all is well, QALLOW_E_DAMAGED otherwise. */
+/* Reads the whole log, every frame, in so many threads, and reports each contiguous good or bad
+ * range, ascending; then returns 0 if all is well, QALLOW_E_DAMAGED otherwise. */
 struct qr_range {
     uint64_t offset, length;
     int good;
     uint64_t first_epoch, last_epoch; /* commits in a good range; 0 if none */
     const char *what;                 /* for a bad one: what is wrong; for a good one NULL */
 };
-int qr_log_verify(const char *path, const struct qr_os *os,
+int qr_log_verify(const char *path, const struct qr_os *os, int threads, uint64_t max_memory,
                   int (*visit)(void *context, const struct qr_range *range), void *context);
 
 /* Writes epoch `epoch` of `store` as a checkpoint file: a log of one commit. temp, sync, rename,

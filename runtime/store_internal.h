@@ -232,6 +232,9 @@ int qr_content_copy(struct qr_txn *txn, struct qr_batch *batch, struct qr_reader
 /* Are these bytes, all of the page's content, what its sum says? DAMAGED. */
 int qr_page_check(const struct qr_page *page, const uint8_t *bytes);
 
+/* Are the bytes of all pages that have a place what their sums say? DAMAGED. */
+int qr_state_check(const struct qr_state *state, const struct qr_places *places, int threads);
+
 /* For reads in the order of the log: frames are read ahead of being asked for. */
 void qr_reader_read_ahead(struct qr_reader *reader);
 /* Copies literal bytes of the log; relocations are followed. */

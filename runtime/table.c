@@ -216,7 +216,7 @@ static int read_pieces(struct qr_source *source, struct qr_state *state, struct 
     if (rc)
         qr_free(pieces);
     else
-        qr_state_set_content(state, page, pieces, (uint32_t)count, capacity, size, sum);
+        qr_state_set_content(state, page, pieces, (uint32_t)count, capacity, size, &sum);
     return rc;
 }
 

@@ -10,6 +10,8 @@
 struct verifier {
     struct qr_log *log;
     struct qr_scan scan;
+    int threads;
+    uint64_t max_memory;
     int (*visit)(void *context, const struct qr_range *range);
     void *context;
     uint64_t epochs; /* commits seen */
@@ -43,7 +45,10 @@ static int good_range(struct verifier *v)
 static int restart(struct verifier *v, uint64_t offset, uint64_t prev)
 {
     qr_scan_finish(&v->scan);
-    return qr_scan_init(&v->scan, v->log, offset, prev);
+    int rc = qr_scan_init(&v->scan, v->log, offset, prev);
+    if (!rc)
+        qr_scan_read_ahead(&v->scan, 0, v->threads, v->max_memory);
+    return rc;
 }
 
 /* The bytes up to the next valid frame are bad (unless only zeros are left); goes on there. 1:
@@ -79,14 +84,15 @@ static int bad_range(struct verifier *v)
     return rc ? rc : 1;
 }
 
-int qr_log_verify(const char *path, const struct qr_os *os,
+int qr_log_verify(const char *path, const struct qr_os *os, int threads, uint64_t max_memory,
                   int (*visit)(void *context, const struct qr_range *range), void *context)
 {
-    struct verifier v = {.visit = visit, .context = context};
+    struct verifier v = {
+        .threads = threads, .max_memory = max_memory, .visit = visit, .context = context};
     int rc = qr_log_open(os ? os : qr_os_posix(), path, 0, &v.log);
     if (rc)
         return rc;
-    rc = qr_scan_init(&v.scan, v.log, v.log->header.start, v.log->header.start_prev);
+    rc = restart(&v, v.log->header.start, v.log->header.start_prev);
     if (!rc) {
         do {
             rc = good_range(&v);

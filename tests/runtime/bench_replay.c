@@ -155,7 +155,7 @@ static void materialize(struct qr_store *store, uint64_t epoch, size_t bytes, si
     struct qr_state *state;
     struct places places = {fresh(bytes), page};
     ok(qr_store_state_at(store, epoch, &state));
-    ok(qr_state_load(store, state, place, &places));
+    ok(qr_state_load(store, state, &(struct qr_places){place, &places}));
     qr_state_destroy(state);
     munmap(places.memory, bytes);
 }

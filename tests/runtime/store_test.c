@@ -155,7 +155,7 @@ static void check_load(struct world *w, struct qr_store *store, const struct qr_
                        uint64_t epoch)
 {
     uint8_t **buffers = calloc(PAGES * EPOCHS, sizeof *buffers);
-    OK(qr_state_load(store, state, place_page, buffers));
+    OK(qr_state_load(store, state, &(struct qr_places){place_page, buffers}));
     for (size_t i = 0; i < PAGES; i++) {
         const struct model_page *model = &w->epochs[epoch].pages[i];
         if (model->id)
