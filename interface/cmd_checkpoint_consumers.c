@@ -77,7 +77,7 @@ static int run(struct qi_context *context, const void *values)
 
     if (c->epoch && !c->acknowledge)
         return qi_usage(context, "--acknowledge NAME beside --epoch");
-    int rc = qi_open_log(context, c->log, 0, 0, &store);
+    int rc = qi_open_log(context, c->log, 0, 0, 0, &store);
     if (rc < 0)
         return rc;
     rc = act(context, c, store);

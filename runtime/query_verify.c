@@ -11,8 +11,8 @@
  * replayed since the last time exceed the state's size, which at most doubles the work.
  *
  * Threads share the history out in ranges, each from a keyframe to the one that is the first of the
- * next range; there its state is summed from nothing, too. The ranges follow from the log alone, and
- * what is found in them is told in their order: so the result does not depend on the threads.
+ * next range; there its state is summed from nothing, too. The ranges follow from the log alone,
+ * and what is found in them is told in their order: so the result does not depend on the threads.
  */
 #include "runtime/digest.h"
 #include "runtime/query.h"
@@ -72,8 +72,8 @@ struct verify {
     struct qr_store *store;
     struct qr_reader *reader;
     size_t range;
-    uint64_t last_epoch;     /* of the range */
-    char *waiting;           /* problems: epoch, has a name, name, text */
+    uint64_t last_epoch; /* of the range */
+    char *waiting;       /* problems: epoch, has a name, name, text */
     size_t waiting_length, waiting_capacity;
     struct qb_u128 digest;   /* of the epoch before, recomputed */
     uint64_t since_full;     /* bytes hashed since the last state was summed from nothing */
