@@ -32,8 +32,8 @@ struct qr_meter {
     uint64_t open_ns;           /* took the bodies so far of a delta that has not ended */
     struct qt_histogram body;   /* applying one body of records */
     struct qt_histogram delta;  /* applying one delta: a body's time by the deltas that end in it */
-    struct qt_histogram commit; /* as long as the caller of a commit waits; of a store's meter, under
-                                   the lock of durable.c */
+    struct qt_histogram commit; /* as long as the caller of a commit waits; under the lock of
+                                   durable.c */
 };
 
 struct qr_store;
