@@ -139,8 +139,8 @@ static int change_sums(struct qallow_txn *txn, const struct edited *e, struct ol
         int is_end = i == txn->work->edits.count;
         uint64_t begin = is_end ? UINT64_MAX : edits[i].offset / QB_CELL * QB_CELL;
         if (i > first && begin >= to) {
-            rc = change_sum(txn, e, old, from, to < e->size ? to : e->size, &edits[first], i - first,
-                            seed, sum);
+            rc = change_sum(txn, e, old, from, to < e->size ? to : e->size, &edits[first],
+                            i - first, seed, sum);
             first = i;
         }
         if (is_end)
