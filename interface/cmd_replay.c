@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "interface/cmd_vm.h"
 #include "interface/commands.h"
 #include "telemetry/telemetry.h"
 
@@ -102,6 +103,24 @@ static int check_companions(struct qi_context *context, const struct replay *r)
     return 0;
 }
 
+/* An epoch and nothing to do with it: of a machine's log its state is shown. */
+static int replay_machine(struct qi_context *context, const struct replay *r,
+                          struct qr_store *store)
+{
+    uint64_t epoch = 0;
+    int rc = qi_choose_epoch(context, store, &r->choice, &epoch);
+
+    if (rc < 0)
+        return rc;
+    rc = qv_is_session(r->log, epoch);
+    if (rc < 0)
+        return rc;
+    if (rc == 0)
+        return qi_usage(context, "what to do with the epoch: --output DIR, --in-place DIR, "
+                                 "--page NAME or --list");
+    return vm_show(context, r->log, epoch);
+}
+
 static int run_open(struct qi_context *context, const struct replay *r, struct qr_store *store)
 {
     if (r->page)
@@ -118,6 +137,8 @@ static int run_open(struct qi_context *context, const struct replay *r, struct q
         return replay_plan(context, r, store);
     if (r->follow)
         return replay_follow(context, r, store);
+    if (qi_epoch_chosen(context) && !r->list)
+        return replay_machine(context, r, store);
     return replay_list(context, r, store);
 }
 
@@ -156,10 +177,6 @@ static int run(struct qi_context *context, const void *values)
         return rc;
     if (r.threads == 0)
         r.threads = qi_default_threads();
-    if (qi_epoch_chosen(context) && !r.list && !r.output && !r.page && !r.log_of && !r.blame &&
-        !r.plan && !r.follow && !r.in_place && !r.verify)
-        return qi_usage(context, "what to do with the epoch: --output DIR, --in-place DIR, "
-                                 "--page NAME or --list");
     int err = r.telemetry ? qt_csv_open(r.telemetry, &csv) : 0;
     if (err < 0)
         return qr_fail_errno(-err, "%s", qr_quotez(r.telemetry));
@@ -175,7 +192,7 @@ const struct qi_command qi_command_replay = {
     .summary = "list the epochs of a log and have any of them back",
     .description =
         "Reads a log, which may be in use by a recorder, or a checkpoint file. Without an action "
-        "it lists the epochs.\n\n"
+        "it lists the epochs; of a log of `qallow vm`, --epoch alone shows the machine's state.\n\n"
         "--output builds the tree beside DIR, checks its digest and only then gives it its name. "
         "--in-place first records the present state as an epoch, so that it can be undone by a "
         "further restore, then replaces file by file, and records the result. Names that were "

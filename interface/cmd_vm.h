@@ -24,7 +24,7 @@ int vm_check(struct qi_context *context, const struct vm *vm);
 int vm_inspect(struct qi_context *context, const struct vm *vm);
 /* --reference */
 int vm_reference(void);
-/* The state of the machine of a log in an epoch (0: the newest), for `qallow replay --machine`. */
+/* The state of the machine of a log in an epoch, for `qallow replay`. */
 int vm_show(struct qi_context *context, const char *log, uint64_t epoch);
 
 #endif

@@ -58,6 +58,8 @@ struct qv_machine *qv_session_machine(struct qv_session *session);
 struct qallow_store *qv_session_store(struct qv_session *session);
 int qv_session_close(struct qv_session *session);
 
+/* 1 if the epoch of the log has the pages of a machine, 0 if not. */
+int qv_is_session(const char *log, uint64_t epoch);
 /* The state of a log's machine in an epoch, for reading: a session without a log to write. */
 int qv_session_look(const char *log, uint64_t epoch, struct qv_session **session);
 

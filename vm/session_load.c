@@ -202,3 +202,21 @@ int qv_find_pages(struct qv_session *s, struct qallow_view *view)
     }
     return rc;
 }
+
+int qv_is_session(const char *log, uint64_t epoch)
+{
+    struct qallow_store *store = NULL;
+    struct qallow_view *view = NULL;
+    struct qallow_page page;
+    int rc = qallow_open(log, NULL, &store);
+
+    if (rc == 0)
+        rc = qallow_view_at(store, epoch, &view);
+    if (rc == 0)
+        rc = get_page(view, "program.qvm", &page);
+    if (rc == 0)
+        rc = get_page(view, "machine", &page);
+    qallow_view_destroy(view);
+    qallow_close(store);
+    return rc == QALLOW_E_SERIALIZATION ? 0 : rc < 0 ? rc : 1;
+}
