@@ -85,6 +85,7 @@ int qv_machine_create(const struct qv_program *program, struct qv_machine **mach
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a machine");
     m->program = program;
     m->tick = 1;
+    m->kernels = qb_vectors();
     m->fuel_limit = program->fuel;
     m->fuel_slice = (uint64_t)1 << 28; /* a fraction of a second */
     m->parallel_from = 1 << 20;

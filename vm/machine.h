@@ -90,6 +90,7 @@ struct qv_machine {
     qv_hook hook;
     void *hook_context;
     int skip_hook;                /* for the next instruction */
+    const struct qb_vectors *kernels;
     struct qv_pool *pool;         /* NULL: one thread */
     uint64_t parallel_from, part; /* bytes of a result from which threads are worth their waking,
                                      and that one of them takes at a time; tests make them small */

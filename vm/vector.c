@@ -29,6 +29,30 @@ struct operand {
     uint64_t value; /* of a register */
 };
 
+/* What a letter of the table says of its operand. */
+enum {
+    IS_U8 = 1,     /* its elements */
+    IS_SECOND = 2, /* they are of the second type */
+    IS_BASE = 4,   /* reaches to the page's end; no number of elements is needed */
+    MAY_BE_REGISTER = 8,
+    COUNTS = 16, /* the first such says how many elements are meant */
+    IS_REGISTER = 32,
+};
+static const uint8_t letter_of[128] = {
+    ['D'] = COUNTS,
+    ['M'] = COUNTS | IS_U8,
+    ['H'] = IS_BASE,
+    ['V'] = COUNTS,
+    ['B'] = IS_U8,
+    ['X'] = MAY_BE_REGISTER,
+    ['W'] = MAY_BE_REGISTER | IS_SECOND,
+    ['I'] = COUNTS | IS_SECOND,
+    ['G'] = IS_BASE,
+    ['R'] = IS_REGISTER,
+    ['S'] = IS_REGISTER,
+};
+static unsigned traits(char letter) { return letter_of[letter & 127]; }
+
 struct job {
     struct qv_machine *machine;
     struct qv_vector v;
@@ -66,9 +90,9 @@ static uint64_t narrow(unsigned type, uint64_t value)
 
 static unsigned type_of(const struct qv_vector *v, char letter)
 {
-    if (letter == 'M' || letter == 'B')
+    if (traits(letter) & IS_U8)
         return QB_U8;
-    return letter == 'W' || letter == 'I' ? v->type2 : v->type;
+    return traits(letter) & IS_SECOND ? v->type2 : v->type;
 }
 
 static int resolve(struct job *job, const uint64_t *registers, int i)
@@ -80,7 +104,7 @@ static int resolve(struct job *job, const uint64_t *registers, int i)
     o->shift = qb_type_shift(type);
     if (o->page == QV_NO_PAGE) {
         o->value = job->letters[i] == 'R' ? 0 : registers[reg];
-        if (job->letters[i] == 'X' || job->letters[i] == 'W') {
+        if (traits(job->letters[i]) & MAY_BE_REGISTER) {
             o->value = narrow(type, o->value);
             o->count = UINT64_MAX;
             job->has_scalars = 1;
@@ -103,7 +127,7 @@ static int resolve(struct job *job, const uint64_t *registers, int i)
 /* Elements that an operand must have. */
 static uint64_t needed(const struct job *job, char letter)
 {
-    if (strchr("GHRS", letter))
+    if (traits(letter) & (IS_BASE | IS_REGISTER))
         return 0;
     if (letter == 'V' && job->width > 1 && job->n > 0)
         return job->n + job->width - 1;
@@ -147,7 +171,7 @@ static int measure(struct job *job, const uint64_t *registers, int64_t *fuel)
 {
     int first = 0;
 
-    while (job->letters[first] && !strchr("DMVI", job->letters[first]))
+    while (!(traits(job->letters[first]) & COUNTS)) /* every instruction has one */
         first++;
     job->n = job->v.count == QV_NO_REGISTER ? job->operand[first].count : registers[job->v.count];
     job->width = 1;
@@ -235,13 +259,8 @@ static void move_part(void *context, size_t part)
     const struct operand *d = &job->operand[0], *s = &job->operand[1];
     uint64_t from = part_begin(job, part) << d->shift, to = part_end(job, part) << d->shift;
 
-    if (s->page != QV_NO_PAGE) {
-        if (s->at != d->at)
-            qb_kernels()->copy(d->at + from, s->at + from, (size_t)(to - from));
-        return;
-    }
-    for (uint64_t at = from; at < to; at += BROADCAST)
-        memcpy(d->at + at, s->at, (size_t)(to - at < BROADCAST ? to - at : BROADCAST));
+    if (s->at != d->at)
+        qb_kernels()->copy(d->at + from, s->at + from, (size_t)(to - from));
 }
 
 static void ramp_part(void *context, size_t part)
@@ -295,6 +314,16 @@ static void run_parts(struct job *job, void (*run)(void *context, size_t part))
     if (job->width > 1) /* much work for few elements */
         job->part = (job->machine->part >> 8) + 1;
     qv_pool_run(job->machine->pool, run, job, (size_t)((job->n + job->part - 1) / job->part));
+}
+
+/* A register everywhere is itself or itself, as an integer of its width. */
+static void fill(struct job *job)
+{
+    static const uint8_t types[] = {QB_U8, QB_U16, QB_U32, QB_U64};
+
+    job->operand[2] = job->operand[1];
+    job->map = job->kernels->map[QB_OR][types[job->operand[0].shift]];
+    run_parts(job, map_part);
 }
 
 /* --- what is not elementwise --- */
@@ -419,7 +448,7 @@ static void prepare_scalars(struct job *job)
 {
     for (int i = 1; job->letters[i]; i++) {
         struct operand *o = &job->operand[i];
-        if (o->page != QV_NO_PAGE || (job->letters[i] != 'X' && job->letters[i] != 'W'))
+        if (o->page != QV_NO_PAGE || !(traits(job->letters[i]) & MAY_BE_REGISTER))
             continue;
         o->at = job->broadcast[i - 1];
         fill_broadcast(o->at, o->shift, o->value, job->n);
@@ -441,6 +470,8 @@ static int perform(struct job *job, uint64_t *registers)
         job->map = op == QV_VCVT ? job->kernels->convert[job->v.type2][job->v.type]
                                  : job->kernels->map[qv_ops[op].kernel][job->v.type];
         run_parts(job, map_part);
+    } else if (op == QV_VMOV && job->has_scalars) {
+        fill(job);
     } else if (op == QV_VMOV) {
         run_parts(job, move_part);
     } else if (op == QV_VRAMP) {
@@ -463,7 +494,7 @@ int qv_vector_run(struct qv_machine *machine, uint64_t *registers, const uint64_
     int stop = 0;
 
     job.machine = machine;
-    job.kernels = qb_vectors();
+    job.kernels = machine->kernels;
     job.has_scalars = 0;
     memset(job.operand, 0, sizeof job.operand);
     qv_vector_decode(words, &job.v);

@@ -143,7 +143,7 @@ enum { QB_WINDOW_BLOCK = 1024 };
     }
 /* The bounds are powers of two, which every float type has exactly. */
 #define SATURATE(R, least, greatest, beyond)                                                       \
-    (x != x ? 0 : x < (least) ? (R)(least) : x >= (beyond) ? (R)(greatest) : (R)x)
+    (x != x ? 0 : x >= (beyond) ? (R)(greatest) : (R)(x < (least) ? (least) : x))
 
 #define FROM_INTEGER(from, F)                                                                      \
     CONVERT(from, F, u8, uint8_t, x)                                                               \

@@ -38,18 +38,17 @@ static inline T FN(from_bits)(U bits)
     return x;
 }
 static inline T FN(canonical)(T x) { return x == x ? x : (T)__builtin_nan(""); }
-/* Equal numbers have equal bits, unless they are zeros of different sign. */
+/* Both orders of the comparison give the same bits, unless the numbers are zeros of different sign,
+ * or one is NaN. */
 static inline T FN(least)(T x, T y)
 {
-    T r = x < y ? x : y;
-    r = x == y ? FN(from_bits)(FN(bits)(x) | FN(bits)(y)) : r;
-    return FN(canonical)(x == x ? r : x);
+    T r = FN(from_bits)(FN(bits)(x < y ? x : y) | FN(bits)(y < x ? y : x));
+    return __builtin_isunordered(x, y) ? (T)__builtin_nan("") : r;
 }
 static inline T FN(most)(T x, T y)
 {
-    T r = x > y ? x : y;
-    r = x == y ? FN(from_bits)(FN(bits)(x) & FN(bits)(y)) : r;
-    return FN(canonical)(x == x ? r : x);
+    T r = FN(from_bits)(FN(bits)(x > y ? x : y) & FN(bits)(y > x ? y : x));
+    return __builtin_isunordered(x, y) ? (T)__builtin_nan("") : r;
 }
 static inline T FN(plus)(T x, T y) { return FN(canonical)(x + y); }
 
