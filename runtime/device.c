@@ -8,25 +8,18 @@
  */
 #include "runtime/device.h"
 
-#include <stdatomic.h>
 #include <string.h>
 
 #include "backend/kernels.h"
 #include "qallow/error.h"
 #include "runtime/error.h"
+#include "telemetry/telemetry.h"
 
 enum { STAGING = 4 << 20, STAGED_FROM = 256 << 10 };
 
 static const struct qb_runtime *replaced;
-static _Atomic uint64_t to_device, from_device, launches;
 
 void qr_set_device_runtime(const struct qb_runtime *runtime) { replaced = runtime; }
-
-struct qr_device_counters qr_device_counters(void)
-{
-    return (struct qr_device_counters){atomic_load(&to_device), atomic_load(&from_device),
-                                       atomic_load(&launches)};
-}
 
 int qr_device_check(const struct qr_device *device, enum qb_result result, const char *what)
 {
@@ -172,7 +165,7 @@ static int wait_event(struct qr_device *device, unsigned i)
 int qr_device_upload(struct qr_device *device, void *to, const void *from, uint64_t bytes)
 {
     int rc = bytes < STAGED_FROM ? 0 : take_staging(device);
-    atomic_fetch_add(&to_device, bytes);
+    qt_add(QT_GPU_SENT_BYTES, bytes);
     if (rc < 0 || bytes < STAGED_FROM)
         return rc < 0 ? rc : begin_copy(device, to, from, bytes);
     for (uint64_t at = 0, part = 0; at < bytes && rc == 0; at += STAGING, part++) {
@@ -195,7 +188,7 @@ int qr_device_download(struct qr_device *device, void *to, const void *from, uin
 {
     const uint64_t parts = (bytes + STAGING - 1) / STAGING;
     int rc = bytes < STAGED_FROM ? 0 : take_staging(device);
-    atomic_fetch_add(&from_device, bytes);
+    qt_add(QT_GPU_RECEIVED_BYTES, bytes);
     if (rc < 0 || bytes < STAGED_FROM)
         return rc < 0 ? rc : begin_copy(device, to, from, bytes);
     for (uint64_t part = 0; part <= parts && rc == 0; part++) {
@@ -231,7 +224,7 @@ int qr_device_launch(struct qr_device *device, enum qb_operation operation,
                      const struct qb_batch *batch)
 {
     const struct qb_runtime *r = device->runtime;
-    atomic_fetch_add(&launches, 1);
+    qt_add(QT_GPU_LAUNCHES, 1);
     return qr_device_check(device, r->launch(r->context, operation, batch, device->stream),
                            "starting work on the GPU");
 }
@@ -247,7 +240,7 @@ int qr_device_scan(struct qr_device *device, struct qb_counts *counts, uint64_t 
                    uint64_t bytes)
 {
     const struct qb_runtime *r = device->runtime;
-    atomic_fetch_add(&launches, 1);
+    qt_add(QT_GPU_LAUNCHES, 1);
     return qr_device_check(device,
                            r->scan(r->context, counts, count, memory, bytes, device->stream),
                            "starting work on the GPU");

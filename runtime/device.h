@@ -6,12 +6,6 @@
 
 #include "backend/device.h"
 
-/* Of all devices and threads, since the process began. */
-struct qr_device_counters {
-    uint64_t to_device_bytes, from_device_bytes; /* over the bus */
-    uint64_t launches;
-};
-
 /* What one task holds; to be zeroed, given a stream, and ended by qr_device_end. */
 struct qr_device {
     const struct qb_runtime *runtime;
@@ -58,6 +52,5 @@ int qr_device_scan_bytes(struct qr_device *device, uint64_t count, uint64_t *byt
 int qr_device_scan(struct qr_device *device, struct qb_counts *counts, uint64_t count, void *memory,
                    uint64_t bytes);
 int qr_device_wait(struct qr_device *device);
-struct qr_device_counters qr_device_counters(void);
 
 #endif

@@ -74,7 +74,11 @@ enum { QT_WORKERS = 1024 };
       "threads that read and hash for the cache")                                                  \
     X(START_TIME_SECONDS, "start_time_seconds", "seconds", QT_TREE_GAUGE,                          \
       "when the keeper started, since 1970")                                                       \
-    X(UPTIME_SECONDS, "uptime_seconds", "seconds", QT_TREE_GAUGE, "since the keeper started")
+    X(UPTIME_SECONDS, "uptime_seconds", "seconds", QT_TREE_GAUGE, "since the keeper started")      \
+    X(GPU_SENT_BYTES, "gpu_sent_bytes_total", "bytes", QT_COUNTER, "over the bus to a GPU")        \
+    X(GPU_RECEIVED_BYTES, "gpu_received_bytes_total", "bytes", QT_COUNTER,                         \
+      "over the bus from a GPU")                                                                   \
+    X(GPU_LAUNCHES, "gpu_launches_total", "1", QT_COUNTER, "operations begun on a GPU")
 
 enum qt_metric {
 #define QT_ENUM(id, name, unit, kind, help) QT_##id,

@@ -20,6 +20,7 @@
 #include "qallow/delta.h"
 #include "qallow/store.h"
 #include "runtime/device.h"
+#include "telemetry/telemetry.h"
 #include "tests/random.h"
 
 enum { PAGES = 64, ROUNDS = 11, PIECE = 64 << 20, SECTOR = 32 };
@@ -351,7 +352,7 @@ static void print_api(struct bench *b)
     double extract[ROUNDS], apply[ROUNDS], undo[ROUNDS], hash[ROUNDS];
     uint64_t length = 0;
     must(r->copy(r->context, b->to, b->old, b->bytes, NULL));
-    const struct qr_device_counters before = qr_device_counters();
+    const uint64_t sent = qt_get(QT_GPU_SENT_BYTES), received = qt_get(QT_GPU_RECEIVED_BYTES);
     for (int i = 0; i < ROUNDS; i++) {
         const double start = now_ms();
         must_call(qallow_delta_extract(&old, &new_, 1, &delta, NULL, &length), "extract");
@@ -364,7 +365,6 @@ static void print_api(struct bench *b)
         extract[i] = extracted - start;
         hash[i] = event_ms(b, run_hash);
     }
-    const struct qr_device_counters after = qr_device_counters();
     const double read = median(hash), both = median(extract) + median(apply);
     printf(
         "\nThe C API with the delta on the CPU, %.2f GB of state, %.1f MB of delta, medians by the "
@@ -373,8 +373,8 @@ static void print_api(struct bench *b)
         "(its cell hash, %.1f ms). Over the bus for each extract, apply and undo: %.1f MB to the "
         "device, %.1f MB from it.\n",
         (double)b->bytes / 1e9, (double)length / 1e6, median(extract), median(apply), median(undo),
-        both / read, read, (double)(after.to_device_bytes - before.to_device_bytes) / ROUNDS / 1e6,
-        (double)(after.from_device_bytes - before.from_device_bytes) / ROUNDS / 1e6);
+        both / read, read, (double)(qt_get(QT_GPU_SENT_BYTES) - sent) / ROUNDS / 1e6,
+        (double)(qt_get(QT_GPU_RECEIVED_BYTES) - received) / ROUNDS / 1e6);
     free(delta.data);
 }
 

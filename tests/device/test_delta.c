@@ -14,6 +14,7 @@
 #include "qallow/store.h"
 #include "runtime/device.h"
 #include "runtime/os.h"
+#include "telemetry/telemetry.h"
 #include "tests/device/emulated.h"
 #include "tests/random.h"
 
@@ -430,9 +431,14 @@ static void test_bus(void **state)
 {
     struct fixture *f = *state;
     const uint64_t length = extract(f, 0);
-    uint64_t before = emulated_bus_bytes();
+    const uint64_t before = emulated_bus_bytes(), launches = qt_get(QT_GPU_LAUNCHES);
+    const uint64_t told = qt_get(QT_GPU_SENT_BYTES) + qt_get(QT_GPU_RECEIVED_BYTES);
     assert_int_equal(qallow_delta_apply(f->old[1], BUFFERS, &f->delta[0], length, NULL), 0);
     assert_in_range(emulated_bus_bytes() - before, length, length + 2000);
+    assert_int_equal(qt_get(QT_GPU_SENT_BYTES) + qt_get(QT_GPU_RECEIVED_BYTES) - told,
+                     emulated_bus_bytes() - before);
+    assert_true(qt_get(QT_GPU_LAUNCHES) - launches >=
+                6); /* two hashes, count, scan, check, apply */
 }
 
 /* Large transfers, through both pinned buffers several times. */
