@@ -15,15 +15,33 @@
 #include "runtime/error.h"
 #include "runtime/store_internal.h"
 
-enum { APPEND_AT = 1 << 20 }; /* bytes of a batch */
+enum {
+    APPEND_AT = 1 << 20,    /* bytes of a batch */
+    WRITE_OUT_AT = 8 << 20, /* bytes of the file that go to the disk while more is copied */
+};
 
-struct export {
+struct export
+{
     const struct qr_state *state;
     struct qr_store *to;
     struct qr_txn *txn;
     struct qr_batch *batch;
     struct qr_reader *reader;
+    uint64_t written_out; /* the disk has been asked to take the file up to here */
 };
+
+/* Hands a batch over. The sync at the end waits for all of the file, so the disk begins early. */
+static int append(struct export *e)
+{
+    int rc = qr_txn_append(e->txn, e->batch);
+    const struct qr_log *log = e->to->log;
+    if (!rc && log->os->write_out && log->flushed >= e->written_out + WRITE_OUT_AT) {
+        log->os->write_out(log->os->context, log->file, e->written_out,
+                           log->flushed - e->written_out);
+        e->written_out = log->flushed;
+    }
+    return rc;
+}
 
 /* A root name that no page of the state has. */
 static size_t spare_name(const struct export *e, uint64_t id, char *name, size_t size)
@@ -52,7 +70,7 @@ static int export_page(struct export *e, const struct qr_page *page)
             rc = qr_content_copy(e->txn, e->batch, e->reader, page);
     }
     if (!rc && qr_batch_bytes(e->batch) >= APPEND_AT)
-        rc = qr_txn_append(e->txn, e->batch);
+        rc = append(e);
     return rc;
 }
 
@@ -68,7 +86,7 @@ static int export_pages(struct export *e)
         if (page->parent > page->id)
             rc = qr_batch_page_rename(e->batch, page->id, page->parent, page->name,
                                       page->name_length);
-    return rc ? rc : qr_txn_append(e->txn, e->batch);
+    return rc ? rc : append(e);
 }
 
 static int export_to(struct qr_store *store, const struct qr_state *state, const char *path)
@@ -79,10 +97,16 @@ static int export_to(struct qr_store *store, const struct qr_state *state, const
     uint8_t uuid[16]; /* follows from the log and the epoch: the same export gives the same bytes */
     qr_store64(uuid, qb_kernels()->hash64(store->log->header.uuid, 16, qr_state_epoch(state)));
     qr_store64(uuid + 8, qb_kernels()->hash64(uuid, 8, qr_state_epoch(state)));
-    struct qr_store_options options = {
-        .os = store->os, .writable = 1, .create = 1, .no_index = 1, .no_lock = 1, .uuid = uuid,
-        .first_epoch = qr_state_epoch(state), .commit_time_ns = qr_state_time_ns(state),
-        .compress_level = store->options.compress_level, .sync = QR_SYNC_COMMIT};
+    struct qr_store_options options = {.os = store->os,
+                                       .writable = 1,
+                                       .create = 1,
+                                       .no_index = 1,
+                                       .no_lock = 1,
+                                       .uuid = uuid,
+                                       .first_epoch = qr_state_epoch(state),
+                                       .commit_time_ns = qr_state_time_ns(state),
+                                       .compress_level = store->options.compress_level,
+                                       .sync = QR_SYNC_COMMIT};
     int rc = qr_store_open(path, &options, &e.to);
     if (!rc)
         rc = qr_txn_begin(e.to, &e.txn);

@@ -127,7 +127,7 @@ static int check_slots(void *context, void *own, uint64_t first, uint64_t end)
     const struct qr_page *page = NULL, *next;
     const uint8_t *bytes = NULL;
     for (uint64_t slot = first; slot <= end && !rc; slot++) {
-        next = slot < end ? qr_slot(load->state, (uint32_t)slot) : NULL;
+        next = slot < end ? qr_slot(load->state, (uint32_t)slot + 1) : NULL;
         const uint8_t *next_bytes = next ? to_check(load, next) : NULL;
         for (size_t at = 0; next_bytes && at < next->size && at < AHEAD; at += LINE)
             __builtin_prefetch(next_bytes + at);
@@ -144,7 +144,7 @@ int qr_state_check(const struct qr_state *state, const struct qr_places *places,
     enum { SHARE = 256 }; /* pages */
     static const struct qr_team_work work = {NULL, check_slots, NULL};
     struct load load = {.state = state, .places = places};
-    return qr_team(threads, state->slot_count, SHARE, &work, &load);
+    return qr_team(threads, state->slot_count - 1, SHARE, &work, &load); /* slot 0 is none */
 }
 
 static int add_page(struct load *load, const struct qr_page *page)
@@ -166,14 +166,14 @@ static int add_page(struct load *load, const struct qr_page *page)
     return rc;
 }
 
-int qr_state_load(struct qr_store *store, const struct qr_state *state,
-                  const struct qr_places *places)
+static int load_in(struct qr_store *store, const struct qr_state *state,
+                   const struct qr_places *places, int threads)
 {
     enum { SHARE_MIN = 256, SHARES = 8 /* for each thread */ };
     static const struct qr_team_work work = {begin_reading, read_spans, end_reading};
     struct load load = {.store = store, .state = state, .places = places};
-    int threads = store->options.threads > 1 ? store->options.threads : 1, rc = 0;
-    for (uint32_t slot = 0; slot < state->slot_count && !rc; slot++)
+    int rc = 0;
+    for (uint32_t slot = 1; slot < state->slot_count && !rc; slot++)
         if (qr_slot(state, slot)->kind)
             rc = add_page(&load, qr_slot(state, slot));
     if (!rc && load.spans.count)
@@ -184,4 +184,54 @@ int qr_state_load(struct qr_store *store, const struct qr_state *state,
             qr_team(threads, load.spans.count, share < SHARE_MIN ? SHARE_MIN : share, &work, &load);
     qr_free(load.spans.items);
     return rc ? rc : qr_state_check(state, places, threads);
+}
+
+int qr_state_load(struct qr_store *store, const struct qr_state *state,
+                  const struct qr_places *places)
+{
+    return load_in(store, state, places, store->options.threads > 1 ? store->options.threads : 1);
+}
+
+/* --- a state that fits into memory, for who looks at all of it --- */
+
+struct arena {
+    uint8_t *bytes;
+    uint64_t *at; /* of each slot */
+};
+
+static uint8_t *place_in_arena(void *context, const struct qr_page *page)
+{
+    const struct arena *arena = context;
+    return arena->bytes + arena->at[page->slot];
+}
+
+int qr_state_check_content(struct qr_store *store, const struct qr_state *state, int threads)
+{
+    struct arena arena = {qr_malloc((size_t)qr_state_bytes(state) + 1),
+                          qr_malloc(state->slot_count * sizeof *arena.at)};
+    uint64_t at = 0;
+    int rc = arena.bytes && arena.at ? 0 : qr_fail(QALLOW_E_NO_MEMORY, "a state in memory");
+    for (uint32_t slot = 1; slot < state->slot_count && !rc; slot++) {
+        arena.at[slot] = at;
+        at += qr_slot(state, slot)->kind ? qr_slot(state, slot)->size : 0;
+    }
+    if (!rc)
+        rc = load_in(store, state, &(struct qr_places){place_in_arena, &arena}, threads);
+    qr_free(arena.bytes);
+    qr_free(arena.at);
+    return rc;
+}
+
+static uint8_t *place_held(void *context, const struct qr_page *page) { return page->held; }
+
+void qr_state_hold_all(struct qr_store *store, struct qr_state *state)
+{
+    if (qr_state_bytes(state) > state->held_limit)
+        return;
+    for (uint32_t slot = 1; slot < state->slot_count; slot++)
+        if (qr_slot(state, slot)->kind && qr_slot(state, slot)->size)
+            (void)qr_page_hold(state, qr_slot(state, slot), qr_slot(state, slot)->size);
+    if (load_in(store, state, &(struct qr_places){place_held, NULL}, 1))
+        for (uint32_t slot = 1; slot < state->slot_count; slot++)
+            qr_page_let_go(state, qr_slot(state, slot));
 }

@@ -317,6 +317,7 @@ int qr_store_walk(struct qr_store *store, const struct qr_walk *walk)
                            state->epoch + 1);
     if (!rc && walk->with_state && walk->hold_bytes) {
         qr_state_set_held_limits(state, walk->hold_bytes, walk->hold_page_bytes);
+        qr_state_hold_all(store, state);
         rc = qr_reader_create(store, READER_CACHE, &walker.reader);
     }
     chain.record = walk_record;

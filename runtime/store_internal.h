@@ -235,6 +235,13 @@ int qr_page_check(const struct qr_page *page, const uint8_t *bytes);
 /* Are the bytes of all pages that have a place what their sums say? DAMAGED. */
 int qr_state_check(const struct qr_state *state, const struct qr_places *places, int threads);
 
+/* Is the content of every page what its sum says? Reads it in the order of the log into memory of
+ * that size. DAMAGED, IO, NO_MEMORY. */
+int qr_state_check_content(struct qr_store *store, const struct qr_state *state, int threads);
+/* Holds all pages that may be held, if all of the state fits: at once, in the order of the log.
+ * What cannot be read is not held. */
+void qr_state_hold_all(struct qr_store *store, struct qr_state *state);
+
 /* For reads in the order of the log: frames are read ahead of being asked for. */
 void qr_reader_read_ahead(struct qr_reader *reader);
 /* Copies literal bytes of the log; relocations are followed. */

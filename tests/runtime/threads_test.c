@@ -345,6 +345,30 @@ static void threads_do_not_show(void **state)
     free(m.bytes);
 }
 
+static uint8_t *nowhere(void *context, const struct qr_page *page) { return NULL; }
+
+/* A log of no epoch has nothing to load, whichever way. */
+static void nothing_can_be_loaded(void **state)
+{
+    struct qr_store_options options = {.writable = 1, .create = 1}, reading = {.threads = 2};
+    struct qr_places places = {nowhere, NULL};
+    char directory[] = "/tmp/qallow-threads-XXXXXX", path[80], index[90], lock[90];
+    struct qr_store *store;
+    assert_non_null(mkdtemp(directory));
+    snprintf(path, sizeof path, "%s/log", directory);
+    snprintf(index, sizeof index, "%s-index", path);
+    snprintf(lock, sizeof lock, "%s.lock", path);
+    OK(qr_store_open(path, &options, &store));
+    OK(qr_state_load(store, qr_store_state(store), &places));
+    OK(qr_store_close(store));
+    OK(qr_load(path, &reading, 0, &places));
+    unlink(index);
+    OK(qr_load(path, &reading, 0, &places));
+    unlink(path);
+    unlink(lock);
+    assert_int_equal(rmdir(directory), 0);
+}
+
 /* --- work shared out --- */
 
 static int fail_at_seven(void *context, void *own, uint64_t first, uint64_t end)
@@ -388,6 +412,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_do_not_show),
+        cmocka_unit_test(nothing_can_be_loaded),
         cmocka_unit_test(the_first_failure_counts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
