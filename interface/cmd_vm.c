@@ -94,6 +94,20 @@ static const struct qi_option options[] = {
      .minimum = 1,
      .maximum = 256,
      .help = "for vector instructions on much data (default: as many as CPUs)"},
+    {.name = "trace",
+     .kind = QI_TEXT,
+     FIELD(trace),
+     .argument = "FILE",
+     .help = "write every instruction that is run to this file: CSV, or JSON lines if it ends so"},
+    {.name = "break",
+     .kind = QI_TEXT,
+     FIELD(stop_at),
+     .argument = "FUNCTION[.LABEL]",
+     .help = "stop in front of this place and show the machine; the tick is not committed"},
+    {.name = "counts",
+     .kind = QI_FLAG,
+     FIELD(counts),
+     .help = "say at the end how often each function was called"},
     {.name = "sync",
      .kind = QI_CHOICE,
      FIELD(sync),
@@ -126,6 +140,8 @@ static int run(struct qi_context *context, const void *values)
         vm.threads = qi_default_threads();
     if (!runs && (vm.log || vm.ticks || vm.inputs.count || vm.fuel || qi_given(context, "seed")))
         return qi_usage(context, "--check, --verify, --disassemble or --reference, or a run");
+    if (!runs && (vm.trace || vm.stop_at || vm.counts))
+        return qi_usage(context, "--trace, --break and --counts with a run");
     if (qi_given(context, "epoch") && !vm.resume)
         return qi_usage(context, "--resume LOG beside --epoch");
     if (vm.resume && qi_given(context, "seed"))

@@ -8,16 +8,32 @@
 #include "vm/session.h"
 
 struct vm {
-    const char *program, *log, *resume, *check;
+    const char *program, *log, *resume, *check, *trace, *stop_at;
     uint64_t epoch, ticks, fuel, seed;
     struct qi_list inputs;
     int threads, clock, sync;
-    int verify, disassemble, reference;
+    int verify, disassemble, reference, counts;
     struct qi_uuid uuid;
 };
 
 /* Runs a program, or goes on with a log. */
 int vm_run(struct qi_context *context, const struct vm *vm);
+/* --trace, --break and --counts: what looks at a machine while it runs (cmd_vm_trace.c). */
+struct vm_watch {
+    struct qv_machine *machine;
+    void *trace; /* FILE */
+    int trace_is_json;
+    const uint64_t *stop_at; /* in the machine's code, or NULL */
+    int reached;
+    uint64_t *counts;
+};
+/* ARGUMENT: no such place; CANNOT_CREATE, IO. To be ended also on failure. */
+int vm_watch_begin(struct qi_context *context, const struct vm *vm, struct qv_machine *machine,
+                   struct vm_watch *watch);
+int vm_watch_end(struct qi_context *context, struct vm_watch *watch);
+/* Says where a machine is: calls, registers, pages. */
+int vm_print_state(struct qi_context *context, const struct qv_machine *machine, uint64_t epoch);
+
 /* --check */
 int vm_check(struct qi_context *context, const struct vm *vm);
 /* --verify and --disassemble */

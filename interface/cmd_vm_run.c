@@ -197,7 +197,8 @@ static int interrupted(void *context)
 
 /* Ticks until the program halts, enough have been made, or somebody asks to stop. What was done is
  * said in any case. */
-static int run_ticks(struct qi_context *context, const struct vm *vm, struct qv_session *session)
+static int run_ticks(struct qi_context *context, const struct vm *vm, struct qv_session *session,
+                     const struct vm_watch *watch)
 {
     struct qv_machine *m = qv_session_machine(session);
     enum qv_stop stop = QV_TICK_DONE;
@@ -209,7 +210,7 @@ static int run_ticks(struct qi_context *context, const struct vm *vm, struct qv_
         rc = qi_signal_check();
         if (rc == 0)
             rc = qv_session_tick(session, &stop, NULL);
-        if (rc < 0)
+        if (rc < 0 || watch->reached)
             break;
         ticks++;
         rc = say_emitted(context, m);
@@ -280,7 +281,14 @@ static int run_with(struct qi_context *context, const struct vm *vm, const struc
     int rc = open_session(context, vm, &options, &session);
     if (rc != 0)
         return rc;
-    rc = run_ticks(context, vm, session);
+    struct vm_watch watch;
+    rc = vm_watch_begin(context, vm, qv_session_machine(session), &watch);
+    if (rc == 0)
+        rc = run_ticks(context, vm, session, &watch);
+    if (rc == 0 && watch.reached)
+        rc = vm_print_state(context, watch.machine, 0);
+    int ended = vm_watch_end(context, &watch);
+    rc = rc ? rc : ended;
     int closed = qv_session_close(session);
     return rc ? rc : closed;
 }

@@ -106,6 +106,11 @@ static int print_json(struct qi_context *context, const struct qv_machine *m, ui
     return qi_json_end(json);
 }
 
+int vm_print_state(struct qi_context *context, const struct qv_machine *machine, uint64_t epoch)
+{
+    return context->json ? print_json(context, machine, epoch) : print_text(machine, epoch);
+}
+
 int vm_show(struct qi_context *context, const char *log, uint64_t epoch)
 {
     struct qv_session *session = NULL;
@@ -113,8 +118,7 @@ int vm_show(struct qi_context *context, const char *log, uint64_t epoch)
 
     if (rc < 0)
         return rc;
-    rc = context->json ? print_json(context, qv_session_machine(session), epoch)
-                       : print_text(qv_session_machine(session), epoch);
+    rc = vm_print_state(context, qv_session_machine(session), epoch);
     int closed = qv_session_close(session);
     return rc ? rc : closed;
 }

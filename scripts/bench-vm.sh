@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # How fast the machine is, beside Lua 5.4 and LuaJIT's interpreter, as far as they are installed,
-# and plain C. Usage: scripts/bench-vm.sh [BUILD-DIR]. Prints CPU seconds, each the best of five, and
-# the table of vector instructions.
+# and plain C. Usage: scripts/bench-vm.sh [BUILD-DIR]. Prints CPU seconds, each the best of five,
+# and the table of vector instructions.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The interpreter: what the bodies of the table mean, and the loop, twice: as it is, and with a
- * hook before each instruction. The hook costs nothing where it is not: it is another loop.
+ * The interpreter: what the bodies of the table mean, and the loop, three times: as it is, counting
+ * calls, and with a hook before each instruction. What is not wanted costs nothing: it is in another
+ * loop.
  */
 #include "vm/machine.h"
 #include "vm/scalar.h"
@@ -77,6 +78,7 @@
         fuel -= (int64_t)f->words;                                                                 \
         m->frames[m->depth].pc = pc;                                                               \
         m->frames[m->depth++].base = (uint64_t)(r - m->stack);                                     \
+        CALLED((uint32_t)IMM);                                                                     \
         r = base;                                                                                  \
         pc = f->code;                                                                              \
         for (uint32_t i = f->arguments; i < f->registers; i++)                                     \
@@ -98,10 +100,17 @@
         m->emits[m->emit_count++].value = A;                                                       \
     }
 
-#define LOOP   run_plain
 #define BEFORE ((void)0)
+#define LOOP   run_plain
+#define CALLED(function) ((void)0)
 #include "vm/interpret_loop.h"
 #undef LOOP
+#undef CALLED
+#define LOOP             run_counted
+#define CALLED(function) m->call_counts[function]++
+#include "vm/interpret_loop.h"
+#undef LOOP
+#undef CALLED
 #undef BEFORE
 
 /* The hook sees the machine as it is before the instruction. */
@@ -117,6 +126,9 @@ static int ask_hook(struct qv_machine *m, const uint64_t *pc, const uint64_t *r,
     return m->hook(m->hook_context, m);
 }
 
+#define CALLED(function)                                                                           \
+    if (m->call_counts)                                                                            \
+    m->call_counts[function]++
 #define LOOP run_hooked
 #define BEFORE                                                                                     \
     if (ask_hook(m, pc, r, fuel) != 0)                                                             \
@@ -133,7 +145,7 @@ enum qv_stop qv_run(struct qv_machine *m)
         uint64_t slice = m->fuel_reserve < m->fuel_slice ? m->fuel_reserve : m->fuel_slice;
         m->fuel += (int64_t)slice;
         m->fuel_reserve -= slice;
-        stop = m->hook ? run_hooked(m) : run_plain(m);
+        stop = m->hook ? run_hooked(m) : m->call_counts ? run_counted(m) : run_plain(m);
         if (stop != QV_OUT_OF_FUEL || m->fuel_reserve == 0)
             break;
         if (m->interrupted && m->interrupted(m->interrupted_context))

@@ -89,7 +89,8 @@ struct qv_machine {
     char detail[160]; /* what a vector instruction that failed says */
     qv_hook hook;
     void *hook_context;
-    int skip_hook;                /* for the next instruction */
+    int skip_hook;         /* for the next instruction */
+    uint64_t *call_counts; /* of each function, if somebody wants to know */
     const struct qb_vectors *kernels;
     struct qv_pool *pool;         /* NULL: one thread */
     uint64_t parallel_from, part; /* bytes of a result from which threads are worth their waking,

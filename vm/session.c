@@ -270,6 +270,8 @@ int qv_session_tick(struct qv_session *session, enum qv_stop *stop, uint64_t *ep
         return qr_fail(QALLOW_E_STATE, "the program has halted");
     qv_tick_begin(m);
     *stop = qv_run(m);
+    if (*stop == QV_HOOKED)
+        return 0;
     if (*stop == QV_INTERRUPTED)
         return qr_fail(QALLOW_E_INTERRUPTED, "stopped in tick %llu", (unsigned long long)m->tick);
     if (qv_is_failure(*stop)) {

@@ -65,3 +65,17 @@ END
 qallow vm deep.qvm --log deep.tlog
 qallow replay deep.tlog --epoch 4
 qallow replay deep.tlog --epoch 6 --json
+
+echo "--- looking at a run"
+qallow vm deep.qvm --break square --log stopped.tlog
+qallow vm deep.qvm --break fill.next --json | head -n 1 | cut -c 1-60
+status qallow vm deep.qvm --break fill.nowhere
+qallow vm deep.qvm --trace t.csv --counts --ticks 2
+head -n 4 t.csv
+qallow vm deep.qvm --trace t.jsonl --ticks 1
+head -n 1 t.jsonl
+python3 -c "
+import json
+print(len([json.loads(line) for line in open('t.jsonl')]), 'lines')"
+status qallow vm deep.qvm --trace missing/t.csv
+qallow replay stopped.tlog --json | tail -n 1 | grep -o '"epoch":[0-9]*'
