@@ -108,6 +108,11 @@ static const struct qi_option options[] = {
      .kind = QI_FLAG,
      FIELD(counts),
      .help = "say at the end how often each function was called"},
+    {.name = "step",
+     .letter = 's',
+     .kind = QI_FLAG,
+     FIELD(step),
+     .help = "run under commands from standard input: step, back, registers, pages; h lists them"},
     {.name = "sync",
      .kind = QI_CHOICE,
      FIELD(sync),
@@ -140,7 +145,9 @@ static int run(struct qi_context *context, const void *values)
         vm.threads = qi_default_threads();
     if (!runs && (vm.log || vm.ticks || vm.inputs.count || vm.fuel || qi_given(context, "seed")))
         return qi_usage(context, "--check, --verify, --disassemble or --reference, or a run");
-    if (!runs && (vm.trace || vm.stop_at || vm.counts))
+    if (vm.step && (vm.trace || vm.stop_at || vm.counts || context->json))
+        return qi_usage(context, "--step alone");
+    if (!runs && (vm.step || vm.trace || vm.stop_at || vm.counts))
         return qi_usage(context, "--trace, --break and --counts with a run");
     if (qi_given(context, "epoch") && !vm.resume)
         return qi_usage(context, "--resume LOG beside --epoch");

@@ -12,7 +12,7 @@ struct vm {
     uint64_t epoch, ticks, fuel, seed;
     struct qi_list inputs;
     int threads, clock, sync;
-    int verify, disassemble, reference, counts;
+    int verify, disassemble, reference, counts, step;
     struct qi_uuid uuid;
 };
 
@@ -33,6 +33,11 @@ int vm_watch_begin(struct qi_context *context, const struct vm *vm, struct qv_ma
 int vm_watch_end(struct qi_context *context, struct vm_watch *watch);
 /* Says where a machine is: calls, registers, pages. */
 int vm_print_state(struct qi_context *context, const struct qv_machine *machine, uint64_t epoch);
+
+/* --step: commands from standard input. */
+int vm_step(struct qi_context *context, const struct vm *vm, struct qv_session *session);
+/* What the machine emitted in its last tick. */
+int vm_say_emitted(struct qi_context *context, const struct qv_machine *machine);
 
 /* --check */
 int vm_check(struct qi_context *context, const struct vm *vm);

@@ -123,7 +123,7 @@ static void json_value(cJSON *json, const struct qv_emit *emit)
         cJSON_AddStringToObject(json, "value", isnan(value) ? "nan" : value < 0 ? "-inf" : "inf");
 }
 
-static int say_emitted(struct qi_context *context, const struct qv_machine *m)
+int vm_say_emitted(struct qi_context *context, const struct qv_machine *m)
 {
     int rc = 0;
 
@@ -213,7 +213,7 @@ static int run_ticks(struct qi_context *context, const struct vm *vm, struct qv_
         if (rc < 0 || watch->reached)
             break;
         ticks++;
-        rc = say_emitted(context, m);
+        rc = vm_say_emitted(context, m);
     }
     if (rc < 0 && qv_is_failure(stop)) {
         qi_report(context, rc);
@@ -281,6 +281,11 @@ static int run_with(struct qi_context *context, const struct vm *vm, const struc
     int rc = open_session(context, vm, &options, &session);
     if (rc != 0)
         return rc;
+    if (vm->step) {
+        rc = vm_step(context, vm, session);
+        int closed = qv_session_close(session);
+        return rc ? rc : closed;
+    }
     struct vm_watch watch;
     rc = vm_watch_begin(context, vm, qv_session_machine(session), &watch);
     if (rc == 0)

@@ -48,14 +48,15 @@ static int print_text(const struct qv_machine *m, uint64_t epoch)
 {
     char instruction[200];
 
-    printf("epoch %" PRIu64 ": %s, %" PRIu64 " ticks done, %" PRIu64 " fuel used\n", epoch,
-           m->halted ? "halted" : "goes on", m->tick - 1, m->fuel_used);
+    if (epoch)
+        printf("epoch %" PRIu64 ": ", epoch);
+    printf("%s, %" PRIu64 " ticks done, %" PRIu64 " fuel used\n", m->halted ? "halted" : "goes on",
+           m->tick - 1, m->fuel_used);
     for (uint64_t i = 0; i <= m->depth; i++) {
         struct place place = call_at(m, i);
-        qv_disassemble_one(m->program, place.function, place.word, instruction,
-                           sizeof instruction);
-        printf("%s %s, line %u: %s\n", i ? "called from" : "at", place.function->name,
-               place.line, instruction);
+        qv_disassemble_one(m->program, place.function, place.word, instruction, sizeof instruction);
+        printf("%s %s, line %u: %s\n", i ? "called from" : "at", place.function->name, place.line,
+               instruction);
     }
     print_registers(m);
     for (size_t i = 0; i < m->program->page_count; i++)
@@ -89,7 +90,8 @@ static int print_json(struct qi_context *context, const struct qv_machine *m, ui
 {
     cJSON *json = qi_json_begin(context), *pages;
 
-    qi_json_u64(json, "epoch", epoch);
+    if (epoch)
+        qi_json_u64(json, "epoch", epoch);
     cJSON_AddBoolToObject(json, "halted", m->halted);
     qi_json_u64(json, "ticks", m->tick - 1);
     qi_json_u64(json, "fuel", m->fuel_used);

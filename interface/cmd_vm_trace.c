@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `qallow vm --trace`, `--break` and `--counts`: a hook before every instruction writes a line or stops
- * the run; calls are counted by the interpreter itself.
+ * `qallow vm --trace`, `--break` and `--counts`: a hook before every instruction writes a line or
+ * stops the run; calls are counted by the interpreter itself.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -40,8 +40,10 @@ static int find_place(const struct qv_machine *m, const char *text, const uint64
 
     if (place_in(m, text, length, point ? point + 1 : NULL, place))
         return 0;
-    return qr_fail(QALLOW_E_ARGUMENT, "--break %s: expected a FUNCTION or FUNCTION.LABEL of the "
-                   "program", qr_quotez(text));
+    return qr_fail(QALLOW_E_ARGUMENT,
+                   "--break %s: expected a FUNCTION or FUNCTION.LABEL of the "
+                   "program",
+                   qr_quotez(text));
 }
 
 /* --- the hook --- */
@@ -55,12 +57,13 @@ static void write_line(const struct vm_watch *w, const struct qv_machine *m)
     const struct qv_function *f = &m->program->functions[function];
     qv_disassemble_one(m->program, f, word, text, sizeof text);
     uint64_t left = (uint64_t)m->fuel + m->fuel_reserve;
-    fprintf(w->trace, w->trace_is_json
-            ? "{\"tick\":%" PRIu64 ",\"function\":\"%s\",\"word\":%u,\"line\":%u,\"depth\":%" PRIu64
-              ",\"fuel\":%" PRIu64 ",\"instruction\":\"%s\"}\n"
-            : "%" PRIu64 ",%s,%u,%u,%" PRIu64 ",%" PRIu64 ",\"%s\"\n",
-            m->tick, f->name, word, f->lines ? f->lines[word] : 0, m->depth,
-            m->fuel_limit - left, text);
+    fprintf(w->trace,
+            w->trace_is_json ? "{\"tick\":%" PRIu64
+                               ",\"function\":\"%s\",\"word\":%u,\"line\":%u,\"depth\":%" PRIu64
+                               ",\"fuel\":%" PRIu64 ",\"instruction\":\"%s\"}\n"
+                             : "%" PRIu64 ",%s,%u,%u,%" PRIu64 ",%" PRIu64 ",\"%s\"\n",
+            m->tick, f->name, word, f->lines ? f->lines[word] : 0, m->depth, m->fuel_limit - left,
+            text);
 }
 
 static int hook(void *context, struct qv_machine *m)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The interpreter: what the bodies of the table mean, and the loop, three times: as it is, counting
- * calls, and with a hook before each instruction. What is not wanted costs nothing: it is in another
- * loop.
+ * calls, and with a hook before each instruction. What is not wanted costs nothing: it is in
+ * another loop.
  */
 #include "vm/machine.h"
 #include "vm/scalar.h"
@@ -100,8 +100,8 @@
         m->emits[m->emit_count++].value = A;                                                       \
     }
 
-#define BEFORE ((void)0)
-#define LOOP   run_plain
+#define BEFORE           ((void)0)
+#define LOOP             run_plain
 #define CALLED(function) ((void)0)
 #include "vm/interpret_loop.h"
 #undef LOOP

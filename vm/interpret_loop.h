@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The interpreter's loop, to be included with LOOP, its name, BEFORE, what happens in front of each
- * instruction, and CALLED, what happens at a call. It is made from the table: one label for each instruction, and a jump through a
- * table of labels behind each.
+ * instruction, and CALLED, what happens at a call. It is made from the table: one label for each
+ * instruction, and a jump through a table of labels behind each.
  *
  * What the verifier has proven is not checked: opcodes, registers, jump targets. Fuel is prepaid: a
  * call costs the words of the function, a jump backwards the words it goes back, so nothing is

@@ -264,11 +264,18 @@ int qv_session_look(const char *log, uint64_t epoch, struct qv_session **session
 int qv_session_tick(struct qv_session *session, enum qv_stop *stop, uint64_t *epoch)
 {
     struct qv_machine *m = session->machine;
-    char text[600];
 
     if (m->halted)
         return qr_fail(QALLOW_E_STATE, "the program has halted");
     qv_tick_begin(m);
+    return qv_session_continue(session, stop, epoch);
+}
+
+int qv_session_continue(struct qv_session *session, enum qv_stop *stop, uint64_t *epoch)
+{
+    struct qv_machine *m = session->machine;
+    char text[600];
+
     *stop = qv_run(m);
     if (*stop == QV_HOOKED)
         return 0;
@@ -279,12 +286,17 @@ int qv_session_tick(struct qv_session *session, enum qv_stop *stop, uint64_t *ep
         return qr_fail(*stop == QV_OUT_OF_FUEL ? QALLOW_E_LIMIT : QALLOW_E_STATE, "tick %llu: %s",
                        (unsigned long long)m->tick, text);
     }
-    int rc = session->store ? qv_record_tick(session, &session->epoch) : 0;
+    int rc = 0;
+    if (session->store && session->epoch < qallow_view_epoch(qallow_newest(session->store)))
+        session->epoch++; /* it is there already */
+    else if (session->store)
+        rc = qv_record_tick(session, &session->epoch);
     if (epoch)
         *epoch = session->epoch;
     return rc;
 }
 
+uint64_t qv_session_epoch(const struct qv_session *session) { return session->epoch; }
 struct qv_machine *qv_session_machine(struct qv_session *session) { return session->machine; }
 struct qallow_store *qv_session_store(struct qv_session *session) { return session->store; }
 

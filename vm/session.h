@@ -48,6 +48,14 @@ int qv_session_resume(const char *log, uint64_t epoch, const struct qv_session_o
  * be finished (qv_is_failure) leaves the log as it was; the session can only be closed then. STATE:
  * the machine has halted. INTERRUPTED: the tick was stopped; it never was. */
 int qv_session_tick(struct qv_session *session, enum qv_stop *stop, uint64_t *epoch);
+/* The same for a tick that a hook has stopped. */
+int qv_session_continue(struct qv_session *session, enum qv_stop *stop, uint64_t *epoch);
+/* Takes the machine back to an earlier epoch of its log, which stays as it is: the ticks from there
+ * to the newest epoch are run again, but not recorded again. EPOCH_NOT_FOUND, SERIALIZATION,
+ * DAMAGED; then the machine must not run. */
+int qv_session_rewind(struct qv_session *session, uint64_t epoch);
+/* The epoch that the machine was in last; 0 without a log. */
+uint64_t qv_session_epoch(const struct qv_session *session);
 /* Runs everything in the log again, from the first epoch that is kept, and compares the digest of
  * each. DIFFERS with a detail. `progress` may be NULL. */
 int qv_session_check(const char *log, int threads, void (*progress)(void *, uint64_t, uint64_t),

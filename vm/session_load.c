@@ -220,3 +220,20 @@ int qv_is_session(const char *log, uint64_t epoch)
     qallow_close(store);
     return rc == QALLOW_E_SERIALIZATION ? 0 : rc < 0 ? rc : 1;
 }
+
+int qv_session_rewind(struct qv_session *session, uint64_t epoch)
+{
+    struct qallow_view *view = NULL;
+    int rc = session->store ? qallow_view_at(session->store, epoch, &view)
+                            : qr_fail(QALLOW_E_STATE, "the machine has no log");
+
+    if (rc < 0)
+        return rc;
+    rc = load_all(session, view);
+    for (size_t i = 0; i < session->program->page_count; i++)
+        memset(session->machine->pages[i].dirty, 0, session->machine->pages[i].size / QV_BLOCK + 1);
+    qallow_view_destroy(view);
+    if (rc == 0)
+        session->epoch = epoch;
+    return rc;
+}

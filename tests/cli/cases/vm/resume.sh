@@ -42,26 +42,7 @@ qallow replay sum.tlog --page data/numbers | od -An -tx1
 qallow replay sum.tlog --epoch 2 --page data/numbers | od -An -tx1
 
 echo "--- what the machine was like"
-cat >deep.qvm <<'END'
-.page squares u64 4
-.func main
-    li   r0, 3
-    call r1, fill
-    halt
-.func fill
-    li   r1, 0
-next:
-    mov  r2, r1
-    call r2, square
-    addi r1, r1, 1
-    jlti r1, 4, next
-    ret
-.func square 1
-    mul  r1, r0, r0
-    st.64 r1, squares[r0]
-    commit
-    ret
-END
+cp "$CASES/deep.qvm" .
 qallow vm deep.qvm --log deep.tlog
 qallow replay deep.tlog --epoch 4
 qallow replay deep.tlog --epoch 6 --json
