@@ -91,6 +91,7 @@ static void change_state(const struct qv_program *program)
         qv_state_encode(m, bytes);
         if (!hostile_state(program, bytes, length))
             abort(); /* a state as it is, is taken */
+        count(2, 1);
         change(bytes, below(4) ? 72 : length);
         count(2, hostile_state(program, bytes, below(8) ? length : below(length)));
         free(bytes);
