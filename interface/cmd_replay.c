@@ -52,6 +52,13 @@ static const struct qi_option options[] = {
      .help = "the epochs that touched a name, across renames"},
     {.name = "blame", .kind = QI_TEXT, FIELD(blame), .argument = "NAME[:OFFSET[+LEN]]",
      .group = "action", .help = "for each byte, the epoch that last made it differ"},
+    {.name = "events", .kind = QI_FLAG, FIELD(events), .group = "action",
+     .help = "what happened, from the first epoch on: pages, deltas, commits, and what programs "
+             "have emitted"},
+    {.name = "type", .kind = QI_CUSTOM, FIELD(types), .parse = replay_parse_types,
+     .argument = "TYPES",
+     .help = "with --events: only page, delta, commit, recompute, checkpoint, watcher, program or "
+             "user; several with commas"},
     {.name = "verify", .kind = QI_FLAG, FIELD(verify), .group = "action",
      .help = "recompute the digest of every epoch from the bytes that it changed, and now and then "
              "from every byte"},
@@ -88,10 +95,12 @@ static int check_companions(struct qi_context *context, const struct replay *r)
         return qi_usage(context, "--diff A..B beside --stat or --patch");
     if (r->patch && context->json)
         return qi_usage(context, "--patch or --json, not both");
+    if (r->types && !r->events)
+        return qi_usage(context, "--events beside --type");
     if (r->force && !r->output && !r->in_place)
         return qi_usage(context, "--output DIR or --in-place DIR beside --force");
     if (r->output && (r->list || r->in_place || r->diff || r->log_of || r->blame || r->verify ||
-                      r->plan))
+                      r->events || r->plan))
         return qi_usage(context, "--output with nothing else to do than --page or --follow");
     if (r->consumer && !(r->follow && r->output))
         return qi_usage(context, "--follow and --output FILE beside --consumer");
@@ -133,6 +142,8 @@ static int run_open(struct qi_context *context, const struct replay *r, struct q
         return replay_log_of(context, r, store);
     if (r->blame)
         return replay_blame(context, r, store);
+    if (r->events)
+        return replay_events(context, r, store);
     if (r->plan)
         return replay_plan(context, r, store);
     if (r->follow)
@@ -212,6 +223,7 @@ const struct qi_command qi_command_replay = {
             {"qallow replay work.tlog --epoch 7 --page src/main.c", "print a file as it was"},
             {"qallow replay work.tlog --diff 7.. --patch", "what has changed since epoch 7"},
             {"qallow replay work.tlog --blame notes.txt:100+40", "who wrote these 40 bytes"},
+            {"qallow replay work.tlog --events --type page,commit", "which pages came and went"},
             {"qallow replay work.tlog --verify", "is every epoch what it was?"},
             {0}},
     .exits = (const struct qi_exit[]){{0, NULL},

@@ -15,6 +15,8 @@ struct replay {
     const char *diff;
     int stat, patch;
     const char *log_of, *blame;
+    int events;
+    uint64_t types;
     int verify, from_scratch, plan, salvage, follow;
     int threads;
     uint64_t max_memory;
@@ -25,6 +27,9 @@ struct replay {
 /* Each does one action and returns what `run` returns. */
 int replay_list(struct qi_context *context, const struct replay *replay, struct qr_store *store);
 int replay_follow(struct qi_context *context, const struct replay *replay, struct qr_store *store);
+int replay_events(struct qi_context *context, const struct replay *replay, struct qr_store *store);
+/* Of --type: names of types of events, as a set of bits. */
+const char *replay_parse_types(const char *text, void *field);
 int replay_plan(struct qi_context *context, const struct replay *replay, struct qr_store *store);
 int replay_output(struct qi_context *context, const struct replay *replay, struct qr_store *store);
 int replay_page(struct qi_context *context, const struct replay *replay, struct qr_store *store);

@@ -18,7 +18,10 @@
 #include "runtime/api_transaction.h"
 #include "runtime/os.h"
 
-enum { VERTICES_MAX = 1 << 28 };
+enum { VERTICES_MAX = 1 << 28, LINE = 64 };
+_Static_assert(offsetof(struct qr_vertex, bytes) == LINE, "what a hop touches is in three lines");
+_Static_assert(offsetof(struct qr_vertex, pending) == 3 * LINE, "the same");
+_Static_assert(sizeof(struct qr_vertex) % LINE == 0, "all of them are");
 
 int qr_graph_enter(struct qallow_graph *graph)
 {
@@ -86,17 +89,22 @@ static int reserve(struct qallow_graph *graph, uint32_t more)
         capacity *= 2;
     if (capacity > VERTICES_MAX)
         return qr_fail(QALLOW_E_LIMIT, "a graph of more than %d pages", VERTICES_MAX);
-    struct qr_vertex *vertices = qr_realloc(graph->vertices, capacity * sizeof *vertices);
-    if (vertices)
-        graph->vertices = vertices;
-    uint32_t *marks = vertices ? qr_calloc(capacity, sizeof *marks) : NULL;
+    void *memory = qr_malloc(capacity * sizeof *graph->vertices + LINE);
+    uint32_t *marks = memory ? qr_calloc(capacity, sizeof *marks) : NULL;
     uint32_t *table = marks ? qr_calloc((size_t)capacity * 2, sizeof *table) : NULL;
     if (!table) {
         qr_free(marks);
+        qr_free(memory);
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a graph of %u pages", capacity);
     }
+    struct qr_vertex *vertices = (struct qr_vertex *)(((uintptr_t)memory + LINE - 1) / LINE * LINE);
+    if (graph->count)
+        memcpy(vertices, graph->vertices, graph->count * sizeof *vertices);
+    qr_free(graph->vertices_memory);
     qr_free(graph->marks);
     qr_free(graph->table);
+    graph->vertices_memory = memory;
+    graph->vertices = vertices;
     graph->marks = marks;
     graph->table = table;
     graph->table_size = capacity * 2;
@@ -285,6 +293,7 @@ static int make_edges(struct qallow_graph *graph, const struct qallow_node_optio
         }
         rc = reserve_child(&graph->vertices[from]);
     }
+    made->first = made->input_count ? made->inputs[0].from : 0;
     return rc;
 }
 
@@ -333,6 +342,7 @@ static void install(struct qallow_graph *graph, uint32_t node, struct qr_vertex 
     v->is_ranged = made->is_ranged;
     v->signature = made->signature;
     v->inputs = made->inputs;
+    v->first = made->first;
     v->input_count = made->input_count;
     for (uint32_t i = 0; i < v->input_count; i++) {
         struct qr_vertex *input = &graph->vertices[v->inputs[i].from];
@@ -493,7 +503,7 @@ static int remove_node(struct qallow_graph *graph, uint64_t page)
         return qr_fail(QALLOW_E_STATE, "%s: other pages depend on it", qr_vertex_name(v));
     if (v->flags & QALLOW_NODE_VOLATILE && v->is_loaded)
         graph->volatile_digest = graph->volatile_digest_before =
-            qb_u128_sub(graph->volatile_digest, qr_volatile_term(v));
+            qb_u128_sub(graph->volatile_digest, qr_volatile_term(v->id, v->size, v->sum));
     unlink_inputs(graph, node);
     v->inputs = NULL;
     free_definition(v);
@@ -544,7 +554,7 @@ static void graph_free(struct qallow_graph *graph)
     qr_edits_finish(&graph->edits);
     qr_batch_destroy(graph->batch);
     qr_reader_destroy(graph->reader);
-    void *const memory[] = {graph->vertices,
+    void *const memory[] = {graph->vertices_memory,
                             graph->table,
                             graph->marks,
                             graph->order,
@@ -594,6 +604,7 @@ int qallow_graph_create(struct qallow_store *store, const struct qallow_graph_op
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a graph");
     made->store = store;
     made->options = o;
+    made->now = 1; /* no vertex has been touched in it */
     made->derive = (struct qr_derive){qr_graph_owns,  qr_graph_note,      qr_graph_run,
                                       qr_graph_ended, qr_graph_fell_back, made};
     rc = reserve(made, 1);

@@ -36,44 +36,59 @@ struct qr_edge {
 
 /* A page of the graph: a node, or a source, which only others depend on. */
 struct qr_vertex {
+    /* What a hop touches: three lines of the cache. */
     uint64_t id;              /* 0: free for another one; `rank` is the next such */
     qallow_function function; /* NULL: a source */
     void *context;
-    struct qr_edge *inputs;
     uint32_t *children; /* vertices */
-    uint32_t input_count, child_count, child_capacity;
-    uint32_t rank, level;                    /* in the topological order */
+    uint32_t input_count, child_count;
+    uint32_t first;                          /* inputs[0].from */
+    uint32_t rank;                           /* in the topological order */
     uint8_t flags, is_stale, why, is_ranged; /* some input is not QALLOW_WHOLE */
-    /* content */
-    uint8_t is_loaded;   /* `bytes` are it */
-    uint8_t is_touched;  /* in this transaction */
+    uint8_t is_loaded;                       /* `bytes` are its content */
     uint8_t must_reload; /* it moved: it is read again. NEW: in this transaction */
     uint8_t is_pending;  /* has ranges in `pending` */
+    uint8_t unused8;
+    uint64_t touched_in; /* the transaction that touched it last, see graph->now */
+
     uint8_t *bytes;
-    uint64_t size, capacity;
-    struct qb_u128 sum;       /* of a node's cells */
-    struct qr_ranges changed; /* in this transaction */
-    struct qr_ranges pending; /* in earlier ones, since the last wave */
-    /* of a delta that is being noted */
-    uint64_t note_at, note_size; /* where its operations are, the size before it */
-    int note_ended;              /* one has changed the end */
-    /* the definition */
-    uint64_t unit, fuel, version, signature;
-    char *name; /* of the function */
-    char *volatile_name;
-    /* the past */
+    uint64_t size;
+    struct qr_ranges changed; /* in the transaction touched_in */
+    struct qr_edge *inputs;
+    uint64_t fuel;
+    uint64_t equal; /* how often it gave the same bytes */
+    uint64_t unused;
+
     struct qr_past {
         uint64_t epoch, cause, computed_bytes, offset, length;
         uint32_t why;
     } past;
-    uint64_t computed, equal, computed_bytes;
+    uint64_t computed, computed_bytes;
+
+    /* Everything else. */
+    struct qr_ranges pending; /* changed in earlier transactions, since the last wave */
+    struct qb_u128 sum;       /* of a node's cells */
+    uint64_t capacity, unit, version, signature;
+    char *name; /* of the function */
+    char *volatile_name;
+    uint32_t level, child_capacity;
+    /* of a delta that is being noted */
+    uint64_t note_at, note_size; /* where its operations are, the size before it */
+    uint64_t note_ended;         /* one has changed the end */
+    uint64_t unused_end[2];
 };
+
+/* The vertex of an input: of the first one without going to `inputs`. */
+static inline uint32_t qr_input(const struct qr_vertex *v, uint32_t i)
+{
+    return i == 0 ? v->first : v->inputs[i].from;
+}
 
 /* What a transaction did to a vertex, until it is over. */
 struct qr_touched {
     uint32_t vertex;
-    uint32_t is_computed;
-    struct qr_past past;
+    uint8_t is_node, is_computed, was_stale;
+    struct qr_past before; /* of a node */
 };
 
 /* How to take a change of content back. */
@@ -101,7 +116,8 @@ struct qallow_graph {
     int has_waved;   /* the transaction's changes have reached all nodes */
     /* vertices, found by id in an open-addressing table of index + 1; vertices[0] is the table of
      * the graph, which is in no table and no order */
-    struct qr_vertex *vertices;
+    struct qr_vertex *vertices; /* aligned to lines of the cache, in: */
+    void *vertices_memory;
     uint32_t count, capacity, free_count, free_first;
     uint32_t *table;
     uint32_t table_size;
@@ -116,6 +132,7 @@ struct qallow_graph {
     /* the transaction */
     struct qr_txn *txn;
     uint64_t epoch;
+    uint64_t now; /* counts transactions, those that failed, too */
     struct qr_touched *touched;
     size_t touched_count, touched_capacity;
     struct qr_undo *undo;
@@ -163,10 +180,16 @@ const char *qr_vertex_name(const struct qr_vertex *vertex);
  * graph that calls. */
 int qr_graph_enter(struct qallow_graph *graph);
 void qr_graph_leave(struct qallow_graph *graph);
-extern _Thread_local int qr_graph_in_function;
+extern _Thread_local int qr_graph_in_function; /* this thread runs functions */
 
 /* The next wave computes it; `why` is an enum qallow_why. */
 void qr_graph_set_stale(struct qallow_graph *graph, struct qr_vertex *v, uint8_t why);
+
+/* Has it changed in this transaction? */
+static inline int qr_has_changed(const struct qallow_graph *graph, const struct qr_vertex *v)
+{
+    return v->touched_in == graph->now && v->changed.count > 0;
+}
 
 /* --- graph_order.c --- */
 /* CYCLE if `vertex` with these inputs would depend on itself. */
@@ -221,6 +244,6 @@ void qr_graph_table_ended(struct qallow_graph *graph, uint64_t epoch);
 int qr_graph_table_digest(const struct qallow_graph *graph, struct qallow_view *view,
                           struct qb_u128 *digest);
 /* The term of a volatile page in the digest. */
-struct qb_u128 qr_volatile_term(const struct qr_vertex *v);
+struct qb_u128 qr_volatile_term(uint64_t id, uint64_t size, struct qb_u128 sum);
 
 #endif

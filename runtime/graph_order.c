@@ -8,8 +8,9 @@
  * nothing above, so both cost one step an edge.
  *
  * The order is by level (the longest way from a source), then by id: it depends on what the graph
- * is and not on how it came about, and so does which of two failures is named. It is made anew when
- * something has changed and a wave needs it.
+ * is and not on how it came about, and so does which of two failures is named. (Volatile pages of a
+ * level come last, in the order in which they were added.) It is made anew when something has
+ * changed and a wave needs it.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,7 +62,7 @@ static int step(struct cycle *c, struct search *s)
     if (s->is_down ? is_input(c, s->seen[at]) : s->seen[at] == c->target)
         return 1;
     for (uint32_t i = 0; i < (s->is_down ? v->child_count : v->input_count); i++)
-        see(c, s, s->is_down ? v->children[i] : v->inputs[i].from, at);
+        see(c, s, s->is_down ? v->children[i] : qr_input(v, i), at);
     return 0;
 }
 
@@ -133,6 +134,8 @@ static int by_level_and_id(const void *x, const void *y, void *vertices)
     const struct qr_vertex *b = (struct qr_vertex *)vertices + *(const uint32_t *)y;
     if (a->level != b->level)
         return a->level < b->level ? -1 : 1;
+    if (a->id & b->id & QR_GRAPH_VOLATILE) /* as they lie in memory: their ids are hashes */
+        return a < b ? -1 : a > b;
     return a->id < b->id ? -1 : a->id > b->id;
 }
 

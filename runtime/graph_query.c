@@ -61,7 +61,7 @@ static void spread_marks(struct qallow_graph *graph, enum qallow_direction direc
         const struct qr_vertex *v = &graph->vertices[at];
         uint32_t count = direction == QALLOW_DOWN ? v->child_count : v->input_count;
         for (uint32_t i = 0; i < count && graph->marks[at]; i++)
-            graph->marks[direction == QALLOW_DOWN ? v->children[i] : v->inputs[i].from] = 1;
+            graph->marks[direction == QALLOW_DOWN ? v->children[i] : qr_input(v, i)] = 1;
     }
 }
 
@@ -125,7 +125,7 @@ int qallow_graph_neighbours(struct qallow_graph *graph, uint64_t page,
         *count = direction == QALLOW_DOWN ? v->child_count : v->input_count;
         for (size_t i = 0; i < *count && i < capacity; i++)
             pages[i] =
-                graph->vertices[direction == QALLOW_DOWN ? v->children[i] : v->inputs[i].from].id;
+                graph->vertices[direction == QALLOW_DOWN ? v->children[i] : qr_input(v, i)].id;
     }
     qr_graph_leave(graph);
     return rc;
@@ -313,6 +313,7 @@ static int check_nodes(struct qallow_graph *copy, int *has_volatile)
 {
     struct qr_past past;
     int rc = 0, changed;
+    qr_graph_in_function = 1;
     for (uint32_t n = 0; n < copy->order_count && !rc; n++) {
         struct qr_vertex *v = &copy->vertices[copy->order[n]];
         if (!v->function)
@@ -324,6 +325,7 @@ static int check_nodes(struct qallow_graph *copy, int *has_volatile)
         else if (!rc)
             rc = compare(copy, v);
     }
+    qr_graph_in_function = 0;
     return rc;
 }
 

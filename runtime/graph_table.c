@@ -74,10 +74,10 @@ int qr_vertex_sign(const struct qallow_graph *graph, struct qr_vertex *v)
     return 0;
 }
 
-struct qb_u128 qr_volatile_term(const struct qr_vertex *v)
+struct qb_u128 qr_volatile_term(uint64_t id, uint64_t size, struct qb_u128 sum)
 {
-    uint64_t words[2] = {v->id, v->size};
-    return qb_u128_add(qb_kernels()->hash128(words, sizeof words), v->sum);
+    uint64_t words[2] = {id, size};
+    return qb_u128_add(qb_kernels()->hash128(words, sizeof words), sum);
 }
 
 /* --- reading --- */
@@ -151,7 +151,7 @@ int qr_graph_is_current(struct qallow_graph *graph, const struct qr_vertex *v)
     if (!found || found->signature != v->signature || !is_unchanged(graph, v->id))
         return 0;
     for (uint32_t i = 0; i < v->input_count; i++)
-        if (!is_unchanged(graph, graph->vertices[v->inputs[i].from].id))
+        if (!is_unchanged(graph, graph->vertices[qr_input(v, i)].id))
             return 0;
     return 1;
 }

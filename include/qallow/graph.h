@@ -221,8 +221,9 @@ enum qallow_direction {
 };
 /* Calls `visit` for each page that `page` leads to, itself included, or for all pages of the graph
  * if `page` is 0: in topological order, upwards in the reverse one. Pages of one level come by
- * ascending id. A visit that returns non-zero ends it, and that is the result. `visit` must not
- * change the graph. PAGE_NOT_FOUND. */
+ * ascending id, volatile ones behind them in the order in which they were added. A visit that
+ * returns non-zero ends it, and that is the result. `visit` must not change the graph.
+ * PAGE_NOT_FOUND. */
 QALLOW_API int qallow_graph_walk(struct qallow_graph *graph, uint64_t page,
                                  enum qallow_direction direction,
                                  int (*visit)(void *context, const struct qallow_node *node),
