@@ -6,7 +6,7 @@
  * all, they are written as gaps and planes of their values, else all elements as planes of their
  * differences. Whether new values or differences are smaller is estimated from a sample of the
  * changes; whether a stream is worth compressing from its histogram, because on the few thousand
- * bytes of a typical stream asking zstd costs more than everything else together.
+ * bytes of a typical stream zstd costs more than everything else together, at every reading again.
  *
  * Without a base, or when reading the chain would cost more than the content does, the content is
  * written whole. Planes of floats save a sixth to a quarter and cost ten times the time of plain
@@ -27,6 +27,10 @@ enum {
     STREAM_HEAD_MAX = 4,
     SAMPLE = 1024, /* changes looked at to choose between values and differences */
     COMPRESS_MIN = 48,
+    /* Compressing a stream must save so much, and this part of the body; or most of the stream, or
+     * a quarter of the body. */
+    WORTH_BYTES = 1024,
+    WORTH_PART = 16,
 };
 
 struct qr_elements_encoder {
@@ -119,8 +123,15 @@ static int all_the_same(const uint8_t *bytes, size_t n)
     return n > 2 && qb_kernels()->common_prefix(bytes, bytes + 1, n - 1) == n - 1;
 }
 
-/* Appends one stream to the body. */
-static void put_stream(struct qr_elements_encoder *e, const uint8_t *bytes, size_t n)
+/* Is it worth zstd's time, at every reading, to save so many of n bytes of a body? */
+static int is_worth_it(size_t saved, size_t n, size_t all)
+{
+    return saved <= n && (saved > n / 3 * 2 || saved > all / 4 ||
+                          (saved > WORTH_BYTES && saved > all / WORTH_PART));
+}
+
+/* Appends one stream to a body that takes `all` bytes without compression. */
+static void put_stream(struct qr_elements_encoder *e, const uint8_t *bytes, size_t n, size_t all)
 {
     uint8_t *p = e->body + e->at;
     if (all_the_same(bytes, n)) {
@@ -129,7 +140,7 @@ static void put_stream(struct qr_elements_encoder *e, const uint8_t *bytes, size
         e->at += 2;
         return;
     }
-    if (e->level && n >= COMPRESS_MIN && estimate(e, bytes, n) < n - n / 12) {
+    if (e->level && n >= COMPRESS_MIN && is_worth_it(n - estimate(e, bytes, n), n, all)) {
         uint8_t *to = p + 1 + STREAM_HEAD_MAX;
         size_t got = ZSTD_compressCCtx(e->compressor, to, e->body_capacity - (size_t)(to - e->body),
                                        bytes, n, e->level);
@@ -148,10 +159,10 @@ static void put_stream(struct qr_elements_encoder *e, const uint8_t *bytes, size
 }
 
 static void put_planes(struct qr_elements_encoder *e, const uint8_t *planes, unsigned width,
-                       size_t count)
+                       size_t count, size_t all)
 {
     for (unsigned i = 0; i < width; i++)
-        put_stream(e, planes + i * count, count);
+        put_stream(e, planes + i * count, count, all);
 }
 
 /* --- elements of one width --- */
@@ -286,7 +297,7 @@ static void put_number(struct qr_elements_encoder *e, uint64_t number)
 static uint64_t put_cost(struct qr_elements_encoder *e, const struct qr_elements_job *job,
                          size_t head, size_t work_of_changes)
 {
-    uint64_t work = job->base_cost + QR_ELEMENTS_COST + work_of_changes;
+    uint64_t work = job->base_cost + QR_ELEMENTS_COST + job->length / 64 + work_of_changes;
     uint64_t cost = work + e->at + QR_VARINT_MAX;
     size_t length = qr_varint_length(cost);
     memmove(e->body + head + length, e->body + head, e->at - head);
@@ -309,14 +320,15 @@ static uint64_t encode_based(struct qr_elements_encoder *e, const struct qr_elem
         size_t gaps = put_gaps(e->positions, count, e->streams);
         put_number(e, count);
         put_number(e, gaps);
-        put_stream(e, e->streams, gaps);
+        size_t all = gaps + count * job->width;
+        put_stream(e, e->streams, gaps, all);
         FOR_WIDTH(job->width, pick)(job, e->positions, count, is_difference, e->streams);
-        put_planes(e, e->streams, job->width, count);
+        put_planes(e, e->streams, job->width, count, all);
     } else {
         FOR_WIDTH(job->width, split)(job, elements, is_difference, e->streams);
-        put_planes(e, e->streams, job->width, elements);
+        put_planes(e, e->streams, job->width, elements, job->length);
     }
-    return put_cost(e, job, head, is_sparse ? 2 * count : job->length / 4);
+    return put_cost(e, job, head, is_sparse ? count : job->length / 8);
 }
 
 static void encode_whole(struct qr_elements_encoder *e, const struct qr_elements_job *job)
@@ -329,7 +341,7 @@ static void encode_whole(struct qr_elements_encoder *e, const struct qr_elements
     }
     if (saved > job->length / 3) {
         begin(e, job, QR_CODING_PLANES);
-        put_planes(e, e->streams, job->width, elements);
+        put_planes(e, e->streams, job->width, elements, job->length);
         return;
     }
     begin(e, job, QR_CODING_PLAIN);
