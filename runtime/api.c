@@ -92,6 +92,23 @@ void qr_api_reader_give(struct qallow_store *store, struct qr_reader *reader)
     qr_reader_destroy(reader);
 }
 
+/* --- what counts --- */
+
+/* What was found in the newest state counts once its epoch is durable: the commit that made it may
+ * still fail. */
+static int settle(struct qallow_store *store, uint64_t epoch, int result)
+{
+    int rc = result < 0 ? result : qr_store_settle(store->store, epoch);
+    return rc < 0 ? rc : result;
+}
+
+static int calls_end(struct qallow_store *store, int rc)
+{
+    uint64_t epoch = qr_state_epoch(qr_store_state(store->store));
+    pthread_mutex_unlock(&store->calls);
+    return settle(store, epoch, rc);
+}
+
 /* --- the store --- */
 
 static int check_options(const struct qallow_options *o)
@@ -200,28 +217,13 @@ int qallow_refresh(struct qallow_store *store, uint64_t *newest)
     pthread_rwlock_unlock(&store->newest_lock);
     qr_store_info(store->store, &info);
     pthread_mutex_unlock(&store->calls);
+    rc = settle(store, info.last_epoch, rc);
     if (rc == 0)
         qr_hub_tell(store);
     if (newest)
-        *newest = info.last_epoch;
+        *newest = rc < 0 && store->writable ? qr_store_durable_epoch(store->store)
+                                            : info.last_epoch;
     return rc;
-}
-
-/* --- what counts --- */
-
-/* What was found in the newest state counts once its epoch is durable: the commit that made it may
- * still fail. */
-static int settle(struct qallow_store *store, uint64_t epoch, int result)
-{
-    int rc = result < 0 ? result : qr_store_settle(store->store, epoch);
-    return rc < 0 ? rc : result;
-}
-
-static int calls_end(struct qallow_store *store, int rc)
-{
-    uint64_t epoch = qr_state_epoch(qr_store_state(store->store));
-    pthread_mutex_unlock(&store->calls);
-    return settle(store, epoch, rc);
 }
 
 /* --- views --- */
@@ -345,9 +347,10 @@ int qallow_page_read(struct qallow_view *view, uint64_t page, uint64_t offset, v
     QR_CHECK_ARGUMENT(view != NULL);
     QR_CHECK_ARGUMENT(buffer != NULL || length == 0);
     rc = view_copy(view, page, offset, buffer, length, &content);
-    if (rc != 0)
-        return rc < 0 ? rc : 0;
-    rc = qr_api_reader_take(view->store, &reader);
+    if (rc > 0)
+        return 0;
+    if (rc == 0)
+        rc = qr_api_reader_take(view->store, &reader);
     if (rc == 0) {
         rc = qr_content_read(reader, &content, offset, buffer, length);
         qr_api_reader_give(view->store, reader);

@@ -184,6 +184,8 @@ int qr_api_add_created(struct qallow_txn *txn, struct edited **edited)
     pthread_mutex_lock(&txn->store->store->sharing.lock);
     if (txn->next_id == 0)
         txn->next_id = txn->store->store->state->next_id;
+    while (find(txn->store, txn->next_id)) /* of one that has failed, and not yet let go */
+        txn->next_id++;
     int rc = add(txn, txn->next_id, edited);
     if (rc == 0) {
         (*edited)->created = 1;

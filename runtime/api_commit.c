@@ -276,10 +276,10 @@ static int land(struct qallow_txn *txn, uint64_t *epoch)
     store->landing = txn;
     int rc = append(txn, epoch);
     store->landing = NULL;
-    if (txn->is_structural) {
+    if (txn->is_structural && rc == 0) /* else with its pages, whose ids are free again */
         qr_api_release_structure(txn);
+    if (txn->is_structural)
         pthread_mutex_unlock(&store->store->sharing.lock);
-    }
     pthread_rwlock_unlock(&store->newest_lock);
     return rc;
 }

@@ -238,8 +238,11 @@ int qr_state_hold(struct qr_state *state, struct qr_page *page, struct qr_reader
         return 0;
     int was_held = page->held != NULL, rc = fetch(state, page, reader);
     if (!rc && !was_held && page->held && qr_page_pieces_max(page) == 1 &&
-        page->pieces[0].ref != QR_REF_ZERO)
+        page->pieces[0].ref != QR_REF_ZERO) {
+        qr_state_lock_pages(state); /* others may take these while they are still being filled */
         rc = fetch_neighbours(state, page, reader);
+        qr_state_unlock_pages(state);
+    }
     return rc;
 }
 

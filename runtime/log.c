@@ -404,6 +404,7 @@ int qr_log_rewind(struct qr_log *log, struct qr_log_mark mark)
                                  (unsigned long long)mark.end);
         }
         log->preallocated = 0;
+        log->rewinds++;
     }
     if (log->flushed > mark.end)
         log->flushed = mark.end;

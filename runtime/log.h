@@ -39,6 +39,8 @@ struct qr_log {
     uint8_t *buffer;       /* frames in [flushed, end) */
     size_t buffer_capacity;
     int failed;            /* a write or sync failed in a way that leaves the file unknown */
+    /* How often the file has been cut: frames that were read ahead may be none any more. */
+    _Atomic unsigned rewinds;
 };
 
 /* A place to go back to. */

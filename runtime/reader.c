@@ -45,6 +45,7 @@ struct qr_reader {
     struct qr_frame_buffers scratch;
     int read_ahead;
     struct qr_read_window window;
+    unsigned rewinds; /* of the log before the window was filled */
     uint64_t clock;
     struct qr_elements_scratch elements;
     uint8_t *waiting;              /* bodies of CONTENT frames, the newest first */
@@ -421,11 +422,22 @@ static size_t near(const struct span *span, const struct span *end)
     return last == first ? 0 : (size_t)(last - first) + NEAR;
 }
 
+/* The window may reach over the end of what was committed when it was filled; if that was taken
+ * back since, other frames stand there now. */
+static void check_window(struct qr_reader *reader)
+{
+    unsigned rewinds = reader->store->log->rewinds;
+    if (reader->rewinds != rewinds)
+        reader->window.length = 0;
+    reader->rewinds = rewinds;
+}
+
 static int copy_spans(struct qr_reader *reader, struct span *spans, size_t count)
 {
     int rc = 0;
     uint64_t frame = 0;
     size_t ahead = 0;
+    check_window(reader);
     qsort(spans, count, sizeof *spans, compare_spans);
     for (const struct span *s = spans; s < spans + count && !rc; s++) {
         if (qr_ref_frame(s->ref) != frame) {

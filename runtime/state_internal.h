@@ -20,7 +20,8 @@ struct qr_slot_table {
 };
 
 /* For threads that look pages up, and at what is held of them, while another one changes the state:
- * `lock` is held, also recursively, by who makes pages come, go or move, or drops what is held. */
+ * `lock` is held, also recursively, by who makes pages come, go or move, holds pages that are not
+ * its own, or drops what is held. */
 struct qr_sharing {
     pthread_mutex_t lock;
     /* Under the lock: does somebody look at what is held of a page? NULL: nobody ever does. */

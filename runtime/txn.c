@@ -178,7 +178,7 @@ static void roll_back(struct qr_txn *txn)
 void qr_store_fall_back(struct qr_store *store)
 {
     uint64_t epoch = qr_store_durable_epoch(store);
-    if (store->broken || store->state->epoch <= epoch)
+    if (store->state->epoch <= epoch)
         return;
     store->broken = 1; /* also if there is no memory for the state */
     if (!store->log->failed)
