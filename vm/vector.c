@@ -497,6 +497,8 @@ int qv_vector_run(struct qv_machine *machine, uint64_t *registers, const uint64_
     job.kernels = machine->kernels;
     job.has_scalars = 0;
     memset(job.operand, 0, sizeof job.operand);
+    for (int i = 0; i < QV_OPERANDS; i++)
+        job.operand[i].page = QV_NO_PAGE;
     qv_vector_decode(words, &job.v);
     job.letters = qv_ops[job.v.op].operands;
     for (int i = 0; stop == 0 && job.letters[i]; i++)
