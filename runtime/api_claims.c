@@ -239,7 +239,7 @@ int qr_api_work_take(struct qallow_store *store, struct qr_api_work **work)
     if (!made && !(made = qr_calloc(1, sizeof *made)))
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a transaction");
     if (!made->batch)
-        rc = qr_batch_create(0, &made->batch);
+        rc = qr_batch_create(qr_store_compress_level(store->store), &made->batch);
     if (rc == 0 && !made->reader)
         rc = qr_api_reader_take(store, &made->reader);
     if (rc < 0)

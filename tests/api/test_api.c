@@ -406,6 +406,41 @@ static void test_written_over_as_a_whole(void **state)
 
 /* --- checkpoints --- */
 
+/* What is written in a transaction is compressed where the store is told to. */
+static void test_compressed(void **state)
+{
+    enum { SIZE = 1 << 20 };
+    struct qallow_options options = QALLOW_OPTIONS_INIT;
+    struct qallow_stats stats = QALLOW_STATS_INIT;
+    struct qallow_store *store;
+    struct qallow_txn *txn;
+    uint8_t *bytes = malloc(SIZE), *back = malloc(SIZE);
+
+    options.writable = options.create = 1;
+    options.compress_level = 1;
+    for (size_t i = 0; i < SIZE; i++)
+        bytes[i] = (uint8_t)(i / 7 % 11);
+    assert_ok(qallow_open(path("compressed.tlog"), &options, &store));
+    assert_ok(qallow_begin(store, &txn));
+    uint64_t page = create_page(txn, "a", 0, QALLOW_RAW);
+    assert_ok(qallow_page_write(txn, page, 0, bytes, SIZE));
+    assert_ok(qallow_commit(txn, NULL));
+    assert_ok(qallow_begin(store, &txn));
+    memset(bytes + 1000, 'x', 200000);
+    assert_ok(qallow_page_write(txn, page, 1000, bytes + 1000, 200000));
+    assert_ok(qallow_commit(txn, NULL));
+    assert_ok(qallow_stats_get(store, &stats));
+    assert_true(stats.log_bytes < SIZE / 4);
+    assert_ok(qallow_close(store));
+    assert_ok(qallow_open(path("compressed.tlog"), NULL, &store));
+    assert_ok(qallow_page_read(qallow_newest(store), page, 0, back, SIZE));
+    assert_memory_equal(bytes, back, SIZE);
+    assert_ok(qallow_verify(store, 1));
+    assert_ok(qallow_close(store));
+    free(bytes);
+    free(back);
+}
+
 static void test_checkpoint(void **state)
 {
     struct qallow_store *store = open_new("export.tlog"), *file;
@@ -566,6 +601,7 @@ int main(void)
         cmocka_unit_test(test_written_over_as_a_whole),
         cmocka_unit_test(test_random_history_in_little_memory),
         cmocka_unit_test(test_random_history_without_memory),
+        cmocka_unit_test(test_compressed),
         cmocka_unit_test(test_checkpoint),
         cmocka_unit_test(test_refresh),
         cmocka_unit_test(test_readers_beside_commits),
