@@ -175,7 +175,8 @@ static void test_failed(void **state)
         uint64_t before = epoch_of(store);
         int refused;
         syncs = 0;
-        attempt = fail_at = at;
+        attempt = at;
+        fail_at = at;
         uint64_t newest = run_threads(store, THREADS, &refused);
         assert_int_equal(refused, THREADS); /* those that came later find it read-only */
         newest = newest > before ? newest : before;
