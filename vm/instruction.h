@@ -67,7 +67,7 @@ static inline uint64_t qv_word(unsigned op, unsigned a, unsigned b, unsigned c, 
 }
 static inline int64_t qv_element(unsigned page, int64_t offset)
 {
-    return (int64_t)page | offset * 65536;
+    return (int64_t)(page | (uint64_t)offset << 16);
 }
 
 struct qv_vector {
