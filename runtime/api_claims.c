@@ -121,13 +121,13 @@ static int claim(struct qallow_txn *txn, uint64_t id, struct edited **edited)
                        (unsigned long long)id);
     if (e)
         return e->freed ? not_found(txn, id) : 0;
+    const struct qr_derive *derive = txn->store->store->derive;
+    if (derive && derive->owns(derive->context, id)) /* who lands may be changing such a page */
+        return qr_fail(QALLOW_E_STATE, "page %llu is computed from others: it can be read from a "
+                                       "view, and not be written", (unsigned long long)id);
     const struct qr_page *page = qr_state_find(qr_store_state(txn->store->store), id);
     if (!page)
         return not_found(txn, id);
-    const struct qr_derive *derive = txn->store->store->derive;
-    if (derive && derive->owns(derive->context, id))
-        return qr_fail(QALLOW_E_STATE, "page %llu is computed from others: it can be read from a "
-                                       "view, and not be written", (unsigned long long)id);
     int rc = add(txn, id, edited);
     if (rc < 0)
         return rc;

@@ -6,9 +6,9 @@
  * QR_SYNC_COMMIT it is acknowledged when a sync that began later has ended. That needs no order, so
  * whoever waits and finds nobody syncing does it for all that have landed by then; the others wait
  * for its end, and those whose commit came too late for it elect the next one. Before it begins,
- * the one who syncs gives others that came to the last sync the time to land, a quarter of what a
- * sync takes at most: without that, threads that commit in turns would find their way into every
- * other sync only.
+ * the one who syncs gives others that came to the last sync the time to land, at most as long as a
+ * sync takes: without that, threads that commit in turns would find their way into every other sync
+ * only.
  *
  * There is one sync at a time, also of those who sync within the ordered section (keyframes,
  * labels, close): Linux tells a failure to one of two that sync at once, and the other would

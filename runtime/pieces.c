@@ -9,8 +9,9 @@
  * Whoever looks at a page's pieces takes a copy (qr_content_init), in which the noted ones are in
  * place.
  *
- * When they are put in place depends on what was applied and on nothing else, never on who has
- * looked: where a page gets an image follows from its number of pieces, and is in the log.
+ * When they are put in place depends on what was applied since the state was made, never on who has
+ * looked or on memory: where a page gets an image follows from its number of pieces, and is in the
+ * log. (A state that was read from the log again begins without notes.)
  */
 #include <string.h>
 

@@ -447,10 +447,9 @@ static void enter_epoch(struct qr_txn *txn, int64_t time_ns, uint64_t commit_off
     pthread_rwlock_wrlock(&store->lock);
     store->state->epoch = txn->applier.epoch;
     store->state->time_ns = time_ns;
-    int rc = qr_directory_add_commit(&store->directory, txn->applier.epoch, commit_offset);
-    if (!rc)
-        rc = qr_state_compact(store->state);
-    store->broken |= rc != 0;
+    if (qr_directory_add_commit(&store->directory, txn->applier.epoch, commit_offset))
+        store->broken = 1;
+    qr_state_compact(store->state); /* without memory it waits for the next epoch */
     pthread_rwlock_unlock(&store->lock);
     pthread_mutex_unlock(&store->sharing.lock);
     store->appended = 1;
