@@ -222,7 +222,7 @@ static int run(struct qi_context *context, const void *values)
     if (qi_given(context, "uuid"))
         store_options.uuid = save->uuid;
     rc = qi_open_store(save->log, &store_options, &store);
-    if (rc == QALLOW_E_BUSY)
+    if (rc == QALLOW_E_BUSY && !(file && qs_tensor_format_of(save->source)))
         qi_hint(context, "ask the recorder for an epoch: qallow accelerator --sync --log %s",
                 qr_quotez(save->log));
     if (rc < 0)

@@ -10,9 +10,13 @@
  *     32   sequence
  *
  * Validity: magic, version, checksum, a name of 1 to 255 bytes, the uuid of this log. A slot
- * without a valid half is free. Order of writes: the older half is written, then synced; so a crash
- * leaves what was said before. Who writes holds a lock on the file, readers need none: a half that
+ * without a valid half is free. Who writes holds a lock on the file, readers need none: a half that
  * is being written is not valid, and the other one is.
+ *
+ * Order of writes: before a slot is taken, the directory is synced, so that no slot is in a file
+ * that a crash takes away; then the older half is written, and synced: a crash leaves what was said
+ * before. If that fails, the half is spoilt: it is seen, but perhaps not on the disk, and whoever
+ * comes next would write over the other one, which is.
  */
 #include "runtime/consumers.h"
 
@@ -78,8 +82,6 @@ static int open_file(const struct qr_store *store, int create, int *file)
         opened = os->open(os->context, path, QR_OPEN_CREATE, 0600);
         if (opened == -EEXIST)
             opened = os->open(os->context, path, QR_OPEN_WRITE, 0);
-        else if (opened >= 0)
-            os->sync_directory_of(os->context, path);
     }
     int rc = opened >= 0 || opened == -ENOENT ? 0 : qr_fail_errno(-opened, "%s", qr_quotez(path));
     qr_free(path);
@@ -132,10 +134,13 @@ static int find(const struct qr_store *store, int file, const char *name, uint64
 static int write_bytes(const struct qr_store *store, int file, const uint8_t *bytes, size_t length,
                        uint64_t at)
 {
+    static const uint8_t zeros[SLOT];
     const struct qr_os *os = store->os;
     int64_t rc = os->pwrite(os->context, file, bytes, length, at);
     if (rc >= 0)
         rc = os->sync(os->context, file);
+    if (rc < 0)
+        os->pwrite(os->context, file, zeros, length, at);
     return rc < 0 ? qr_fail_errno((int)-rc, "%s.consumers", qr_quotez(store->path)) : 0;
 }
 
@@ -145,6 +150,10 @@ static int put(const struct qr_store *store, int file, const char *name, uint64_
     struct slot slot;
     uint64_t number = 0;
     int rc = find(store, file, name, &number, &slot);
+    if (!rc && !slot.sequence) {
+        rc = store->os->sync_directory_of(store->os->context, store->path);
+        rc = rc < 0 ? qr_fail_errno(-rc, "%s.consumers", qr_quotez(store->path)) : 0;
+    }
     if (rc)
         return rc;
     unsigned half = !slot.half;

@@ -165,6 +165,7 @@ int qr_log_write_header(struct qr_log *log, const struct qr_log_header *header)
     if (rc < 0) {
         log->failed = 1;
         write_again(log, at, at + sizeof slot);
+        write_again(log, log->synced_to, log->end); /* frames that this sync would have covered */
         return qr_fail_errno((int)-rc, "%s: writing the header", qr_quotez(log->path));
     }
     log->header = next;

@@ -13,11 +13,13 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "runtime/error.h"
 #include "runtime/os.h"
 #include "sources/path.h"
+#include "sources/tree_internal.h"
 
 enum { INDEX_MAX = 256 << 20 }; /* bytes of an index of shards */
 
@@ -68,10 +70,21 @@ int qs_has_tensors(const struct qr_state *state)
 
 /* --- opening --- */
 
+/* Waits until a change of the file could not have the time that it has now: clocks of file systems
+ * tick slowly, and qs_tensor_plan_check would not see it. */
+static void wait_for_tick(const struct qs_tensor_file *file)
+{
+    struct timespec rest = {.tv_nsec = QS_RACY_NS};
+    if (qs_stat_is_racy(&file->before))
+        while (nanosleep(&rest, &rest) < 0 && errno == EINTR)
+            ;
+}
+
 static int check_file(struct qs_tensor_file *file)
 {
     if (file->fd < 0 || fstat(file->fd, &file->before) < 0)
         return qr_fail_errno(errno, "%s", qr_quotez(file->path));
+    wait_for_tick(file);
     if (!S_ISREG(file->before.st_mode))
         return qr_fail(QALLOW_E_ARGUMENT, "%s is no regular file", qr_quotez(file->path));
     uint64_t size = (uint64_t)file->before.st_size;

@@ -8,6 +8,7 @@
 
 #include "content.h"
 #include "history.h"
+#include "runtime/consumers.h"
 
 char history_where[200];
 
@@ -36,8 +37,7 @@ static void count_notice(void *context, const char *line)
 static int failed(struct history *history, int rc, const char *what)
 {
     if (!history->tolerant)
-        history_die(history, "%s: %d %s: %s", what, rc, qallow_strerror(rc),
-                    qallow_error_detail());
+        history_die(history, "%s: %d %s: %s", what, rc, qallow_strerror(rc), qallow_error_detail());
     history->error = rc;
     return -1;
 }
@@ -49,6 +49,8 @@ struct history *history_create(uint64_t seed)
     history->sim = sim_create(seed);
     history->epochs[0] = model_copy(NULL);
     history->first = history->first_next = 1;
+    for (size_t i = 0; i < HISTORY_CONSUMERS; i++)
+        history->consumers[i].epoch = HISTORY_NO_CONSUMER;
     history->options = (struct qr_store_options){
         .writable = 1,
         .sync = QR_SYNC_COMMIT,
@@ -126,8 +128,8 @@ static void check_epochs(struct history *history, struct qr_store *store, uint64
     const struct model_state *newest = model_of_last(history, store, last);
     const char *differs = model_compare(newest, store, qr_store_state(store), reader);
     if (differs)
-        history_die(history, "the newest state, epoch %llu, differs: %s",
-                    (unsigned long long)last, differs);
+        history_die(history, "the newest state, epoch %llu, differs: %s", (unsigned long long)last,
+                    differs);
     for (uint64_t epoch = first; epoch > 0 && epoch <= last; epoch++) {
         if (thorough || epoch == first || sim_below(&choice, last - first + 1) == 0)
             check_epoch(history, store, reader, epoch == last ? newest : history->epochs[epoch]);
@@ -164,6 +166,51 @@ static void check_labels(struct history *history, struct qr_store *store, uint64
             history_die(history, "%s stands for epoch %llu, not %llu", name,
                         (unsigned long long)epoch, (unsigned long long)durable);
     }
+}
+
+static void consumer_name(char name[16], size_t i) { snprintf(name, 16, "consumer-%zu", i); }
+
+struct found_consumers {
+    struct history *history;
+    uint64_t epochs[HISTORY_CONSUMERS];
+};
+
+static int note_consumer(void *context, const struct qr_consumer *consumer)
+{
+    struct found_consumers *found = context;
+    char name[16];
+    for (size_t i = 0; i < HISTORY_CONSUMERS; i++) {
+        consumer_name(name, i);
+        if (strcmp(name, consumer->name) != 0)
+            continue;
+        if (found->epochs[i] != HISTORY_NO_CONSUMER)
+            history_die(found->history, "%s is there twice", name);
+        found->epochs[i] = consumer->epoch;
+        return 0;
+    }
+    history_die(found->history, "a consumer that nobody entered");
+}
+
+/* What the store says of its consumers, which must be what they were told, or tried, to be. */
+static int check_consumers(struct history *history, struct qr_store *store,
+                           struct found_consumers *found)
+{
+    found->history = history;
+    for (size_t i = 0; i < HISTORY_CONSUMERS; i++)
+        found->epochs[i] = HISTORY_NO_CONSUMER;
+    int rc = qr_consumers_each(store, note_consumer, found);
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; i < HISTORY_CONSUMERS; i++) {
+        const struct history_consumer *consumer = &history->consumers[i];
+        int may = found->epochs[i] == consumer->epoch;
+        for (size_t j = 0; j < consumer->tries; j++)
+            may |= found->epochs[i] == consumer->tried[j];
+        if (!may)
+            history_die(history, "consumer %zu holds epoch %lld, not %lld", i,
+                        (long long)found->epochs[i], (long long)consumer->epoch);
+    }
+    return 0;
 }
 
 /* Whether one of the .bad files holds these bytes. */
@@ -242,6 +289,7 @@ static void close_checked(struct history *history, struct sim *disk, struct qr_s
 uint64_t history_check(struct history *history, struct sim *disk, int thorough)
 {
     struct qr_store_info info, again;
+    struct found_consumers found;
     size_t before_length = 0;
     uint8_t *before = sim_dump(disk, HISTORY_LOG, &before_length);
     unsigned notices = 0;
@@ -250,6 +298,8 @@ uint64_t history_check(struct history *history, struct sim *disk, int thorough)
     check_range(history, &info);
     check_epochs(history, store, info.first_epoch, info.last_epoch, thorough);
     check_labels(history, store, info.first_epoch, info.last_epoch);
+    if (check_consumers(history, store, &found) < 0)
+        history_die(history, "consumers: %s", qallow_error_detail());
     check_cut(history, disk, before, before_length, &info, notices);
     free(before);
     close_checked(history, disk, store);
@@ -271,15 +321,15 @@ uint64_t history_check(struct history *history, struct sim *disk, int thorough)
 /* --- steps --- */
 
 /* Random changes, in one or two batches, appended to the transaction and made in the model. */
-static int build(struct history *history, struct qr_txn *txn, struct model_state *next,
-                 uint64_t *random, size_t *records)
+static int build(struct history *history, struct qr_store *store, struct qr_txn *txn,
+                 struct model_state *next, uint64_t *random, size_t *records)
 {
     struct qr_batch *batch = NULL;
     int rc = qr_batch_create(history->options.compress_level, &batch);
     *records = 0;
     for (uint64_t batches = 1 + sim_below(random, 2); rc == 0 && batches > 0; batches--) {
         for (uint64_t n = 1 + sim_below(random, 4); rc == 0 && n > 0; n--)
-            rc = model_change(next, txn, batch, random, history->big);
+            rc = model_change(next, store, txn, batch, random, history->big);
         *records += qr_batch_records(batch);
         if (rc == 0)
             rc = qr_txn_append(txn, batch);
@@ -332,7 +382,7 @@ static int step_commit(struct history *history, int abort)
     int rc = qr_txn_begin(history->store, &txn);
     next->epoch++;
     if (rc == 0) {
-        rc = build(history, txn, next, &history->random, &records);
+        rc = build(history, history->store, txn, next, &history->random, &records);
         if (rc < 0 || abort) {
             qr_txn_abort(txn);
             model_free(next);
@@ -377,6 +427,21 @@ static void forget_behind(struct history *history, uint64_t last)
     }
 }
 
+/* After a power failure the disk says which of the tries it was. Without one, what is seen need not
+ * be on the disk. */
+static void adopt_consumers(struct history *history)
+{
+    struct found_consumers found;
+    int rc = check_consumers(history, history->store, &found);
+    if (rc < 0)
+        failed(history, rc, "asking for consumers");
+    for (size_t i = 0; rc == 0 && i < HISTORY_CONSUMERS && history->crashed; i++) {
+        history->consumers[i].epoch = found.epochs[i];
+        history->consumers[i].tries = 0;
+    }
+    history->crashed = 0;
+}
+
 /* Takes over what an open has found, which check_range has allowed. */
 static void adopt(struct history *history)
 {
@@ -385,8 +450,7 @@ static void adopt(struct history *history)
     check_range(history, &info);
     history->wrote = !info.closed_cleanly;
     if (info.last_epoch > history->last) {
-        const struct model_state *found =
-            model_of_last(history, history->store, info.last_epoch);
+        const struct model_state *found = model_of_last(history, history->store, info.last_epoch);
         history->epochs[++history->last] = model_copy(found);
     }
     drop_candidates(history);
@@ -405,6 +469,7 @@ static void adopt(struct history *history)
             history_die(history, "%s stands for epoch %llu", name, (unsigned long long)epoch);
         history->labels[i] = rc == 0 ? epoch : 0;
     }
+    adopt_consumers(history);
     check_unchanged(history);
 }
 
@@ -459,6 +524,7 @@ static void step_crash(struct history *history)
     step_kill(history);
     sim_destroy(history->sim);
     history->sim = image;
+    history->crashed = 1;
 }
 
 static int step_label(struct history *history)
@@ -467,8 +533,8 @@ static int step_label(struct history *history)
     char name[16];
     if (history->last < history->first || history->label_changes[i] == HISTORY_EPOCHS)
         return 0;
-    uint64_t epoch = history->first +
-                     sim_below(&history->random, history->last - history->first + 1);
+    uint64_t epoch =
+        history->first + sim_below(&history->random, history->last - history->first + 1);
     label_name(name, i);
     history->labels_since[i][history->label_changes[i]++] = epoch;
     int rc = qr_store_label(history->store, name, epoch);
@@ -482,6 +548,53 @@ static int step_label(struct history *history)
     if (history->options.sync == QR_SYNC_COMMIT)
         made_durable(history);
     return 0;
+}
+
+/* One consumer says what it holds, or is forgotten. */
+static int step_consumer(struct history *history)
+{
+    size_t i = sim_below(&history->random, HISTORY_CONSUMERS);
+    struct history_consumer *consumer = &history->consumers[i];
+    int is_removal = sim_below(&history->random, 3) == 0;
+    uint64_t epoch = HISTORY_NO_CONSUMER;
+    char name[16];
+    if (history->last < history->first || consumer->tries == HISTORY_TRIES)
+        return 0;
+    if (!is_removal)
+        epoch = history->first + sim_below(&history->random, history->last - history->first + 1);
+    consumer_name(name, i);
+    consumer->tried[consumer->tries++] = epoch;
+    int rc = is_removal ? qr_consumer_remove(history->store, name)
+                        : qr_consumer_acknowledge(history->store, name, epoch);
+    if (rc == QALLOW_E_NO_INPUT && is_removal &&
+        (consumer->epoch == HISTORY_NO_CONSUMER || consumer->tries > 1)) {
+        consumer->tries--; /* there was none */
+        return 0;
+    }
+    if (rc < 0) {
+        failed(history, rc, "a consumer");
+        check_unchanged(history);
+        return -1;
+    }
+    consumer->epoch = epoch;
+    consumer->tries = 0;
+    return 0;
+}
+
+/* What surely is needed: a prune beyond it must be refused; and what may be. */
+static void needed_epochs(const struct history *history, uint64_t *surely, uint64_t *maybe)
+{
+    *surely = *maybe = UINT64_MAX;
+    for (size_t i = 0; i < HISTORY_CONSUMERS; i++) {
+        const struct history_consumer *consumer = &history->consumers[i];
+        uint64_t most = consumer->epoch, least = consumer->epoch;
+        for (size_t j = 0; j < consumer->tries; j++) {
+            most = consumer->tried[j] > most ? consumer->tried[j] : most;
+            least = consumer->tried[j] < least ? consumer->tried[j] : least;
+        }
+        *surely = most < *surely ? most : *surely;
+        *maybe = least < *maybe ? least : *maybe;
+    }
 }
 
 /* What the store now says its oldest epoch is: the header that says so is durable. */
@@ -506,12 +619,21 @@ static int step_prune(struct history *history)
         return 0;
     if (history->first_next != history->first) /* an earlier one failed: the next open will tell */
         return history_close(history);
-    uint64_t keep_from = history->first +
-                         sim_below(&history->random, history->last - history->first + 1);
+    uint64_t keep_from =
+        history->first + sim_below(&history->random, history->last - history->first + 1);
     int dry_run = sim_below(&history->random, 4) == 0;
+    uint64_t surely, maybe;
+    needed_epochs(history, &surely, &maybe);
     if (!dry_run)
         history->first_next = keep_from;
     int rc = qr_store_prune(history->store, keep_from, dry_run, NULL);
+    if (rc == 0 && keep_from > surely)
+        history_die(history, "epoch %llu was pruned, which a consumer needs",
+                    (unsigned long long)surely);
+    if (rc == QALLOW_E_BUSY && keep_from > maybe) {
+        history->first_next = history->first;
+        return 0;
+    }
     pruned(history); /* also if it failed then: its index or its hole is missing */
     if (rc == 0 && !dry_run && history->first != keep_from)
         history_die(history, "a prune to epoch %llu did nothing", (unsigned long long)keep_from);
@@ -538,7 +660,7 @@ int history_step(struct history *history)
         return -1;
     if (history->last + 2 >= HISTORY_EPOCHS)
         return -1;
-    uint64_t what = sim_below(&history->random, 40);
+    uint64_t what = sim_below(&history->random, 45);
     if (what < 22)
         return step_commit(history, 0);
     if (what < 25)
@@ -549,9 +671,11 @@ int history_step(struct history *history)
         return step_prune(history);
     if (what < 35)
         return step_sync(history);
-    if (what < 38)
+    if (what < 40)
+        return step_consumer(history);
+    if (what < 43)
         return history_close(history);
-    if (what < 39 || history->keep_disk)
+    if (what < 44 || history->keep_disk)
         step_kill(history);
     else
         step_crash(history);
@@ -568,7 +692,8 @@ void history_extend(struct history *history, struct sim *disk, uint64_t last, ui
     size_t records = 0;
     next->epoch++;
     while (records == 0) { /* a transaction may come out empty */
-        if (qr_txn_begin(store, &txn) < 0 || build(history, txn, next, &random, &records) < 0 ||
+        if (qr_txn_begin(store, &txn) < 0 ||
+            build(history, store, txn, next, &random, &records) < 0 ||
             qr_txn_commit(txn, &epoch) < 0)
             history_die(history, "committing after recovery: %s", qallow_error_detail());
     }

@@ -9,23 +9,38 @@
 #include "model.h"
 #include "sim_os.h"
 
-enum { HISTORY_EPOCHS = 512, HISTORY_LABELS = 4, HISTORY_CANDIDATES = 16 };
+enum {
+    HISTORY_EPOCHS = 512,
+    HISTORY_LABELS = 4,
+    HISTORY_CANDIDATES = 16,
+    HISTORY_CONSUMERS = 3,
+    HISTORY_TRIES = 16,
+};
 #define HISTORY_LOG "d/x.tlog"
+
+/* What a consumer's entry may say: what it was when a change of it succeeded last, or anything it
+ * was tried to be since then. HISTORY_NO_CONSUMER: there is none. */
+#define HISTORY_NO_CONSUMER UINT64_MAX
+struct history_consumer {
+    uint64_t epoch;
+    uint64_t tried[HISTORY_TRIES];
+    size_t tries;
+};
 
 struct history {
     uint64_t seed, random;
     struct sim *sim;
-    struct qr_store *store;      /* NULL: closed */
+    struct qr_store *store; /* NULL: closed */
     struct qr_store_options options;
-    int exists;                  /* the log's creation was acknowledged */
-    int tolerant;                /* failures are injected: errors are legal */
-    int may_break;               /* allocations or reads fail */
-    int keep_disk;               /* no power failures: the disk with its failures stays */
-    int big;                     /* pages of more than a megabyte */
+    int exists;    /* the log's creation was acknowledged */
+    int tolerant;  /* failures are injected: errors are legal */
+    int may_break; /* allocations or reads fail */
+    int keep_disk; /* no power failures: the disk with its failures stays */
+    int big;       /* pages of more than a megabyte */
     struct model_state *epochs[HISTORY_EPOCHS]; /* [0] is the empty state */
-    uint64_t last;               /* newest epoch */
-    uint64_t durable;            /* newest epoch that no crash may take away */
-    uint64_t first, first_next;  /* oldest epoch; and after a prune that is under way or failed */
+    uint64_t last;                              /* newest epoch */
+    uint64_t durable;                           /* newest epoch that no crash may take away */
+    uint64_t first, first_next; /* oldest epoch; and after a prune that is under way or failed */
     /* Commits under way or failed: one of them may turn out to be epoch last + 1. */
     struct model_state *candidates[HISTORY_CANDIDATES];
     size_t candidate_count;
@@ -34,9 +49,11 @@ struct history {
     uint64_t labels[HISTORY_LABELS], labels_durable[HISTORY_LABELS];
     uint64_t labels_since[HISTORY_LABELS][HISTORY_EPOCHS];
     size_t label_changes[HISTORY_LABELS];
-    int wrote;                   /* the open store has something to sync when it is closed */
+    struct history_consumer consumers[HISTORY_CONSUMERS];
+    int crashed; /* and not opened since */
+    int wrote;   /* the open store has something to sync when it is closed */
     unsigned notices, opens;
-    int error;                   /* the newest error of the store in a tolerant history */
+    int error; /* the newest error of the store in a tolerant history */
 };
 
 /* Says where in which history something is wrong, and ends the process: the disk's lock may be

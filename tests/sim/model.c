@@ -8,6 +8,8 @@
 
 #include "content.h"
 #include "model.h"
+#include "runtime/elements.h"
+#include "runtime/format.h"
 #include "sim_os.h"
 
 /* --- bytes --- */
@@ -43,8 +45,8 @@ static void sum_cells(struct model_bytes *bytes, uint64_t id)
         size_t n = bytes->length - at < 128 ? bytes->length - at : 128;
         if (!memcmp(bytes->at + at, zeros, n))
             continue;
-        bytes->sum = qb_u128_add(bytes->sum, hash128(bytes->at + at, n,
-                                                     seed + cell * UINT64_C(0x9E3779B97F4A7C15)));
+        bytes->sum = qb_u128_add(
+            bytes->sum, hash128(bytes->at + at, n, seed + cell * UINT64_C(0x9E3779B97F4A7C15)));
     }
 }
 
@@ -287,15 +289,111 @@ static int change_content(struct model_state *state, struct qr_batch *batch, uin
         bytes = new_bytes(0);
     }
     sum_cells(bytes, page->id);
-    int rc = qr_diff(base->bytes->at, base->bytes->length, bytes->at, bytes->length, 1 << 20,
-                     &edits);
+    int rc =
+        qr_diff(base->bytes->at, base->bytes->length, bytes->at, bytes->length, 1 << 20, &edits);
     if (rc == 0 && (edits.count > 0 || base != page)) {
         rc = qr_batch_delta(batch, page->id, base == page ? 0 : base->id, base->bytes->length,
-                            bytes->length, &edits,
-                            sim_below(random, 2) ? base->bytes->at : NULL, bytes->sum);
+                            bytes->length, &edits, sim_below(random, 2) ? base->bytes->at : NULL,
+                            bytes->sum);
         page->version = state->epoch;
     }
     qr_edits_finish(&edits);
+    release(page->bytes);
+    page->bytes = bytes;
+    return rc;
+}
+
+/* Some elements of a content are others. */
+static struct model_bytes *random_elements(const struct model_bytes *old, unsigned width,
+                                           uint64_t *random)
+{
+    struct model_bytes *bytes = splice(old, 0, 0, 0);
+    uint64_t every = 1 + sim_below(random, 50);
+    for (size_t at = 0; at < bytes->length; at += width)
+        if (sim_below(random, every) == 0)
+            bytes->at[at] ^= (uint8_t)(1 + sim_below(random, 255));
+    return bytes;
+}
+
+/* What a CONTENT frame may be based on: the page's content, if this transaction has not changed it
+ * and it stands in one place. */
+static int find_base(const struct model_state *state, const struct model_page *page,
+                     struct qr_store *store, struct qr_elements_job *job)
+{
+    struct qr_reader *reader = NULL;
+    struct qr_content content = {0};
+    job->base = QR_REF_ZERO;
+    if (page->version == state->epoch || page->bytes->length != job->length)
+        return 0;
+    int rc = qr_reader_create(store, 2 << 20, &reader);
+    if (rc == 0)
+        rc = qr_content_init(&content, qr_state_find(qr_store_state(store), page->id));
+    if (rc == 0)
+        rc = qr_content_place(reader, &content, 0, job->length, &job->base, &job->base_cost);
+    if (rc == 0 && job->base != QR_REF_ZERO)
+        job->old = page->bytes->at;
+    qr_content_finish(&content);
+    qr_reader_destroy(reader);
+    return rc;
+}
+
+/* Appends a CONTENT frame. *ref stays as it is if the content is that of its base. */
+static int put_content(struct qr_txn *txn, const struct qr_elements_job *job, uint64_t *random,
+                       qr_ref *ref)
+{
+    struct qr_elements_encoder *encoder = NULL;
+    const uint8_t *body;
+    size_t length;
+    int rc = qr_elements_encoder_create((int)sim_below(random, 2), &encoder);
+    if (rc == 0)
+        rc = qr_elements_encode(encoder, job, &body, &length);
+    if (rc == 0 && length)
+        rc = qr_txn_put_content(txn, body, length, ref);
+    qr_elements_encoder_destroy(encoder);
+    return rc;
+}
+
+/* The whole of a page, or a part that is inserted, as a CONTENT frame, based on what it was where
+ * that can be: what a save of tensors does. */
+static int change_stored(struct model_state *state, struct qr_store *store, struct qr_txn *txn,
+                         struct qr_batch *batch, uint64_t *random)
+{
+    struct model_page *page = &state->pages[sim_below(random, state->count)];
+    size_t old_length = page->bytes->length, at = 0, length;
+    unsigned width = 1u << sim_below(random, 4);
+    int is_whole = sim_below(random, 4) > 0;
+    struct model_bytes *bytes;
+    if (page->kind == QR_KIND_DIRECTORY || old_length > QR_BODY_MAX / 2)
+        return 0;
+    if (is_whole && old_length && old_length % width == 0) {
+        bytes = random_elements(page->bytes, width, random);
+        length = old_length;
+    } else {
+        length = width * (1 + sim_below(random, 1000));
+        at = is_whole ? 0 : sim_below(random, old_length + 1);
+        bytes = splice(page->bytes, at, is_whole ? old_length : 0, length);
+        random_bytes(bytes->at + at, length, random);
+    }
+    struct qr_elements_job job = {
+        .new_ = bytes->at + at, .length = length, .width = width, .cost_limit = 1 << 20};
+    qr_ref ref = QR_REF_ZERO;
+    int rc = is_whole ? find_base(state, page, store, &job) : 0;
+    if (!job.old)
+        job.base = QR_REF_ZERO;
+    if (rc == 0)
+        rc = put_content(txn, &job, random, &ref);
+    sum_cells(bytes, page->id);
+    if (rc == 0 && ref != QR_REF_ZERO) {
+        struct qr_edit edit = {.offset = at,
+                               .old_length = is_whole ? old_length : 0,
+                               .new_length = length,
+                               .source = QR_STORED,
+                               .from = ref};
+        struct qr_edits edits = {&edit, 1, 1};
+        rc =
+            qr_batch_delta(batch, page->id, 0, old_length, bytes->length, &edits, NULL, bytes->sum);
+        page->version = state->epoch;
+    }
     release(page->bytes);
     page->bytes = bytes;
     return rc;
@@ -322,15 +420,14 @@ static int change_free(struct model_state *state, struct qr_batch *batch, uint64
     if (has_children(state, id))
         return 0;
     release(state->pages[i].bytes);
-    memmove(&state->pages[i], &state->pages[i + 1],
-            (--state->count - i) * sizeof state->pages[0]);
+    memmove(&state->pages[i], &state->pages[i + 1], (--state->count - i) * sizeof state->pages[0]);
     return qr_batch_page_free(batch, id);
 }
 
-int model_change(struct model_state *state, struct qr_txn *txn, struct qr_batch *batch,
-                 uint64_t *random, int big)
+int model_change(struct model_state *state, struct qr_store *store, struct qr_txn *txn,
+                 struct qr_batch *batch, uint64_t *random, int big)
 {
-    uint64_t what = state->count < 3 ? 0 : sim_below(random, 16);
+    uint64_t what = state->count < 3 ? 0 : sim_below(random, 20);
     if (what < 2)
         return change_create(state, txn, batch, random);
     if (what == 2)
@@ -343,6 +440,8 @@ int model_change(struct model_state *state, struct qr_txn *txn, struct qr_batch 
         page->version = state->epoch;
         return qr_batch_page_attributes(batch, page->id, &attributes);
     }
+    if (what >= 16)
+        return change_stored(state, store, txn, batch, random);
     return change_content(state, batch, random, big);
 }
 
@@ -374,15 +473,15 @@ static const char *compare_page(const struct model_page *expected, const struct 
 {
     static char text[100];
     const char *what =
-        page->id != expected->id                     ? "id"
-        : page->parent != expected->parent           ? "parent"
-        : page->size != expected->bytes->length      ? "size"
-        : page->kind != expected->kind               ? "kind"
-        : page->mode != expected->mode               ? "mode"
-        : page->mtime_ns != expected->mtime_ns       ? "mtime"
-        : page->version != expected->version         ? "version"
-        : page->name_length != expected->name_length ? "length of its name"
-        : page->extra_length != expected->extra_length ? "length of its extra bytes"
+        page->id != expected->id                                ? "id"
+        : page->parent != expected->parent                      ? "parent"
+        : page->size != expected->bytes->length                 ? "size"
+        : page->kind != expected->kind                          ? "kind"
+        : page->mode != expected->mode                          ? "mode"
+        : page->mtime_ns != expected->mtime_ns                  ? "mtime"
+        : page->version != expected->version                    ? "version"
+        : page->name_length != expected->name_length            ? "length of its name"
+        : page->extra_length != expected->extra_length          ? "length of its extra bytes"
         : memcmp(page->name, expected->name, page->name_length) ? "name"
         : page->extra_length && memcmp(page->extra, expected->extra, page->extra_length)
             ? "extra bytes"

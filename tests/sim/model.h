@@ -45,11 +45,11 @@ struct model_state *model_copy(const struct model_state *state); /* NULL: epoch 
 void model_free(struct model_state *state);
 struct qb_u128 model_digest(const struct model_state *state);
 
-/* Makes one random change to the model and puts the same change into the batch. 0, or the error of
- * a batch function (then the model is not to be used any more). `big` allows pages of a megabyte
- * and more. */
-int model_change(struct model_state *state, struct qr_txn *txn, struct qr_batch *batch,
-                 uint64_t *random, int big);
+/* Makes one random change to the model and puts the same change into the batch, or in front of it
+ * into the transaction. 0, or the error of a function of the store (then the model is not to be
+ * used any more). `big` allows pages of a megabyte and more. */
+int model_change(struct model_state *state, struct qr_store *store, struct qr_txn *txn,
+                 struct qr_batch *batch, uint64_t *random, int big);
 
 /* Compares a state of the store with the model's, content included. NULL if they agree, else what
  * differs (static storage). */

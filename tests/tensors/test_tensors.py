@@ -11,8 +11,10 @@ damaged log must be refused or give the right bytes.
 
 QALLOW_SEED repeats a run, QALLOW_ROUNDS makes it longer."""
 
+import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -207,10 +209,73 @@ def shards(run):
                 change_elements(random.choice(tensors))
     for epoch, wanted in epochs.items():
         run("replay", "log.tlog", "--epoch", str(epoch), "--output", "back", "--force")
-        found = {name: run.read(os.path.join("back", name))
-                 for name in os.listdir(run.path("back"))}
-        assert found == wanted, f"epoch {epoch}: {sorted(found)}, not {sorted(wanted)}"
+        check_directory(run, wanted)
+        run("checkpoint", "export", "log.tlog", "--epoch", str(epoch), "-o", "one.qckpt", "--force")
+        assert Log(run.path("one.qckpt")).verify() == epoch
+        run("checkpoint", "restore", "one.qckpt", "-o", "back", "--force")
+        check_directory(run, wanted)
     Log(run.path("log.tlog")).verify()
+
+
+def check_directory(run, wanted):
+    """Exactly these files, byte for byte."""
+    found = {name: run.read(os.path.join("back", name)) for name in os.listdir(run.path("back"))}
+    assert found.keys() == wanted.keys(), f"{sorted(found)}, not {sorted(wanted)}"
+    for name, data in wanted.items():
+        assert found[name] == data, f"{name} is not what was saved"
+    shutil.rmtree(run.path("back"))
+
+
+def pages_of(run, epoch):
+    """The page of each tensor."""
+    state = Log(run.path("log.tlog")).state_at(epoch)
+    return {p.name.decode(): p.id for p in state.pages.values() if p.kind == TENSOR}
+
+
+# What becomes of a file of two tensors, the page of "w" (0: it is another one), and how many bytes
+# of content may be written. v is 300,000 bytes that nobody touches.
+def changes_of_names():
+    data, other = random.randbytes(200000), random.randbytes(300000)
+    half = bytes(b for i in range(0, len(data), 4) for b in data[i + 2:i + 4])
+    v = Tensor("v", "U8", [300000], other)
+    w = Tensor("w", "F32", [50000], data)
+    one = bytearray(data)
+    one[4000] ^= 1
+    return [
+        ("as it is", [v, w], "w", 600000),
+        ("renamed", [v, Tensor("w.new", "F32", [50000], data)], "w.new", 1000),
+        ("renamed, with a change", [v, Tensor("w.2", "F32", [50000], one)], "w.2", 1500),
+        ("reshaped", [v, Tensor("w.2", "F32", [100, 500], one)], "w.2", 1000),
+        ("retyped, the same bytes", [v, Tensor("w.2", "I32", [100, 500], one)], "w.2", 1000),
+        ("retyped to half", [v, Tensor("w.2", "BF16", [100, 500], half)], "w.2", 110000),
+        ("renamed and reshaped", [v, Tensor("x", "BF16", [50000], half)], 0, 110000),
+        ("swapped", [Tensor("x", "BF16", [50000], half), v], "x", 1000),
+        ("one name for the other", [Tensor("v", "BF16", [50000], half), Tensor("x", "U8", [300000],
+                                                                              other)], "v", 420000),
+        ("gone", [Tensor("x", "U8", [300000], other)], 0, 1000),
+    ]
+
+
+def names(run):
+    """Tensors that are renamed, reshaped and retyped keep their pages where they should, take no
+    more room than they must, and every epoch comes back."""
+    epochs, last = {}, None
+    for what, tensors, name, most in changes_of_names():
+        data = safetensors_bytes(tensors)
+        run.write("a.safetensors", data)
+        said = json.loads(run.save("a.safetensors", "--json").stdout)
+        assert said["epoch"] == len(epochs) + 1, f"{what}: epoch {said['epoch']}"
+        assert said["written_bytes"] <= most, f"{what}: {said['written_bytes']} bytes of content"
+        epochs[said["epoch"]] = data
+        state = Log(run.path("log.tlog")).state_at(said["epoch"])
+        check_pages(state, "a.safetensors", tensors)
+        page = pages_of(run, said["epoch"]).get(name)
+        if what == "one name for the other":
+            assert page != last, f"{what}: v is what x was"
+        elif last and page:
+            assert page == last, f"{what}: page {page}, not {last}"
+        last = page or pages_of(run, said["epoch"]).get("x")
+    check_epochs(run, epochs)
 
 
 def npy(run):
@@ -239,7 +304,7 @@ def main():
     qallow = os.path.abspath(sys.argv[1])
     for number in range(rounds):
         random.seed(seed + number)
-        for steps in ((history, damage), (history, prune), (shards,), (npy,)):
+        for steps in ((history, damage), (history, prune), (shards,), (npy,), (names,)):
             with tempfile.TemporaryDirectory() as directory:
                 run, result = Run(qallow, directory), None
                 try:
