@@ -24,8 +24,7 @@ static const struct qi_option options[] = {
      .kind = QI_NUMBER,
      FIELD(ticks),
      .argument = "N",
-     .minimum = 1,
-     .help = "stop after this many ticks (default: when the program halts)"},
+     .help = "stop after this many ticks (default: when the program halts); 0: run nothing"},
     {.name = "log",
      .kind = QI_TEXT,
      FIELD(log),
@@ -52,6 +51,11 @@ static const struct qi_option options[] = {
      .minimum = 1,
      .help = "with --resume: from this epoch; an older one than the newest needs "
              "--log for the branch"},
+    {.name = "patch",
+     .kind = QI_TEXT,
+     FIELD(patch),
+     .argument = "FILE",
+     .help = "with --resume: go on with this program; functions that differ are defined anew"},
     {.name = "check",
      .kind = QI_TEXT,
      FIELD(check),
@@ -151,6 +155,8 @@ static int run(struct qi_context *context, const void *values)
         return qi_usage(context, "--trace, --break and --counts with a run");
     if (qi_given(context, "epoch") && !vm.resume)
         return qi_usage(context, "--resume LOG beside --epoch");
+    if (vm.patch && !vm.resume)
+        return qi_usage(context, "--resume LOG beside --patch");
     if (vm.resume && qi_given(context, "seed"))
         return qi_usage(context, "--seed for a new run: a log has its random numbers");
     if (qi_given(context, "uuid") && !vm.log)
@@ -187,6 +193,7 @@ const struct qi_command qi_command_vm = {
             {"qallow vm --resume run.tlog --ticks 100", "a hundred more"},
             {"qallow vm --resume run.tlog --epoch 50 --log branch.tlog --ticks 10",
              "from epoch 50, into a log of its own"},
+            {"qallow vm --resume run.tlog --patch new.qvm", "go on with another program"},
             {"qallow vm --check run.tlog", "does it come out the same again?"},
             {"qallow vm examples/crc32.qvm --input data=README.md", "a program with an input"},
             {0}},

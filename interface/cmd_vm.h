@@ -8,7 +8,7 @@
 #include "vm/session.h"
 
 struct vm {
-    const char *program, *log, *resume, *check, *trace, *stop_at;
+    const char *program, *log, *resume, *check, *patch, *trace, *stop_at;
     uint64_t epoch, ticks, fuel, seed;
     struct qi_list inputs;
     int threads, clock, sync;
@@ -36,6 +36,9 @@ int vm_print_state(struct qi_context *context, const struct qv_machine *machine,
 
 /* --step: commands from standard input. */
 int vm_step(struct qi_context *context, const struct vm *vm, struct qv_session *session);
+/* What a patch has done to the program. */
+int vm_say_patched(struct qi_context *context, const struct qv_program *program,
+                   const struct qv_patched *patched);
 /* What the machine emitted in its last tick. */
 int vm_say_emitted(struct qi_context *context, const struct qv_machine *machine);
 

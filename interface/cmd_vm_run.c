@@ -206,7 +206,7 @@ static int run_ticks(struct qi_context *context, const struct vm *vm, struct qv_
     int rc = 0, failed = 0;
 
     m->interrupted = interrupted;
-    while (rc == 0 && !m->halted && (vm->ticks == 0 || ticks < vm->ticks)) {
+    while (rc == 0 && !m->halted && (!qi_given(context, "ticks") || ticks < vm->ticks)) {
         rc = qi_signal_check();
         if (rc == 0)
             rc = qv_session_tick(session, &stop, NULL);
@@ -241,14 +241,38 @@ static int parse_inputs(struct qi_context *context, const struct vm *vm, struct 
     return 0;
 }
 
+/* With a patch, if there is one, and what it did. */
+static int open_resumed(struct qi_context *context, const struct vm *vm,
+                        struct qv_session_options *options, struct qv_session **session)
+{
+    struct qv_patched patched = {.world = 0};
+    char *text = NULL;
+    uint64_t length = 0;
+    int rc = vm->patch ? read_program(vm->patch, &text, &length) : 0;
+
+    if (rc < 0)
+        return rc;
+    options->patch = (struct qv_patch){text, vm->patch, length, &patched};
+    rc = qv_session_resume(vm->resume, vm->epoch, options, session);
+    qr_free(text);
+    if (rc == QALLOW_E_ARGUMENT && options->error->message[0])
+        return report_source(context, options->error);
+    if (rc < 0 || !patched.world)
+        return rc;
+    rc = vm_say_patched(context, qv_session_machine(*session)->program, &patched);
+    if (rc != 0)
+        qv_session_close(*session);
+    return rc;
+}
+
 static int open_session(struct qi_context *context, const struct vm *vm,
-                        const struct qv_session_options *options, struct qv_session **session)
+                        struct qv_session_options *options, struct qv_session **session)
 {
     char *text = NULL;
     uint64_t length = 0;
 
     if (vm->resume)
-        return qv_session_resume(vm->resume, vm->epoch, options, session);
+        return open_resumed(context, vm, options, session);
     int rc = read_program(vm->program, &text, &length);
     if (rc < 0)
         return rc;

@@ -135,23 +135,84 @@ static int end_function(struct qv_parser *p)
     return rc;
 }
 
+/* NAME, or NAME@AGE: an old definition, which only stands below .world. */
+static int parse_function_name(struct qv_parser *p, char name[QV_MAX_FUNCTION_NAME + 1],
+                               int64_t *age)
+{
+    int rc = qv_parse_name(p, "a name for the function", name);
+
+    *age = -1;
+    if (rc < 0 || p->at == p->end || *p->at != '@')
+        return rc;
+    p->at++;
+    rc = qv_parse_integer(p, "the world of an old definition", 0, QV_MAX_WORLD, age);
+    if (rc == 0)
+        snprintf(name + strlen(name), 12, "@%u", (unsigned)*age);
+    return rc;
+}
+
 static int parse_function(struct qv_parser *p)
 {
-    char name[QV_MAX_NAME + 1];
-    int64_t arguments = 0;
+    char name[QV_MAX_FUNCTION_NAME + 1];
+    int64_t arguments = 0, age = 0;
     int rc = end_function(p);
+    struct qv_span span = (qv_skip_blanks(p), qv_next_token(p));
 
     if (rc == 0)
-        rc = qv_parse_name(p, "a name for the function", name);
+        rc = parse_function_name(p, name, &age);
+    if (rc == 0 && p->below_world != (age >= 0))
+        rc = qv_wrong(p, span,
+                      "old definitions, NAME@AGE, and nothing else stand below .world, which the "
+                      "machine writes");
+    if (rc == 0 && age >= (int64_t)p->program->world)
+        rc = qv_wrong(p, span, "an old definition of world %u in world %u", (unsigned)age,
+                      p->program->world);
     if (rc == 0 && !qv_at_end(p))
         rc = qv_parse_integer(p, "the number of arguments", 0, QV_REGISTERS, &arguments);
     if (rc < 0)
         return rc;
-    p->function = &p->program->functions[qv_find_function(p->program, name)];
+    int index = qv_find_function(p->program, name);
+    p->function = &p->program->functions[index];
+    p->function->age = age >= 0 ? (uint32_t)age : 0;
+    if (age >= 0 && qv_current_of(p->program, (uint32_t)index) == (uint32_t)index)
+        return qv_wrong(p, span, "an old definition of a function that there is not");
     p->function->arguments = (uint32_t)arguments;
     if (p->function->registers < arguments)
         p->function->registers = (uint32_t)arguments;
     return 0;
+}
+
+/* What the machine writes behind the text once the program has been patched (vm/world.h). */
+static int parse_world(struct qv_parser *p)
+{
+    int64_t world = 0;
+    int rc = end_function(p);
+
+    if (rc == 0 && p->below_world)
+        rc = qv_wrong(p, qv_next_token(p), "there is a .world already");
+    if (rc == 0)
+        rc = qv_parse_integer(p, "the number of the world", 1, QV_MAX_WORLD, &world);
+    p->program->world = (uint32_t)world;
+    p->program->source_length = (size_t)(p->line_start - p->text);
+    p->below_world = 1;
+    return rc;
+}
+
+static int parse_age(struct qv_parser *p)
+{
+    char name[QV_MAX_NAME + 1];
+    int64_t age = 0;
+    struct qv_span span = (qv_skip_blanks(p), qv_next_token(p));
+    int rc = qv_parse_name(p, "the name of a function", name);
+    int function = rc < 0 ? -1 : qv_find_function(p->program, name);
+
+    if (rc < 0)
+        return rc;
+    if (function < 0)
+        return qv_wrong(p, span, "there is no function %s", name);
+    rc = qv_parse_integer(p, "the world in which it was defined", 0, p->program->world, &age);
+    p->program->functions[function].age = (uint32_t)age;
+    return rc;
 }
 
 static int parse_limit(struct qv_parser *p, const char *what, uint64_t least, uint64_t greatest,
@@ -171,14 +232,20 @@ static int parse_directive(struct qv_parser *p)
     uint64_t limit = 0;
     int rc;
 
+    if (qv_span_is(word, ".func"))
+        return parse_function(p);
+    if (qv_span_is(word, ".world"))
+        return parse_world(p);
+    if (p->below_world && qv_span_is(word, ".age"))
+        return parse_age(p);
+    if (p->below_world)
+        return qv_wrong(p, word, "what a program says stands above .world");
     if (qv_span_is(word, ".page") || qv_span_is(word, ".input"))
         return parse_page(p, qv_span_is(word, ".input"));
     if (qv_span_is(word, ".data"))
         return parse_data(p);
     if (qv_span_is(word, ".const"))
         return parse_const(p);
-    if (qv_span_is(word, ".func"))
-        return parse_function(p);
     if (qv_span_is(word, ".memory"))
         return parse_limit(p, "bytes of memory", 0, (uint64_t)1 << 48, &p->program->memory);
     if (qv_span_is(word, ".fuel"))
@@ -251,11 +318,12 @@ static int collect_function(struct qv_parser *p)
 {
     struct qv_program *program = p->program;
     struct qv_function function = {.registers = 0};
+    int64_t age = 0;
 
     if (qv_at_end(p) || *p->at != '.' || !qv_span_is(qv_word_here(p, 1), ".func"))
         return 0;
     struct qv_span span = (qv_skip_blanks(p), qv_next_token(p));
-    int rc = qv_parse_name(p, "a name for the function", function.name);
+    int rc = parse_function_name(p, function.name, &age);
     if (rc < 0)
         return rc;
     if (qv_find_function(program, function.name) >= 0)
@@ -265,6 +333,7 @@ static int collect_function(struct qv_parser *p)
     if (QR_GROW(program->functions, program->function_count, program->function_capacity) < 0)
         return no_memory();
     program->functions[program->function_count++] = function;
+    program->retired_count += age >= 0;
     return 0;
 }
 
@@ -273,7 +342,9 @@ static int each_line(struct qv_parser *p, const char *text, size_t length,
 {
     int rc = 0;
 
+    p->text = text;
     p->text_end = text + length;
+    p->below_world = 0;
     p->line = 0;
     for (const char *at = text; rc == 0 && at < p->text_end;) {
         const char *newline = memchr(at, '\n', (size_t)(p->text_end - at));
@@ -335,6 +406,7 @@ int qv_assemble(const char *text, size_t length, const char *path, struct qv_pro
     p.program->fuel = QV_DEFAULT_FUEL;
     p.program->stack = QV_DEFAULT_STACK;
     p.program->depth = QV_DEFAULT_DEPTH;
+    p.program->source_length = length;
     int rc = parse_all(&p, text, length);
     qr_free(p.constants);
     qr_free(p.fixups);

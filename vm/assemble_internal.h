@@ -25,7 +25,7 @@ struct qv_fixup {
 
 struct qv_parser {
     const char *at, *end; /* of the line that is read: its end is before its line end */
-    const char *line_start, *text_end;
+    const char *line_start, *text, *text_end;
     size_t line;
     struct qv_program *program;
     struct qv_function *function; /* that is being read, or NULL */
@@ -34,6 +34,7 @@ struct qv_parser {
     struct qv_fixup *fixups;
     size_t fixup_count, fixup_capacity;
     struct qv_source_error *error;
+    int below_world; /* .world has been seen in this pass */
 };
 
 /* A piece of text where something is said to be wrong. */

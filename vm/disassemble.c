@@ -222,7 +222,7 @@ static void find_targets(const struct qv_function *f, uint8_t *targets)
 }
 
 static int say_function(struct out *out, const struct qv_program *program,
-                        const struct qv_function *f)
+                        const struct qv_function *f, const char *name)
 {
     char text[400];
     size_t label = 0;
@@ -231,7 +231,7 @@ static int say_function(struct out *out, const struct qv_program *program,
     if (!targets)
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory to disassemble %s", f->name);
     find_targets(f, targets);
-    say(out, "\n.func %s %u\n", f->name, f->arguments);
+    say(out, "\n.func %s %u\n", name, f->arguments);
     for (uint32_t word = 0; word < f->word_count;) {
         for (; label < f->label_count && f->labels[label].word <= word; label++)
             say(out, "%s:\n", f->labels[label].name);
@@ -244,10 +244,36 @@ static int say_function(struct out *out, const struct qv_program *program,
     return out->rc;
 }
 
+int qv_disassemble_world(const struct qv_program *program, const struct qv_program *from,
+                         const uint8_t *keep,
+                         int (*write)(void *context, const char *text, size_t length),
+                         void *context)
+{
+    struct out out = {write, context, 0};
+    char name[QV_MAX_FUNCTION_NAME + 1];
+    int rc = 0;
+
+    if (program->world == 0)
+        return 0;
+    say(&out, ".world %u ; kept by the machine, from here on\n", program->world);
+    for (size_t i = 0; i < qv_current_count(program); i++)
+        if (program->functions[i].age)
+            say(&out, ".age %s %u\n", program->functions[i].name, program->functions[i].age);
+    for (size_t i = 0; rc == 0 && i < from->function_count; i++) {
+        const struct qv_function *f = &from->functions[i];
+        if (!keep[i])
+            continue;
+        snprintf(name, sizeof name, "%.*s@%u", (int)strcspn(f->name, "@"), f->name, f->age);
+        rc = say_function(&out, from, f, name);
+    }
+    return rc < 0 ? rc : out.rc;
+}
+
 int qv_disassemble(const struct qv_program *program,
                    int (*write)(void *context, const char *text, size_t length), void *context)
 {
     struct out out = {write, context, 0};
+    size_t current = qv_current_count(program);
     int rc = 0;
 
     say(&out, ".memory %llu\n.fuel %llu\n.stack %u\n.depth %u\n",
@@ -255,9 +281,17 @@ int qv_disassemble(const struct qv_program *program,
         program->depth);
     for (size_t i = 0; i < program->page_count; i++)
         say_page(&out, &program->pages[i]);
-    for (size_t i = 0; rc == 0 && i < program->function_count; i++)
-        rc = say_function(&out, program, &program->functions[i]);
-    return rc < 0 ? rc : out.rc;
+    for (size_t i = 0; rc == 0 && i < current; i++)
+        rc = say_function(&out, program, &program->functions[i], program->functions[i].name);
+    if (rc < 0 || out.rc != 0 || program->world == 0)
+        return rc < 0 ? rc : out.rc;
+    uint8_t *keep = qr_calloc(program->function_count, 1);
+    if (!keep)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory to disassemble");
+    memset(keep + current, 1, program->retired_count);
+    rc = qv_disassemble_world(program, program, keep, write, context);
+    qr_free(keep);
+    return rc;
 }
 
 /* --- the reference --- */

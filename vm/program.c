@@ -33,6 +33,20 @@ int qv_find_function(const struct qv_program *program, const char *name)
     return -1;
 }
 
+uint32_t qv_current_of(const struct qv_program *program, uint32_t function)
+{
+    const char *name = program->functions[function].name;
+    size_t length = strcspn(name, "@");
+
+    if (function < qv_current_count(program))
+        return function;
+    for (uint32_t i = 0; i < qv_current_count(program); i++)
+        if (strncmp(program->functions[i].name, name, length) == 0 &&
+            program->functions[i].name[length] == '\0')
+            return i;
+    return function; /* no such program is assembled */
+}
+
 int qv_find_page(const struct qv_program *program, const char *name)
 {
     for (size_t i = 0; i < program->page_count; i++)

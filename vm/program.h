@@ -12,7 +12,10 @@
 #include "vm/instruction.h"
 
 enum {
-    QV_MAX_NAME = 64, /* bytes of a name: letters, digits, _ */
+    QV_MAX_NAME = 64,          /* bytes of a name: letters, digits, _ */
+    QV_MAX_FUNCTION_NAME = 75, /* with @ and the age of an old definition */
+    QV_MAX_WORLD = 1000000000,
+    QV_MAX_TEXT = 4 << 20, /* bytes of a program */
     QV_MAX_PAGES = 4096,
     QV_MAX_FUNCTIONS = 4096,
     QV_MAX_NAMES = 1024,    /* that are emitted */
@@ -47,8 +50,9 @@ struct qv_label {
 };
 
 struct qv_function {
-    char name[QV_MAX_NAME + 1];
+    char name[QV_MAX_FUNCTION_NAME + 1];
     uint32_t arguments, registers;
+    uint32_t age; /* the world in which it was defined (vm/world.h) */
     uint64_t *words;
     uint32_t *lines; /* of the source, for each word; 0: unknown */
     size_t word_count, word_capacity, line_capacity;
@@ -68,9 +72,18 @@ struct qv_program {
     size_t page_count, page_capacity;
     struct qv_function *functions;
     size_t function_count, function_capacity;
+    size_t retired_count; /* the last ones: old definitions, which no call leads to */
+    uint32_t world;
+    size_t source_length; /* of the text without what the machine keeps in it */
     struct qv_name *names;
     size_t name_count, name_capacity;
 };
+
+/* Functions that calls lead to. */
+static inline size_t qv_current_count(const struct qv_program *program)
+{
+    return program->function_count - program->retired_count;
+}
 
 /* Where a text is wrong. */
 struct qv_source_error {
@@ -101,12 +114,21 @@ unsigned qv_disassemble_one(const struct qv_program *program, const struct qv_fu
 /* The whole program as text that assembles to the same program, piece by piece. */
 int qv_disassemble(const struct qv_program *program,
                    int (*write)(void *context, const char *text, size_t length), void *context);
+/* What stands below .world: the ages of the functions of `program`, and those functions of `from`
+ * for which `keep` is 1, as old definitions. Nothing in world 0. */
+int qv_disassemble_world(const struct qv_program *program, const struct qv_program *from,
+                         const uint8_t *keep,
+                         int (*write)(void *context, const char *text, size_t length),
+                         void *context);
 /* The reference of the instructions in Markdown, as in docs/vm.md. */
 int qv_reference(int (*write)(void *context, const char *text, size_t length), void *context);
 
 /* Index by name, or -1. */
 int qv_find_function(const struct qv_program *program, const char *name);
 int qv_find_page(const struct qv_program *program, const char *name);
+
+/* Of a function, old or not, the one that calls by its name lead to. */
+uint32_t qv_current_of(const struct qv_program *program, uint32_t function);
 
 /* A float as text, whatever the locale; 1 if all of the text is one. */
 int qv_read_float(const char *text, double *value);

@@ -139,6 +139,8 @@ int qv_session_new(const char *text, size_t length, const char *path,
         qv_session_close(s);
         return rc;
     }
+    s->threads = options->threads;
+    s->set_fuel = options->fuel;
     memcpy(s->text, text, length);
     s->text_length = length;
     if (options->fuel)
@@ -158,6 +160,8 @@ int qv_session_create(const char *text, size_t length, const char *path,
         return rc;
     s->machine->random = options->seed;
     rc = feed_all(s, options, 1);
+    if (rc == 0)
+        rc = qv_layout_new(s);
     if (rc == 0 && !options->has_no_log)
         rc = qv_record_new(s, options->log, &options->store, NULL);
     if (rc < 0) {
@@ -243,6 +247,9 @@ int qv_session_resume(const char *log, uint64_t epoch, const struct qv_session_o
     }
     qallow_close(from);
     rc = resume_loaded(s, log, stats.uuid, stats.last_epoch, options);
+    if (rc == 0 && options->patch.text)
+        rc = qv_session_patch(s, options->patch.text, options->patch.length, options->patch.path,
+                              options->error, options->patch.patched);
     if (rc == 0 && !options->has_no_log)
         rc = change_inputs(s, options);
     if (rc < 0) {
@@ -286,7 +293,9 @@ int qv_session_continue(struct qv_session *session, enum qv_stop *stop, uint64_t
         return qr_fail(*stop == QV_OUT_OF_FUEL ? QALLOW_E_LIMIT : QALLOW_E_STATE, "tick %llu: %s",
                        (unsigned long long)m->tick, text);
     }
-    int rc = 0;
+    int rc = qv_drop_retired(session);
+    if (rc < 0)
+        return rc;
     if (session->store && session->epoch < qallow_view_epoch(qallow_newest(session->store)))
         session->epoch++; /* it is there already */
     else if (session->store)
@@ -308,6 +317,7 @@ int qv_session_close(struct qv_session *session)
     qv_machine_destroy(session->machine);
     qv_program_destroy(session->program);
     qr_free(session->page_ids);
+    qr_free(session->layout);
     qr_free(session->text);
     qr_free(session->buffer);
     qr_free(session);

@@ -4,12 +4,13 @@
  *
  * The pages of such a log:
  *   program.qvm   the text of the program
- *   code/NAME     each function (vm/state.c); what program.qvm assembles to
+ *   code/NAME     each function (vm/state.c); what program.qvm assembles to. Empty: a function that
+ *                 a patch has removed
  *   machine       registers, calls and counters (vm/state.c)
  *   emitted       what the last tick emitted: name 4, kind 4, value 8 bytes each
  *   data/NAME     each page and input of the program
  * Epoch 1 has them as they are before the first tick; then each tick is an epoch, and so is each
- * time inputs were changed.
+ * time inputs were changed or the program was patched (vm/session_patch.c).
  */
 #ifndef QV_SESSION_H
 #define QV_SESSION_H
@@ -23,6 +24,13 @@ struct qv_input {
     const char *name, *path;
 };
 
+/* A text that becomes the program of a machine that is resumed, before its inputs are changed. */
+struct qv_patch {
+    const char *text, *path; /* NULL: none */
+    size_t length;
+    struct qv_patched *patched;
+};
+
 struct qv_session_options {
     const char *log;             /* to write; NULL when resuming: the log that is resumed */
     struct qallow_options store; /* of a new log; writable and create are set here */
@@ -33,6 +41,7 @@ struct qv_session_options {
     int threads;
     int has_no_log;                /* the machine alone, in memory */
     struct qv_source_error *error; /* of the program; may be NULL */
+    struct qv_patch patch;         /* when resuming */
 };
 
 /* A program from its text, before its first tick. CANNOT_CREATE if the log exists; ARGUMENT: the
@@ -60,6 +69,22 @@ uint64_t qv_session_epoch(const struct qv_session *session);
  * each. DIFFERS with a detail. `progress` may be NULL. */
 int qv_session_check(const char *log, int threads, void (*progress)(void *, uint64_t, uint64_t),
                      void *context, uint64_t *epochs);
+
+/* What a patch did. Which functions: those of the present program whose age is `world`, and those
+ * that reach one of these (vm/world.h). */
+struct qv_patched {
+    uint32_t world;   /* 0: nothing was patched */
+    uint32_t defined; /* functions that are new or differ */
+    uint32_t stale;   /* others that reach one of them */
+    uint32_t gone;    /* functions that the new text does not have */
+    uint32_t kept;    /* old definitions that are in progress */
+    uint64_t epoch;   /* that the patch is; 0 without a log */
+};
+/* Between two ticks, makes the program that of another text, and that an epoch. Pages keep what
+ * they hold; the text must declare them all as they are, and may add some. ARGUMENT: the text (see
+ * *error), or it does not fit the machine as it is; then nothing has changed. */
+int qv_session_patch(struct qv_session *session, const char *text, size_t length, const char *path,
+                     struct qv_source_error *error, struct qv_patched *patched);
 
 struct qv_machine *qv_session_machine(struct qv_session *session);
 /* NULL without a log. */

@@ -49,7 +49,29 @@ static int take_inputs(struct checking *c, struct qallow_view *view)
     return 0;
 }
 
-/* An epoch in which the next tick is still the same has changed inputs only. */
+/* An epoch in which the next tick is still the same has changed the program, or else inputs. */
+static int change(struct checking *c, struct qallow_view *view)
+{
+    struct qv_source_error error;
+    struct qv_patched patched;
+    uint8_t *text = NULL;
+    uint64_t length = 0;
+    int rc = qv_load_page(view, "program.qvm", QV_MAX_TEXT, &text, &length);
+
+    if (rc == 0 &&
+        (length != c->session->text_length || memcmp(text, c->session->text, length) != 0)) {
+        rc = qv_session_patch(c->session, (const char *)text, length, "program.qvm", &error,
+                              &patched);
+        rc = rc == QALLOW_E_ARGUMENT ? QALLOW_E_DIFFERS : rc; /* the detail stays */
+    } else if (rc == 0) {
+        rc = take_inputs(c, view);
+        if (rc == 0)
+            rc = qv_record_tick(c->session, &c->session->epoch);
+    }
+    qr_free(text);
+    return rc;
+}
+
 static int step(struct checking *c, uint64_t epoch)
 {
     struct qallow_view *view = NULL;
@@ -64,9 +86,7 @@ static int step(struct checking *c, uint64_t epoch)
     if (rc == 0)
         rc = qallow_page_read(view, page.id, 0, header, sizeof header);
     if (rc == 0 && qr_load64(header + 16) == c->session->machine->tick) {
-        rc = take_inputs(c, view);
-        if (rc == 0)
-            rc = qv_record_tick(c->session, &c->session->epoch);
+        rc = change(c, view);
     } else if (rc == 0) {
         rc = qv_session_tick(c->session, &stop, NULL);
     }

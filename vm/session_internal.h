@@ -5,7 +5,10 @@
 
 #include "vm/session.h"
 
-enum { QV_MAX_TEXT = 4 << 20 }; /* bytes of a program */
+/* A page of a log: program.qvm, code/NAME and so on. */
+struct qv_layout {
+    char path[QV_MAX_FUNCTION_NAME + 8];
+};
 
 struct qv_session {
     struct qv_program *program;
@@ -13,10 +16,15 @@ struct qv_session {
     struct qallow_store *store; /* that is written; or NULL */
     uint64_t epoch;             /* the machine is as in this one */
     uint64_t *page_ids;         /* of the program's pages */
-    uint64_t machine_id, emitted_id;
+    uint64_t text_id, machine_id, emitted_id, code_id, data_id;
+    struct qv_layout *layout; /* the pages of the log, in the order in which they are created */
+    size_t layout_count;
     char *text;
     size_t text_length;
-    uint8_t *buffer; /* for the state */
+    int text_is_new;   /* not in the log yet */
+    int threads;       /* as in the options */
+    uint64_t set_fuel; /* the same */
+    uint8_t *buffer;   /* for the state */
     size_t buffer_size;
 };
 
@@ -26,17 +34,28 @@ int qv_session_new(const char *text, size_t length, const char *path,
 /* The machine of an epoch (session_load.c). */
 int qv_load(struct qallow_store *from, const char *log, uint64_t epoch,
             const struct qv_session_options *options, struct qv_session **session);
+/* A page of at most `limit` bytes; to be freed with qr_free(). */
+int qv_load_page(struct qallow_view *view, const char *path, uint64_t limit, uint8_t **bytes,
+                 uint64_t *length);
 /* Reads one page of the program from a view. */
 int qv_load_data(struct qv_session *session, struct qallow_view *view, size_t page);
-/* Sets page_ids, machine_id and emitted_id to those of the view. */
+/* Sets the ids of pages to those of the view. */
 int qv_find_pages(struct qv_session *session, struct qallow_view *view);
 void qv_set_input(struct qv_machine *machine, int page, const uint8_t *bytes, uint64_t length);
 
+/* The pages of a program's new log; those of a view, by id, so that a branch gives them the same
+ * ids as its origin has. */
+int qv_layout_new(struct qv_session *session);
+int qv_layout_of(struct qv_session *session, struct qallow_view *view);
 /* Makes the log and its first epoch, which gets the label, if any (session_record.c). */
 int qv_record_new(struct qv_session *session, const char *log, const struct qallow_options *options,
                   const char *label);
 /* Commits what has changed since the last time. */
 int qv_record_tick(struct qv_session *session, uint64_t *epoch);
+/* The same after a patch: the code, and pages that are new (their page_ids are 0). */
+int qv_record_patch(struct qv_session *session, uint64_t *epoch);
+/* Forgets old definitions that no frame returns into. */
+int qv_drop_retired(struct qv_session *session);
 
 /* A whole file of at most `limit` bytes; to be freed with qr_free(). */
 int qv_read_file(const char *path, uint64_t limit, uint8_t **bytes, uint64_t *length);

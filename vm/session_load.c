@@ -22,8 +22,8 @@ static int get_page(struct qallow_view *view, const char *path, struct qallow_pa
     return rc;
 }
 
-static int read_page(struct qallow_view *view, const char *path, uint64_t limit, uint8_t **bytes,
-                     uint64_t *length)
+int qv_load_page(struct qallow_view *view, const char *path, uint64_t limit, uint8_t **bytes,
+                 uint64_t *length)
 {
     struct qallow_page page;
     int rc = get_page(view, path, &page);
@@ -48,15 +48,15 @@ static int read_page(struct qallow_view *view, const char *path, uint64_t limit,
 
 static int check_code(struct qv_session *s, struct qallow_view *view)
 {
-    for (size_t i = 0; i < s->program->function_count; i++) {
-        char path[QV_MAX_NAME + 8];
+    for (size_t i = 0; i < qv_current_count(s->program); i++) {
+        char path[QV_MAX_FUNCTION_NAME + 8];
         uint8_t *expected = NULL, *found = NULL;
         size_t length = 0;
         uint64_t found_length = 0;
         snprintf(path, sizeof path, "code/%s", s->program->functions[i].name);
         int rc = qv_function_encode(&s->program->functions[i], &expected, &length);
         if (rc == 0)
-            rc = read_page(view, path, length, &found, &found_length);
+            rc = qv_load_page(view, path, length, &found, &found_length);
         if (rc == 0 && (found_length != length || memcmp(found, expected, length) != 0))
             rc = qr_fail(QALLOW_E_SERIALIZATION, "page %s is not what program.qvm assembles to",
                          path);
@@ -72,7 +72,7 @@ int qv_load_data(struct qv_session *s, struct qallow_view *view, size_t i)
 {
     const struct qv_page *declared = &s->program->pages[i];
     struct qallow_page page;
-    char path[QV_MAX_NAME + 8];
+    char path[QV_MAX_FUNCTION_NAME + 8];
 
     snprintf(path, sizeof path, "data/%s", declared->name);
     int rc = get_page(view, path, &page);
@@ -93,7 +93,8 @@ static int load_emitted(struct qv_session *s, struct qallow_view *view)
 {
     uint8_t *bytes = NULL;
     uint64_t length = 0;
-    int rc = read_page(view, "emitted", QV_MAX_EMITS * sizeof *s->machine->emits, &bytes, &length);
+    int rc =
+        qv_load_page(view, "emitted", QV_MAX_EMITS * sizeof *s->machine->emits, &bytes, &length);
 
     if (rc < 0)
         return rc;
@@ -111,7 +112,7 @@ static int load_state(struct qv_session *s, struct qallow_view *view)
 {
     uint8_t *bytes = NULL;
     uint64_t length = 0;
-    int rc = read_page(view, "machine", qv_state_limit(s->program), &bytes, &length);
+    int rc = qv_load_page(view, "machine", qv_state_limit(s->program), &bytes, &length);
 
     if (rc == 0)
         rc = qv_state_decode(s->machine, bytes, length);
@@ -164,7 +165,7 @@ int qv_load(struct qallow_store *from, const char *log, uint64_t epoch,
 
     if (rc < 0)
         return rc;
-    rc = read_page(view, "program.qvm", QV_MAX_TEXT, &text, &length);
+    rc = qv_load_page(view, "program.qvm", QV_MAX_TEXT, &text, &length);
     if (rc == 0)
         rc = check_digest(from, epoch, options->threads > 0 ? options->threads : 1);
     if (rc == 0) {
@@ -174,6 +175,8 @@ int qv_load(struct qallow_store *from, const char *log, uint64_t epoch,
     }
     if (rc == 0)
         rc = load_all(s, view);
+    if (rc == 0)
+        rc = qv_layout_of(s, view);
     qr_free(text);
     qallow_view_destroy(view);
     if (rc < 0) {
@@ -185,17 +188,91 @@ int qv_load(struct qallow_store *from, const char *log, uint64_t epoch,
     return 0;
 }
 
+/* --- the layout --- */
+
+static int add_to_layout(struct qv_session *s, const char *directory, const char *name)
+{
+    if (s->layout_count % 256 == 0) {
+        struct qv_layout *grown =
+            qr_realloc(s->layout, (s->layout_count + 256) * sizeof *s->layout);
+        if (!grown)
+            return qr_fail(QALLOW_E_NO_MEMORY, "no memory for the pages of the log");
+        s->layout = grown;
+    }
+    struct qv_layout *at = &s->layout[s->layout_count++];
+    snprintf(at->path, sizeof at->path, "%s%s", directory, name);
+    return 0;
+}
+
+int qv_layout_new(struct qv_session *s)
+{
+    int rc = add_to_layout(s, "", "program.qvm");
+
+    if (rc == 0)
+        rc = add_to_layout(s, "", "code");
+    for (size_t i = 0; rc == 0 && i < qv_current_count(s->program); i++)
+        rc = add_to_layout(s, "code/", s->program->functions[i].name);
+    if (rc == 0)
+        rc = add_to_layout(s, "", "machine");
+    if (rc == 0)
+        rc = add_to_layout(s, "", "emitted");
+    if (rc == 0)
+        rc = add_to_layout(s, "", "data");
+    for (size_t i = 0; rc == 0 && i < s->program->page_count; i++)
+        rc = add_to_layout(s, "data/", s->program->pages[i].name);
+    return rc;
+}
+
+/* 1 if a page is one of a machine's, and not somebody else's. */
+static int is_ours(const struct qv_session *s, const struct qallow_page *page, const char *path)
+{
+    static const char *const names[] = {"program.qvm", "code", "machine", "emitted", "data"};
+
+    if (strncmp(path, "code/", 5) == 0)
+        return qv_find_function(s->program, path + 5) >= 0 || page->bytes == 0;
+    if (strncmp(path, "data/", 5) == 0)
+        return qv_find_page(s->program, path + 5) >= 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(path, names[i]) == 0)
+            return 1;
+    return 0;
+}
+
+int qv_layout_of(struct qv_session *s, struct qallow_view *view)
+{
+    struct qallow_page page = QALLOW_PAGE_INIT;
+    char path[QV_MAX_FUNCTION_NAME + 8];
+    int rc = 0;
+
+    while (rc == 0 && qallow_page_next(view, page.id, &page) == 0) {
+        rc = qallow_page_path(view, page.id, path, sizeof path, NULL);
+        if (rc == 0 && is_ours(s, &page, path))
+            rc = add_to_layout(s, "", path);
+        if (rc == QALLOW_E_LIMIT)
+            rc = 0; /* no path of ours is so long */
+    }
+    return rc;
+}
+
 int qv_find_pages(struct qv_session *s, struct qallow_view *view)
 {
     struct qallow_page page;
-    int rc = get_page(view, "machine", &page);
+    const struct {
+        const char *path;
+        uint64_t *id;
+    } pages[] = {{"program.qvm", &s->text_id},
+                 {"machine", &s->machine_id},
+                 {"emitted", &s->emitted_id},
+                 {"code", &s->code_id},
+                 {"data", &s->data_id}};
+    int rc = 0;
 
-    s->machine_id = page.id;
-    if (rc == 0)
-        rc = get_page(view, "emitted", &page);
-    s->emitted_id = page.id;
+    for (size_t i = 0; rc == 0 && i < sizeof pages / sizeof *pages; i++) {
+        rc = get_page(view, pages[i].path, &page);
+        *pages[i].id = page.id;
+    }
     for (size_t i = 0; rc == 0 && i < s->program->page_count; i++) {
-        char path[QV_MAX_NAME + 8];
+        char path[QV_MAX_FUNCTION_NAME + 8];
         snprintf(path, sizeof path, "data/%s", s->program->pages[i].name);
         rc = get_page(view, path, &page);
         s->page_ids[i] = page.id;

@@ -4,6 +4,7 @@
  * has the same page ids as its origin and with them the same digests. A tick writes the blocks that
  * may have changed; the store finds out which bytes did.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "runtime/bytes.h"
@@ -30,34 +31,6 @@ static int create_page(struct qallow_txn *txn, uint64_t parent, const char *name
     return rc;
 }
 
-static int create_code(struct qv_session *s, struct qallow_txn *txn)
-{
-    uint64_t directory = 0, id = 0;
-    int rc = create_page(txn, 0, "code", QALLOW_DIRECTORY, NULL, 0, &directory);
-
-    for (size_t i = 0; rc == 0 && i < s->program->function_count; i++) {
-        uint8_t *bytes = NULL;
-        size_t length = 0;
-        rc = qv_function_encode(&s->program->functions[i], &bytes, &length);
-        if (rc == 0)
-            rc = create_page(txn, directory, s->program->functions[i].name, QALLOW_FILE, bytes,
-                             length, &id);
-        qr_free(bytes);
-    }
-    return rc;
-}
-
-static int create_data(struct qv_session *s, struct qallow_txn *txn)
-{
-    uint64_t directory = 0;
-    int rc = create_page(txn, 0, "data", QALLOW_DIRECTORY, NULL, 0, &directory);
-
-    for (size_t i = 0; rc == 0 && i < s->program->page_count; i++)
-        rc = create_page(txn, directory, s->program->pages[i].name, QALLOW_FILE,
-                         s->machine->pages[i].bytes, s->machine->pages[i].size, &s->page_ids[i]);
-    return rc;
-}
-
 static int encode_state(struct qv_session *s, size_t *length)
 {
     *length = qv_state_size(s->machine);
@@ -72,22 +45,56 @@ static int encode_state(struct qv_session *s, size_t *length)
     return 0;
 }
 
-static int create_all(struct qv_session *s, struct qallow_txn *txn)
+static int create_code(struct qv_session *s, struct qallow_txn *txn, const char *name)
 {
+    int function = qv_find_function(s->program, name);
+    uint8_t *bytes = NULL;
     size_t length = 0;
     uint64_t id = 0;
-    int rc = create_page(txn, 0, "program.qvm", QALLOW_FILE, s->text, s->text_length, &id);
+    int rc =
+        function < 0 ? 0 : qv_function_encode(&s->program->functions[function], &bytes, &length);
 
     if (rc == 0)
-        rc = create_code(s, txn);
-    if (rc == 0)
-        rc = encode_state(s, &length);
-    if (rc == 0)
-        rc = create_page(txn, 0, "machine", QALLOW_FILE, s->buffer, length, &s->machine_id);
-    if (rc == 0)
-        rc = create_page(txn, 0, "emitted", QALLOW_FILE, s->machine->emits,
-                         s->machine->emit_count * sizeof *s->machine->emits, &s->emitted_id);
-    return rc < 0 ? rc : create_data(s, txn);
+        rc = create_page(txn, s->code_id, name, QALLOW_FILE, bytes, length, &id);
+    qr_free(bytes);
+    return rc;
+}
+
+static int create_data(struct qv_session *s, struct qallow_txn *txn, int page)
+{
+    return create_page(txn, s->data_id, s->program->pages[page].name, QALLOW_FILE,
+                       s->machine->pages[page].bytes, s->machine->pages[page].size,
+                       &s->page_ids[page]);
+}
+
+static int create_one(struct qv_session *s, struct qallow_txn *txn, const char *path)
+{
+    size_t length = 0;
+
+    if (strncmp(path, "code/", 5) == 0)
+        return create_code(s, txn, path + 5);
+    if (strncmp(path, "data/", 5) == 0)
+        return create_data(s, txn, qv_find_page(s->program, path + 5));
+    if (strcmp(path, "code") == 0)
+        return create_page(txn, 0, path, QALLOW_DIRECTORY, NULL, 0, &s->code_id);
+    if (strcmp(path, "data") == 0)
+        return create_page(txn, 0, path, QALLOW_DIRECTORY, NULL, 0, &s->data_id);
+    if (strcmp(path, "program.qvm") == 0)
+        return create_page(txn, 0, path, QALLOW_FILE, s->text, s->text_length, &s->text_id);
+    if (strcmp(path, "emitted") == 0)
+        return create_page(txn, 0, path, QALLOW_FILE, s->machine->emits,
+                           s->machine->emit_count * sizeof *s->machine->emits, &s->emitted_id);
+    int rc = encode_state(s, &length);
+    return rc < 0 ? rc : create_page(txn, 0, path, QALLOW_FILE, s->buffer, length, &s->machine_id);
+}
+
+static int create_all(struct qv_session *s, struct qallow_txn *txn)
+{
+    int rc = 0;
+
+    for (size_t i = 0; rc == 0 && i < s->layout_count; i++)
+        rc = create_one(s, txn, s->layout[i].path);
+    return rc;
 }
 
 int qv_record_new(struct qv_session *s, const char *log, const struct qallow_options *options,
@@ -154,6 +161,10 @@ static int write_all(struct qv_session *s, struct qallow_txn *txn)
     size_t length = 0;
     int rc = encode_state(s, &length);
 
+    if (rc == 0 && s->text_is_new)
+        rc = replace(txn, s->text_id, s->text, s->text_length);
+    s->text_is_new = 0;
+
     if (rc == 0)
         rc = replace(txn, s->machine_id, s->buffer, length);
     if (rc == 0)
@@ -168,17 +179,79 @@ static int write_all(struct qv_session *s, struct qallow_txn *txn)
     return rc;
 }
 
-int qv_record_tick(struct qv_session *s, uint64_t *epoch)
+/* --- patches --- */
+
+/* A page that is there keeps its id. */
+static int put_code(struct qv_session *s, struct qallow_txn *txn, const struct qv_function *f)
+{
+    struct qallow_page page = QALLOW_PAGE_INIT;
+    char path[QV_MAX_FUNCTION_NAME + 8];
+    uint8_t *bytes = NULL;
+    size_t length = 0;
+
+    snprintf(path, sizeof path, "code/%s", f->name);
+    int rc = qallow_page_lookup(qallow_newest(s->store), path, &page);
+    if (rc == QALLOW_E_PAGE_NOT_FOUND)
+        return create_code(s, txn, f->name);
+    if (rc == 0)
+        rc = qv_function_encode(f, &bytes, &length);
+    if (rc == 0)
+        rc = replace(txn, page.id, bytes, length);
+    qr_free(bytes);
+    return rc;
+}
+
+/* What a patch has removed stays as an empty page: no id is handed out twice, and a branch shall
+ * have those of its origin. */
+static int empty_code(struct qv_session *s, struct qallow_txn *txn)
+{
+    struct qallow_page page = QALLOW_PAGE_INIT;
+    struct qallow_view *view = qallow_newest(s->store);
+    char path[QV_MAX_FUNCTION_NAME + 8];
+    int rc = 0;
+
+    while (rc == 0 && qallow_page_next(view, page.id, &page) == 0) {
+        if (page.parent != s->code_id || page.bytes == 0)
+            continue;
+        rc = qallow_page_path(view, page.id, path, sizeof path, NULL);
+        if (rc == 0 && qv_find_function(s->program, path + strlen("code/")) < 0)
+            rc = qallow_page_resize(txn, page.id, 0);
+    }
+    return rc;
+}
+
+static int write_patch(struct qv_session *s, struct qallow_txn *txn)
+{
+    int rc = replace(txn, s->text_id, s->text, s->text_length);
+
+    for (size_t i = 0; rc == 0 && i < qv_current_count(s->program); i++)
+        rc = put_code(s, txn, &s->program->functions[i]);
+    if (rc == 0)
+        rc = empty_code(s, txn);
+    for (size_t i = 0; rc == 0 && i < s->program->page_count; i++)
+        if (s->page_ids[i] == 0)
+            rc = create_data(s, txn, (int)i);
+    return rc < 0 ? rc : write_all(s, txn);
+}
+
+/* --- epochs --- */
+
+static int record(struct qv_session *s, int (*write)(struct qv_session *, struct qallow_txn *),
+                  uint64_t *epoch)
 {
     struct qallow_txn *txn = NULL;
     int rc = qallow_begin(s->store, &txn);
 
     if (rc < 0)
         return rc;
-    rc = write_all(s, txn);
+    rc = write(s, txn);
     if (rc < 0) {
         qallow_abort(txn);
         return rc;
     }
     return qallow_commit(txn, epoch);
 }
+
+int qv_record_tick(struct qv_session *s, uint64_t *epoch) { return record(s, write_all, epoch); }
+
+int qv_record_patch(struct qv_session *s, uint64_t *epoch) { return record(s, write_patch, epoch); }

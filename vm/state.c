@@ -10,16 +10,20 @@
  *     32  8  fuel used by all ticks
  *     40  4  function, and
  *     44  4  word where it goes on: behind a commit, at the beginning of main before the first
- * tick, or, halted, at the halt or ret 48  8  base of the registers in the stack 56  8  number of
- * calls, d 64  8  registers of the stack that can ever be read again, n 72  16 for each call:
- * function and word it returns to (4 each), base of its registers
+ *            tick, or, halted, at the halt or ret
+ *     48  8  base of the registers in the stack
+ *     56  8  number of calls, d
+ *     64  8  registers of the stack that can ever be read again, n
+ *     72  16 for each call: function and word it returns to (4 each), base of its registers
  *     ..  8n the registers
  *
  * Valid is a state that the program itself could be in as far as code goes: every return goes
- * behind a call of the function above it, every base is the caller's plus the call's register, the
- * first function is main. Registers may hold anything.
+ * behind a call of the function above it, or of the present definition of that function, every base
+ * is the caller's plus the call's register, the first function is main. Registers may hold
+ * anything.
  *
- * A page below `code`: arguments, registers, words (4 bytes each), 4 of zeros, the words.
+ * A page below `code`: arguments, registers, number of words, world in which the function was
+ * defined (4 bytes each), the words.
  */
 #include "vm/state.h"
 
@@ -146,11 +150,12 @@ static int decode_calls(struct qv_machine *m, const uint8_t *starts, const uint8
         rc = get_place(m, starts, bytes, &index);
         if (rc < 0)
             return rc;
-        if (qr_load32(bytes) != expected || at != expected_base)
+        uint32_t caller = qr_load32(bytes);
+        if (qv_current_of(m->program, caller) != expected || at != expected_base)
             return INVALID("call %llu is not of the function below it", (unsigned long long)i);
         if (qr_load32(bytes + 4) == 0 || starts[index - 1] != QV_CALL)
             return INVALID("call %llu returns to where no call is", (unsigned long long)i);
-        rc = check_window(m, expected, expected_base);
+        rc = check_window(m, caller, expected_base);
         if (rc < 0)
             return rc;
         m->frames[i].pc = m->code + index;
@@ -158,7 +163,7 @@ static int decode_calls(struct qv_machine *m, const uint8_t *starts, const uint8
         expected = (uint32_t)qv_word_imm(m->code[index - 1]);
         expected_base = at + qv_word_a(m->code[index - 1]);
     }
-    if (function != expected || base != expected_base)
+    if (qv_current_of(m->program, function) != expected || base != expected_base)
         return INVALID("the function that goes on is not the one that was called");
     return check_window(m, function, base);
 }
@@ -212,6 +217,15 @@ int qv_state_decode(struct qv_machine *m, const uint8_t *bytes, size_t length)
     return rc;
 }
 
+void qv_state_renumber(uint8_t *bytes, const uint32_t *numbers)
+{
+    uint64_t depth = qr_load64(bytes + 56);
+
+    qr_store32(bytes + 40, numbers[qr_load32(bytes + 40)]);
+    for (uint64_t i = 0; i < depth; i++)
+        qr_store32(bytes + HEADER + i * CALL, numbers[qr_load32(bytes + HEADER + i * CALL)]);
+}
+
 /* --- functions --- */
 
 int qv_function_encode(const struct qv_function *f, uint8_t **bytes, size_t *length)
@@ -223,7 +237,7 @@ int qv_function_encode(const struct qv_function *f, uint8_t **bytes, size_t *len
     qr_store32(*bytes, f->arguments);
     qr_store32(*bytes + 4, f->registers);
     qr_store32(*bytes + 8, (uint32_t)f->word_count);
-    qr_store32(*bytes + 12, 0);
+    qr_store32(*bytes + 12, f->age);
     memcpy(*bytes + FUNCTION_HEADER, f->words, f->word_count * 8);
     return 0;
 }
@@ -232,10 +246,12 @@ int qv_function_decode(const uint8_t *bytes, size_t length, struct qv_function *
 {
     memset(f, 0, sizeof *f);
     if (length < FUNCTION_HEADER || qr_load32(bytes + 8) > QV_MAX_WORDS ||
-        length != FUNCTION_HEADER + (size_t)qr_load32(bytes + 8) * 8 || qr_load32(bytes + 12) != 0)
+        length != FUNCTION_HEADER + (size_t)qr_load32(bytes + 8) * 8 ||
+        qr_load32(bytes + 12) > QV_MAX_WORLD)
         return qr_fail(QALLOW_E_SERIALIZATION, "a page of code of %zu bytes", length);
     f->arguments = qr_load32(bytes);
     f->registers = qr_load32(bytes + 4);
+    f->age = qr_load32(bytes + 12);
     f->word_count = f->word_capacity = qr_load32(bytes + 8);
     f->words = qr_malloc(f->word_count * 8 + 8);
     if (!f->words)

@@ -12,6 +12,8 @@ void qv_state_encode(const struct qv_machine *machine, uint8_t *bytes);
  * anything that a program that ran there could not. SERIALIZATION with a detail, NO_MEMORY; then
  * the machine must not run. */
 int qv_state_decode(struct qv_machine *machine, const uint8_t *bytes, size_t length);
+/* Replaces the number of each function in a state. */
+void qv_state_renumber(uint8_t *bytes, const uint32_t *numbers);
 /* What a log must not be believed beyond. */
 size_t qv_state_limit(const struct qv_program *program);
 

@@ -69,8 +69,9 @@ static int check_jump(const struct check *c, int64_t distance)
 /* Arguments lie in the caller's registers, so that nothing above its own is ever read. */
 static int check_call(const struct check *c, unsigned a, uint64_t to)
 {
-    if (to >= c->program->function_count)
-        return WRONG(c, "function %llu of %zu", (unsigned long long)to, c->program->function_count);
+    if (to >= qv_current_count(c->program))
+        return WRONG(c, "function %llu of %zu", (unsigned long long)to,
+                     qv_current_count(c->program));
     if (a + c->program->functions[to].arguments > c->function->registers)
         return WRONG(c, "the arguments of %s from r%u on reach beyond register r%u",
                      qr_quotez(c->program->functions[to].name), a, c->function->registers - 1);
