@@ -120,10 +120,19 @@ uint32_t qb_cpu_allowed(void)
     return qb_cpu_detect() & allowed;
 }
 
-static void fill_process_table(void) { qb_kernels_init(&process_table, qb_cpu_allowed()); }
+static _Atomic(const struct qb_kernels *) filled_table; /* NULL: not yet */
+
+static void fill_process_table(void)
+{
+    qb_kernels_init(&process_table, qb_cpu_allowed());
+    atomic_store_explicit(&filled_table, &process_table, memory_order_release);
+}
 
 const struct qb_kernels *qb_kernels(void)
 {
+    const struct qb_kernels *table = atomic_load_explicit(&filled_table, memory_order_acquire);
+    if (table)
+        return table;
     pthread_once(&process_table_once, fill_process_table);
     return &process_table;
 }

@@ -145,6 +145,7 @@ int qr_apply_end(struct qr_apply *apply)
 
 int qr_apply_in_place(uint8_t *page, uint64_t size, struct qr_cursor part, uint64_t *old_end)
 {
+    enum { SHORT = 256 }; /* a copy that is not worth a call through the table */
     const struct qb_kernels *kernels = qb_kernels();
     struct qr_op op;
     int found;
@@ -159,6 +160,8 @@ int qr_apply_in_place(uint8_t *page, uint64_t size, struct qr_cursor part, uint6
                                 (size_t)op.payload_length);
         else if (op.kind == QR_OP_ZERO)
             kernels->zero(page + op.offset, (size_t)op.new_length);
+        else if (op.new_length <= SHORT)
+            memcpy(page + op.offset, op.bytes, (size_t)op.new_length);
         else
             kernels->copy(page + op.offset, op.bytes, (size_t)op.new_length);
     }

@@ -81,12 +81,10 @@ static inline uint64_t qr_get_u64(struct qr_cursor *c)
     const uint8_t *p = qr_get_bytes(c, 8);
     return p ? qr_load64(p) : 0;
 }
-/* Refuses encodings that are longer than needed or exceed 64 bits: one value, one spelling. */
-static inline uint64_t qr_get_varint(struct qr_cursor *c)
+/* Any varint. Apart, so that what is inlined is short. */
+__attribute__((noinline, unused)) static uint64_t qr_get_long_varint(struct qr_cursor *c)
 {
     uint64_t v = 0;
-    if (c->at != c->end && *c->at < 0x80 && !c->bad) /* most are small */
-        return *c->at++;
     for (unsigned shift = 0; shift < 64; shift += 7) {
         if (c->bad || c->at == c->end)
             break;
@@ -102,6 +100,22 @@ static inline uint64_t qr_get_varint(struct qr_cursor *c)
     }
     c->bad = 1;
     return 0;
+}
+/* Refuses encodings that are longer than needed or exceed 64 bits: one value, one spelling. */
+static inline uint64_t qr_get_varint(struct qr_cursor *c)
+{
+    if (qr_left(c) >= 2 && !c->bad) { /* most have one byte or two */
+        uint8_t first = c->at[0], second = c->at[1];
+        if (first < 0x80) {
+            c->at += 1;
+            return first;
+        }
+        if (second > 0 && second < 0x80) {
+            c->at += 2;
+            return (uint64_t)second << 7 | (first & 0x7f);
+        }
+    }
+    return qr_get_long_varint(c);
 }
 
 #endif

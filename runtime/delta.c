@@ -106,10 +106,8 @@ static int get_body(struct qr_cursor *cursor, struct qr_op *op)
     return 0;
 }
 
-int qr_op_next(struct qr_cursor *cursor, uint64_t *old_end, struct qr_op *op)
+int qr_op_decode(struct qr_cursor *cursor, uint64_t *old_end, struct qr_op *op)
 {
-    if (!cursor->bad && qr_left(cursor) == 0)
-        return 0;
     *op = (struct qr_op){0};
     uint64_t gap = qr_get_varint(cursor);
     uint64_t head = qr_get_varint(cursor);

@@ -35,9 +35,9 @@
 enum qr_edit_source { QR_LITERAL, QR_ZEROS, QR_COPY, QR_STORED };
 
 struct qr_edit {
-    uint64_t offset;      /* in the old content */
-    uint64_t old_length;  /* old bytes replaced */
-    uint64_t new_length;  /* bytes put in their place */
+    uint64_t offset;     /* in the old content */
+    uint64_t old_length; /* old bytes replaced */
+    uint64_t new_length; /* bytes put in their place */
     enum qr_edit_source source;
     const uint8_t *bytes; /* QR_LITERAL: new_length bytes, owned by whoever made the list */
     uint64_t from;        /* QR_COPY: offset in the old content; QR_STORED: where they stand */
@@ -86,21 +86,34 @@ size_t qr_ops_encode(struct qr_edits *list, size_t *next, uint64_t *old_end,
 
 /* One decoded operation. */
 struct qr_op {
-    enum { QR_OP_OVERWRITE, QR_OP_MASK, QR_OP_REPLACE, QR_OP_REMOVE, QR_OP_ZERO, QR_OP_GROW,
-           QR_OP_COPY, QR_OP_STORED } kind;
-    uint64_t offset;     /* in the old content */
+    enum {
+        QR_OP_OVERWRITE,
+        QR_OP_MASK,
+        QR_OP_REPLACE,
+        QR_OP_REMOVE,
+        QR_OP_ZERO,
+        QR_OP_GROW,
+        QR_OP_COPY,
+        QR_OP_STORED
+    } kind;
+    uint64_t offset; /* in the old content */
     uint64_t old_length;
     uint64_t new_length;
     const uint8_t *bytes; /* literal bytes (OVERWRITE, REPLACE) or payload (MASK), in the input */
     const uint8_t *mask;  /* MASK only */
     uint64_t payload_length; /* MASK: popcount */
-    uint64_t from;        /* COPY; STORED: the reference */
+    uint64_t from;           /* COPY; STORED: the reference */
 };
 
+/* The next operation of a cursor that is not at its end; otherwise as qr_op_next. */
+int qr_op_decode(struct qr_cursor *cursor, uint64_t *old_end, struct qr_op *op);
 /* Decodes the next operation. *old_end as above. Returns 1 with *op filled, 0 at the end of the
  * cursor, QALLOW_E_SERIALIZATION (no detail set) on anything malformed, including offsets that
  * overflow 64 bits. Does not know the size of the page: the caller checks offset + old_length and
  * from + new_length against it. */
-int qr_op_next(struct qr_cursor *cursor, uint64_t *old_end, struct qr_op *op);
+static inline int qr_op_next(struct qr_cursor *cursor, uint64_t *old_end, struct qr_op *op)
+{
+    return cursor->at == cursor->end && !cursor->bad ? 0 : qr_op_decode(cursor, old_end, op);
+}
 
 #endif

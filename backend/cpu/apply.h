@@ -4,12 +4,14 @@
  * apply_mask, pack_mask (its reverse) and apply_runs. The including file provides
  *
  *     void block_expand(page, mask, payload)     page[i] = next payload byte where bit i is set;
- *                                                may read BLOCK bytes of payload
+ *                                                may read EXPAND_READS bytes of payload, if that
+ *                                                is more: BLOCK, or 0
  *     void block_compress(payload, page, mask)   the reverse; may write BLOCK bytes of payload
+ *     size_t count_blocks(mask, n)               the bits set in n whole blocks
  *
- * Both run freely over whole blocks. Only the last BLOCK bytes of payload need care, because what
- * lies behind them is not ours: they go through a padded buffer. For this the payload's length is
- * needed beforehand.
+ * They run freely over whole blocks. Only the last bytes of payload need care, because what lies
+ * behind them is not ours: they go through a padded buffer. For this the payload's length is needed
+ * beforehand.
  */
 #ifndef QB_CPU_APPLY_H
 #define QB_CPU_APPLY_H
@@ -34,7 +36,7 @@ static inline uint64_t part_mask(const uint8_t *mask, size_t n)
 
 static size_t count_mask(const uint8_t *mask, size_t n)
 {
-    size_t count = 0, at = 0;
+    size_t blocks = n / (8 * BLOCK), at = blocks * 8 * BLOCK, count = count_blocks(mask, blocks);
     for (; n - at >= BLOCK; at += BLOCK)
         count += bit_count(whole_mask(mask + at / 8));
     return at == n ? count : count + bit_count(part_mask(mask + at / 8, n - at));
@@ -67,7 +69,7 @@ static void apply_mask(void *page, size_t n, const uint8_t *mask, const uint8_t 
 {
     uint8_t padded[2 * BLOCK] = {0}, last[BLOCK] = {0};
     struct progress go = {0, count, (uint8_t *)(uintptr_t)payload}; /* is only read */
-    expand_blocks(&go, page, n, mask, BLOCK);
+    expand_blocks(&go, page, n, mask, EXPAND_READS ? EXPAND_READS : 1);
     if (go.left == 0)
         return;
     go.payload = memcpy(padded, go.payload, go.left);

@@ -62,6 +62,14 @@ static inline bool group_zero(const uint8_t *p)
     return _mm256_testz_si256(any, any);
 }
 
+static inline bool cell_zero(const uint8_t *p)
+{
+    __m256i any = load(p);
+    for (size_t i = 32; i < QB_CELL; i += 32)
+        any = _mm256_or_si256(any, load(p + i));
+    return _mm256_testz_si256(any, any);
+}
+
 /* expand_table[m][i]: which payload byte goes to byte i under the mask m; 0x80: none.
  * compress_table[m][k]: which byte is the k-th under the mask m. */
 static uint8_t expand_table[256][8], compress_table[256][8];
@@ -101,6 +109,7 @@ static inline __m128i pair_shuffle(uint8_t (*table)[8], uint64_t mask)
     return _mm_or_si128(pair, _mm_set_epi64x(0x0808080808080808, 0));
 }
 
+#define EXPAND_READS BLOCK
 /* 32 bytes of the page in one step: four groups of eight, each with its own piece of payload. */
 static inline void block_expand(uint8_t *page, uint64_t mask, const uint8_t *payload)
 {
@@ -127,6 +136,26 @@ static inline void block_compress(uint8_t *payload, const uint8_t *page, uint64_
         _mm_storeh_pi((__m64 *)(payload + bit_count(mask & 0xff)), _mm_castsi128_ps(packed));
         payload += bit_count(mask & 0xffff);
     }
+}
+
+/* The bits of each half byte from a table, summed in four words. */
+static inline size_t count_blocks(const uint8_t *mask, size_t n)
+{
+    const __m256i bits =
+        _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, /* twice */
+                         0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
+    const __m256i half = _mm256_set1_epi8(15);
+    __m256i sums = _mm256_setzero_si256();
+    for (const uint8_t *end = mask + n * BLOCK; mask != end; mask += 32) {
+        __m256i low = _mm256_and_si256(load(mask), half);
+        __m256i high = _mm256_and_si256(_mm256_srli_epi16(load(mask), 4), half);
+        __m256i counts =
+            _mm256_add_epi8(_mm256_shuffle_epi8(bits, low), _mm256_shuffle_epi8(bits, high));
+        sums = _mm256_add_epi64(sums, _mm256_sad_epu8(counts, _mm256_setzero_si256()));
+    }
+    uint64_t words[4];
+    _mm256_storeu_si256((__m256i *)words, sums);
+    return words[0] + words[1] + words[2] + words[3];
 }
 
 #include "backend/cpu/apply.h"

@@ -3,7 +3,11 @@
  * hash64, hash128 and hash_cells, compiled once per instruction set: the inlined xxhash picks its
  * vectors from the compiler's flags, and with the length known at compile time one cell becomes
  * straight-line code whose iterations overlap. (The shared libxxhash of a distribution is built for
- * the baseline CPU.)
+ * the baseline CPU.) The including file provides
+ *
+ *     bool cell_zero(p)    are all QB_CELL bytes zero?
+ *
+ * by its vectors: in the words that are hashed, all of them would have to be at hand at once.
  */
 #ifndef QB_CPU_HASH_H
 #define QB_CPU_HASH_H
@@ -15,17 +19,6 @@
 
 /* Added to the seed from one cell to the next: 2^64 / golden ratio. */
 #define CELL_SEED_STEP UINT64_C(0x9E3779B97F4A7C15)
-
-/* Zeros have no term, so that holes cost nothing, whatever their size. */
-static int is_zero_cell(const uint8_t *p)
-{
-    uint64_t any = 0, word;
-    for (size_t i = 0; i < QB_CELL; i += sizeof word) {
-        memcpy(&word, p + i, sizeof word);
-        any |= word;
-    }
-    return !any;
-}
 
 /* The term of one cell, as a call: for the last one, which may be short. */
 static struct qb_u128 cell_term(const uint8_t *p, size_t n, uint64_t seed)
@@ -39,14 +32,14 @@ static struct qb_u128 cell_term(const uint8_t *p, size_t n, uint64_t seed)
     return (struct qb_u128){hash.low64, hash.high64};
 }
 
-/* Whole cells. Flattened: xxhash's function is inlined here, and with the constant length most of
- * it falls away. */
+/* Whole cells: zeros have no term, so that holes cost nothing, whatever their size. Flattened:
+ * xxhash's function is inlined here, and with the constant length most of it falls away. */
 __attribute__((flatten)) static struct qb_u128 whole_cells(const uint8_t *p, size_t cells,
                                                            uint64_t seed)
 {
     struct qb_u128 sum = {0, 0};
     for (; cells > 0; cells--, p += QB_CELL, seed += CELL_SEED_STEP) {
-        if (is_zero_cell(p))
+        if (cell_zero(p))
             continue;
         XXH128_hash_t hash = XXH3_128bits_withSeed(p, QB_CELL, seed);
         sum = qb_u128_add(sum, (struct qb_u128){hash.low64, hash.high64});

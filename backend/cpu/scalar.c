@@ -4,6 +4,21 @@
  * are written to be read, never optimised, and use nothing but C and the C library, so they are
  * also the version of every machine that has no other.
  */
+#include <stdbool.h>
+#include <string.h>
+
+#include "backend/kernels.h"
+
+static bool cell_zero(const uint8_t *p)
+{
+    uint64_t any = 0, word;
+    for (size_t i = 0; i < QB_CELL; i += sizeof word) {
+        memcpy(&word, p + i, sizeof word);
+        any |= word;
+    }
+    return !any;
+}
+
 #include "backend/cpu/hash.h"
 #include "backend/cpu/versions.h"
 

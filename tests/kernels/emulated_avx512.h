@@ -21,16 +21,15 @@ static inline uint64_t emulated_cmpneq_epi8_mask(simde__m512i a, simde__m512i b)
     return ~simde_mm512_cmpeq_epi8_mask(a, b);
 }
 
-/* VPEXPANDB with merge masking. */
-static inline simde__m512i emulated_mask_expand_epi8(simde__m512i src, uint64_t mask,
-                                                     simde__m512i a)
+/* VPEXPANDB with merge masking, from memory. */
+static inline simde__m512i emulated_mask_expandloadu_epi8(simde__m512i src, uint64_t mask,
+                                                          const uint8_t *from)
 {
-    uint8_t from[64], to[64];
-    memcpy(from, &a, 64);
+    uint8_t to[64];
     memcpy(to, &src, 64);
-    for (unsigned i = 0, k = 0; i < 64; i++) {
+    for (unsigned i = 0; i < 64; i++) {
         if (mask >> i & 1)
-            to[i] = from[k++];
+            to[i] = *from++;
     }
     memcpy(&src, to, 64);
     return src;
@@ -50,10 +49,10 @@ static inline simde__m512i emulated_maskz_compress_epi8(uint64_t mask, simde__m5
 }
 
 #undef _mm512_cmpneq_epi8_mask
-#undef _mm512_mask_expand_epi8
+#undef _mm512_mask_expandloadu_epi8
 #undef _mm512_maskz_compress_epi8
-#define _mm512_cmpneq_epi8_mask(a, b)         emulated_cmpneq_epi8_mask(a, b)
-#define _mm512_mask_expand_epi8(src, mask, a) emulated_mask_expand_epi8(src, mask, a)
-#define _mm512_maskz_compress_epi8(mask, a)   emulated_maskz_compress_epi8(mask, a)
+#define _mm512_cmpneq_epi8_mask(a, b)              emulated_cmpneq_epi8_mask(a, b)
+#define _mm512_mask_expandloadu_epi8(src, mask, p) emulated_mask_expandloadu_epi8(src, mask, p)
+#define _mm512_maskz_compress_epi8(mask, a)        emulated_maskz_compress_epi8(mask, a)
 
 #endif
