@@ -35,6 +35,15 @@ static void print_list(const struct qv_program *program, const uint32_t *ages, e
         putchar('\n');
 }
 
+static int has_nodes(const struct qv_program *program)
+{
+    size_t i = 0;
+
+    while (i < program->page_count && !program->pages[i].is_derived)
+        i++;
+    return i < program->page_count;
+}
+
 static int print_text(const struct qv_program *program, const uint32_t *ages,
                       const struct qv_patched *patched)
 {
@@ -47,6 +56,8 @@ static int print_text(const struct qv_program *program, const uint32_t *ages,
     print_list(program, ages, DEFINED, "defined: ");
     print_list(program, ages, STALE, "stale: ");
     print_list(program, ages, KEPT, "in progress: ");
+    if (has_nodes(program))
+        printf("derived pages computed: %" PRIu64 "\n", patched->computed);
     return qi_stdout_check();
 }
 
@@ -61,6 +72,7 @@ static int print_json(struct qi_context *context, const struct qv_program *progr
     if (patched->epoch)
         qi_json_u64(json, "epoch", patched->epoch);
     qi_json_u64(json, "removed", patched->gone);
+    qi_json_u64(json, "computed", patched->computed);
     for (enum list list = DEFINED; list < LISTS; list++) {
         cJSON *array = cJSON_AddArrayToObject(json, names[list]);
         for (uint32_t i = 0; i < program->function_count; i++)

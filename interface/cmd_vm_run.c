@@ -215,7 +215,7 @@ static int run_ticks(struct qi_context *context, const struct vm *vm, struct qv_
         ticks++;
         rc = vm_say_emitted(context, m);
     }
-    if (rc < 0 && qv_is_failure(stop)) {
+    if (rc == QALLOW_E_FUNCTION || (rc < 0 && qv_is_failure(stop))) {
         qi_report(context, rc);
         failed = 1;
         rc = 0;
@@ -303,6 +303,10 @@ static int run_with(struct qi_context *context, const struct vm *vm, const struc
     options.store = store;
     qi_signals_catch();
     int rc = open_session(context, vm, &options, &session);
+    if (rc == QALLOW_E_FUNCTION) { /* of a derived page, before the first tick */
+        qi_report(context, rc);
+        return 1;
+    }
     if (rc != 0)
         return rc;
     if (vm->step) {

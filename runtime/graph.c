@@ -27,6 +27,8 @@ int qr_graph_enter(struct qallow_graph *graph)
 {
     if (qr_graph_in_function)
         return qr_fail(QALLOW_E_STATE, "a page's function must not call the graph");
+    if (!graph->store)
+        return 0;
     pthread_mutex_lock(&graph->store->calls);
     pthread_mutex_lock(
         &graph->store->store->sharing.lock); /* who claims pages asks whose they are */
@@ -35,6 +37,8 @@ int qr_graph_enter(struct qallow_graph *graph)
 
 void qr_graph_leave(struct qallow_graph *graph)
 {
+    if (!graph->store)
+        return;
     pthread_mutex_unlock(&graph->store->store->sharing.lock);
     pthread_mutex_unlock(&graph->store->calls);
 }
@@ -373,7 +377,7 @@ static int choose_id(const struct qallow_graph *graph, const struct qallow_node_
     const struct qr_vertex *there = qr_graph_find(graph, *id);
     if (there && there->function)
         return qr_fail(QALLOW_E_PAGE_EXISTS, "%s is a node already", qr_vertex_name(there));
-    if (qr_api_is_claimed(graph->store, *id) &&
+    if (graph->store && qr_api_is_claimed(graph->store, *id) &&
         qr_state_find(qr_store_state(graph->store->store), *id))
         return qr_fail(QALLOW_E_BUSY, "page %llu belongs to a transaction until that ends",
                        (unsigned long long)*id);
@@ -546,7 +550,7 @@ int qallow_graph_invalidate(struct qallow_graph *graph, uint64_t page)
 
 /* ---------------------------------------------------------------- the graph */
 
-static void graph_free(struct qallow_graph *graph)
+void qr_graph_free(struct qallow_graph *graph)
 {
     for (uint32_t i = 0; i < graph->count; i++)
         free_vertex(graph, &graph->vertices[i]);
@@ -573,13 +577,32 @@ static void graph_free(struct qallow_graph *graph)
         qr_free(memory[i]);
 }
 
+int qr_graph_make(struct qallow_store *store, const struct qallow_graph_options *options,
+                  struct qallow_graph **graph)
+{
+    struct qallow_graph *made = qr_calloc(1, sizeof *made);
+    *graph = NULL;
+    if (!made)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a graph");
+    made->store = store;
+    made->options = *options;
+    made->now = 1; /* no vertex has been touched in it */
+    int rc = reserve(made, 1);
+    if (rc) {
+        qr_graph_free(made);
+        return rc;
+    }
+    made->vertices[made->count++] = (struct qr_vertex){0};
+    *graph = made;
+    return 0;
+}
+
 /* Takes its place in the transactions of the store. */
 static int attach(struct qallow_graph *graph)
 {
     struct qallow_store *store = graph->store;
     if (store->store->derive)
         return qr_fail(QALLOW_E_STATE, "%s has a graph already", qr_store_path(store->store));
-    graph->vertices[graph->count++] = (struct qr_vertex){0};
     int rc = graph->options.no_table ? 0 : qr_graph_table_load(graph);
     if (!rc)
         store->store->derive = &graph->derive;
@@ -599,21 +622,18 @@ int qallow_graph_create(struct qallow_store *store, const struct qallow_graph_op
     QR_CHECK_ARGUMENT(o.mode <= QALLOW_BATCHED && o.events <= 1 && o.no_table <= 1);
     for (size_t i = 0; i < sizeof o.reserved / sizeof *o.reserved; i++)
         QR_CHECK_ARGUMENT(o.reserved[i] == 0);
-    struct qallow_graph *made = qr_calloc(1, sizeof *made);
-    if (!made)
-        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a graph");
-    made->store = store;
-    made->options = o;
-    made->now = 1; /* no vertex has been touched in it */
+    struct qallow_graph *made;
+    rc = qr_graph_make(store, &o, &made);
+    if (rc)
+        return rc;
     made->derive = (struct qr_derive){qr_graph_owns,  qr_graph_note,      qr_graph_run,
                                       qr_graph_ended, qr_graph_fell_back, made};
-    rc = reserve(made, 1);
-    if (!rc && !(rc = qr_graph_enter(made))) {
+    if (!(rc = qr_graph_enter(made))) {
         rc = attach(made);
         qr_graph_leave(made);
     }
     if (rc)
-        graph_free(made);
+        qr_graph_free(made);
     else
         *graph = made;
     return rc;
@@ -627,7 +647,7 @@ void qallow_graph_destroy(struct qallow_graph *graph)
     pthread_mutex_lock(&graph->store->store->sharing.lock);
     graph->store->store->derive = NULL;
     qr_graph_leave(graph);
-    graph_free(graph);
+    qr_graph_free(graph);
 }
 
 int qallow_graph_set_mode(struct qallow_graph *graph, enum qallow_graph_mode mode)

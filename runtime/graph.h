@@ -181,6 +181,10 @@ const char *qr_vertex_name(const struct qr_vertex *vertex);
 int qr_graph_enter(struct qallow_graph *graph);
 void qr_graph_leave(struct qallow_graph *graph);
 extern _Thread_local int qr_graph_in_function; /* this thread runs functions */
+/* A graph without nodes, of a store or (NULL) of none. */
+int qr_graph_make(struct qallow_store *store, const struct qallow_graph_options *options,
+                  struct qallow_graph **graph);
+void qr_graph_free(struct qallow_graph *graph);
 
 /* The next wave computes it; `why` is an enum qallow_why. */
 void qr_graph_set_stale(struct qallow_graph *graph, struct qr_vertex *v, uint8_t why);
@@ -220,6 +224,8 @@ int qr_graph_apply_notes(struct qallow_graph *graph);
 
 /* --- graph_wave.c --- */
 int qr_graph_run(void *context, struct qr_txn *txn);
+/* Computes what depends on what has been touched, and what is stale. */
+int qr_graph_wave(struct qallow_graph *graph);
 void qr_graph_ended(void *context, uint64_t epoch);
 void qr_graph_fell_back(void *context);
 /* Computes a node: all of it if `is_full`, else what its inputs' changes reach. *changed: its bytes
@@ -245,5 +251,32 @@ int qr_graph_table_digest(const struct qallow_graph *graph, struct qallow_view *
                           struct qb_u128 *digest);
 /* The term of a volatile page in the digest. */
 struct qb_u128 qr_volatile_term(uint64_t id, uint64_t size, struct qb_u128 sum);
+
+/* --- graph_loose.c: without a store, whose pages are the caller's, by any ids below 2^63 --- */
+int qr_graph_create_loose(struct qallow_graph **graph);
+void qr_graph_destroy_loose(struct qallow_graph *graph);
+/* A source has `size` bytes, and from `offset` on these. What differs from what it had is what its
+ * dependents hear of. PAGE_NOT_FOUND: nothing depends on it. */
+int qr_graph_set(struct qallow_graph *graph, uint64_t page, uint64_t size, uint64_t offset,
+                 const void *bytes, uint64_t length);
+/* A page that is new in the graph has this content; a node is up to date with it. Not between
+ * qr_graph_set() and qr_graph_propagate(). */
+int qr_graph_adopt(struct qallow_graph *graph, uint64_t page, const void *bytes, uint64_t size);
+/* The content of a page of the graph, until the next call. */
+void qr_graph_look(const struct qallow_graph *graph, uint64_t page, const uint8_t **bytes,
+                   uint64_t *size);
+/* What of a node's page has become different, up to its end if it has another size. */
+struct qr_derived {
+    uint64_t page;
+    const uint8_t *bytes;
+    uint64_t size;
+    const struct qr_extent *ranges; /* the last may reach beyond the page, if it has got shorter */
+    uint32_t count;
+};
+/* Computes what depends on what was set since the last time, as `epoch`, which is not 0, and tells
+ * each page that is different then. If a function fails, or `tell` does, all of it is undone, what
+ * was set too. */
+int qr_graph_propagate(struct qallow_graph *graph, uint64_t epoch,
+                       int (*tell)(void *context, const struct qr_derived *derived), void *context);
 
 #endif

@@ -186,7 +186,7 @@ int qr_vertex_load(struct qallow_graph *graph, struct qr_vertex *v, const struct
         graph, (struct qr_undo){.vertex = qr_vertex_index(graph, v), .what = QR_UNDO_LOAD}, NULL);
     if (rc)
         return rc;
-    if (v->flags & QALLOW_NODE_VOLATILE) { /* nothing yet */
+    if (!graph->store || v->flags & QALLOW_NODE_VOLATILE) { /* nothing yet */
         v->is_loaded = 1;
         return 0;
     }
@@ -208,8 +208,8 @@ int qr_vertex_load(struct qallow_graph *graph, struct qr_vertex *v, const struct
 /* Does anybody need the sum of its cells? Those of sources are the store's business. */
 static int has_sum(const struct qallow_graph *graph, const struct qr_vertex *v)
 {
-    return v == graph->vertices ||
-           (v->function && !(v->flags & QALLOW_NODE_VOLATILE && graph->options.no_table));
+    return v == graph->vertices || (graph->store && v->function &&
+                                    !(v->flags & QALLOW_NODE_VOLATILE && graph->options.no_table));
 }
 
 static struct qb_u128 cells(const struct qr_vertex *v, uint64_t from, uint64_t to)

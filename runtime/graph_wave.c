@@ -462,6 +462,12 @@ static int reserve_wave(struct qallow_graph *graph)
     return rc || graph->batch ? rc : qr_batch_create(0, &graph->batch);
 }
 
+int qr_graph_wave(struct qallow_graph *graph)
+{
+    int rc = qr_graph_order(graph);
+    return !rc && begin_wave(graph) ? run_wave(graph) : rc;
+}
+
 static int propagate(struct qallow_graph *graph)
 {
     int rc = take_pending(graph);

@@ -15,30 +15,39 @@ static int no_memory(void) { return qr_fail(QALLOW_E_NO_MEMORY, "no memory for t
 
 /* --- declarations --- */
 
-static int parse_page(struct qv_parser *p, int is_input)
+int qv_parse_page(struct qv_parser *p, struct qv_page *page)
 {
-    struct qv_program *program = p->program;
-    struct qv_page page = {.is_input = is_input};
     struct qv_span span = (qv_skip_blanks(p), qv_next_token(p));
-    int rc = qv_parse_name(p, "a name for the page", page.name);
+    int rc = qv_parse_name(p, "a name for the page", page->name);
 
     if (rc < 0)
         return rc;
-    if (page.name[0] == 'r' && page.name[1] >= '0' && page.name[1] <= '9')
-        return qv_wrong(p, span, "%s looks like a register", page.name);
-    if (qv_find_page(program, page.name) >= 0)
-        return qv_wrong(p, span, "there is a page %s already", page.name);
-    if (program->page_count == QV_MAX_PAGES)
+    if (page->name[0] == 'r' && page->name[1] >= '0' && page->name[1] <= '9')
+        return qv_wrong(p, span, "%s looks like a register", page->name);
+    if (qv_find_page(p->program, page->name) >= 0)
+        return qv_wrong(p, span, "there is a page %s already", page->name);
+    if (p->program->page_count == QV_MAX_PAGES)
         return qv_wrong(p, span, "more than %d pages", QV_MAX_PAGES);
-    rc = qv_parse_type(p, &page.type);
-    if (rc == 0)
-        rc = qv_parse_size(p, "the number of elements", (uint64_t)1 << 44, &page.count);
-    if (rc < 0)
-        return rc;
+    rc = qv_parse_type(p, &page->type);
+    return rc < 0 ? rc : qv_parse_size(p, "the number of elements", QV_MAX_COUNT, &page->count);
+}
+
+int qv_add_page(struct qv_parser *p, const struct qv_page *page)
+{
+    struct qv_program *program = p->program;
+
     if (QR_GROW(program->pages, program->page_count, program->page_capacity) < 0)
         return no_memory();
-    program->pages[program->page_count++] = page;
+    program->pages[program->page_count++] = *page;
     return 0;
+}
+
+static int parse_page(struct qv_parser *p, int is_input)
+{
+    struct qv_page page = {.is_input = is_input};
+    int rc = qv_parse_page(p, &page);
+
+    return rc < 0 ? rc : qv_add_page(p, &page);
 }
 
 static int append_data(struct qv_page *page, const void *bytes, size_t length)
@@ -98,6 +107,8 @@ static int parse_data(struct qv_parser *p)
         return qv_wrong(p, span, "there is no page %s above", name);
     if (p->program->pages[page].is_input)
         return qv_wrong(p, span, "%s is an input: what it holds comes from outside", name);
+    if (p->program->pages[page].is_derived)
+        return qv_wrong(p, span, "%s is computed: what it holds comes from its parents", name);
     while (rc == 0 && !qv_at_end(p)) {
         rc = parse_datum(p, &p->program->pages[page]);
         qv_accept(p, ',');
@@ -167,8 +178,6 @@ static int parse_function(struct qv_parser *p)
     if (rc == 0 && age >= (int64_t)p->program->world)
         rc = qv_wrong(p, span, "an old definition of world %u in world %u", (unsigned)age,
                       p->program->world);
-    if (rc == 0 && !qv_at_end(p))
-        rc = qv_parse_integer(p, "the number of arguments", 0, QV_REGISTERS, &arguments);
     if (rc < 0)
         return rc;
     int index = qv_find_function(p->program, name);
@@ -176,10 +185,16 @@ static int parse_function(struct qv_parser *p)
     p->function->age = age >= 0 ? (uint32_t)age : 0;
     if (age >= 0 && qv_current_of(p->program, (uint32_t)index) == (uint32_t)index)
         return qv_wrong(p, span, "an old definition of a function that there is not");
+    rc = qv_parse_formals(p);
+    if (rc == 0 && !p->function->is_closed && !qv_at_end(p)) {
+        rc = qv_parse_integer(p, "the number of arguments", 0, QV_REGISTERS, &arguments);
+        if (rc == 0)
+            rc = qv_parse_formals(p);
+    }
     p->function->arguments = (uint32_t)arguments;
     if (p->function->registers < arguments)
         p->function->registers = (uint32_t)arguments;
-    return 0;
+    return rc;
 }
 
 /* What the machine writes behind the text once the program has been patched (vm/world.h). */
@@ -242,14 +257,20 @@ static int parse_directive(struct qv_parser *p)
         return qv_wrong(p, word, "what a program says stands above .world");
     if (qv_span_is(word, ".page") || qv_span_is(word, ".input"))
         return parse_page(p, qv_span_is(word, ".input"));
+    if (qv_span_is(word, ".node"))
+        return qv_parse_node(p);
     if (qv_span_is(word, ".data"))
         return parse_data(p);
     if (qv_span_is(word, ".const"))
         return parse_const(p);
     if (qv_span_is(word, ".memory"))
         return parse_limit(p, "bytes of memory", 0, (uint64_t)1 << 48, &p->program->memory);
-    if (qv_span_is(word, ".fuel"))
-        return parse_limit(p, "fuel for one tick", 1, QV_MAX_FUEL, &p->program->fuel);
+    if (qv_span_is(word, ".fuel")) {
+        rc = parse_limit(p, "fuel for one tick", 1, QV_MAX_FUEL, &p->program->fuel);
+        return rc < 0 || qv_at_end(p) ? rc
+                                      : parse_limit(p, "fuel for a call of a node's function", 1,
+                                                    QV_MAX_FUEL, &p->program->node_fuel);
+    }
     if (qv_span_is(word, ".stack")) {
         rc = parse_limit(p, "registers of the stack", QV_REGISTERS, QV_MAX_STACK, &limit);
         p->program->stack = (uint32_t)limit;
@@ -262,7 +283,7 @@ static int parse_directive(struct qv_parser *p)
     }
     return qv_wrong(p, word,
                     "no such directive: there are .memory .fuel .stack .depth .page "
-                    ".input .data .const .func");
+                    ".input .node .data .const .func");
 }
 
 /* --- lines --- */
@@ -382,6 +403,8 @@ static int parse_all(struct qv_parser *p, const char *text, size_t length)
         rc = each_line(p, text, length, parse_line);
     if (rc == 0)
         rc = end_function(p);
+    if (rc == 0)
+        rc = qv_check_nodes(p, text, length);
     if (rc == 0)
         count_arguments(p->program);
     if (rc == 0 && qv_find_function(p->program, "main") < 0) {

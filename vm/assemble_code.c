@@ -125,19 +125,41 @@ static int parse_register(struct qv_parser *p, unsigned *number)
     return 0;
 }
 
+/* One of the function's own names for the pages that it is called with. */
+static int find_formal(struct qv_parser *p, struct qv_span span, const char *name, int is_written,
+                       unsigned *page)
+{
+    const struct qv_function *f = p->function;
+
+    for (*page = 0; *page < f->formal_count; ++*page)
+        if (strcmp(f->formals[*page].name, name) == 0)
+            break;
+    if (*page == f->formal_count)
+        return qv_wrong(p, span, "%s has no page %s: it sees those behind its `of`", f->name, name);
+    if (is_written && *page != 0)
+        return qv_wrong(p, span, "%s is not written to: only the first page, %s, is", name,
+                        f->formals[0].name);
+    return 0;
+}
+
 static int parse_page_name(struct qv_parser *p, int is_written, unsigned *page)
 {
     char name[QV_MAX_NAME + 1];
     struct qv_span span = (qv_skip_blanks(p), qv_next_token(p));
     int rc = qv_parse_name(p, "the name of a page", name);
-    int found = rc < 0 ? -1 : qv_find_page(p->program, name);
 
     if (rc < 0)
         return rc;
+    if (p->function->is_closed)
+        return find_formal(p, span, name, is_written, page);
+    int found = qv_find_page(p->program, name);
     if (found < 0)
         return qv_wrong(p, span, "there is no page %s above", name);
     if (is_written && p->program->pages[found].is_input)
         return qv_wrong(p, span, "%s is an input: it is not written to", name);
+    if (is_written && p->program->pages[found].is_derived)
+        return qv_wrong(p, span, "%s is computed by %s: it is not written to", name,
+                        p->program->functions[p->program->pages[found].function].name);
     *page = (unsigned)found;
     return 0;
 }

@@ -71,6 +71,18 @@ int qv_parse_integer(struct qv_parser *p, const char *what, int64_t least, int64
 int qv_parse_size(struct qv_parser *p, const char *what, uint64_t greatest, uint64_t *value);
 int qv_parse_type(struct qv_parser *p, unsigned *type);
 
+/* --- derived pages (assemble_node.c) --- */
+
+/* What follows the name and arguments of a function: `pure`, or `of` and pages. */
+int qv_parse_formals(struct qv_parser *p);
+/* .node: behind the directive. */
+int qv_parse_node(struct qv_parser *p);
+/* When everything is there: do they fit to their functions and parents? */
+int qv_check_nodes(struct qv_parser *p, const char *text, size_t length);
+/* A name, type and number of elements that no page has yet. */
+int qv_parse_page(struct qv_parser *p, struct qv_page *page);
+int qv_add_page(struct qv_parser *p, const struct qv_page *page);
+
 /* --- code --- */
 
 /* An instruction, whose mnemonic begins at the cursor. */

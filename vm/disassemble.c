@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "qallow/graph.h"
 #include "runtime/error.h"
 #include "runtime/os.h"
 #include "vm/program.h"
@@ -116,21 +117,22 @@ static void add_scalar_operand(struct text *t, const struct qv_program *p,
         break;
     case 'm':
     case 'w':
-        add(t, "%s[r%u", p->pages[qv_word_page(w)].name, qv_word_b(w));
+        add(t, "%s[r%u", qv_page_name(p, f, qv_word_page(w)), qv_word_b(w));
         if (qv_word_offset(w))
             add(t, " %c %lld", qv_word_offset(w) < 0 ? '-' : '+',
                 (long long)(qv_word_offset(w) < 0 ? -qv_word_offset(w) : qv_word_offset(w)));
         add(t, "]");
         break;
     case 'p':
-        add(t, "%s", p->pages[qv_word_imm(w)].name);
+        add(t, "%s", qv_page_name(p, f, (uint64_t)qv_word_imm(w)));
         break;
     default:
         add(t, "%s", p->names[qv_word_imm(w)].text);
     }
 }
 
-static void add_vector(struct text *t, const struct qv_program *p, const uint64_t *words)
+static void add_vector(struct text *t, const struct qv_program *p, const struct qv_function *f,
+                       const uint64_t *words)
 {
     struct qv_vector v;
 
@@ -143,9 +145,9 @@ static void add_vector(struct text *t, const struct qv_program *p, const uint64_
         if (v.page[i] == QV_NO_PAGE)
             add(t, "r%u", v.reg[i]);
         else if (v.reg[i] == QV_NO_REGISTER)
-            add(t, "%s", p->pages[v.page[i]].name);
+            add(t, "%s", qv_page_name(p, f, v.page[i]));
         else
-            add(t, "%s[r%u]", p->pages[v.page[i]].name, v.reg[i]);
+            add(t, "%s[r%u]", qv_page_name(p, f, v.page[i]), v.reg[i]);
     }
     if (v.count != QV_NO_REGISTER)
         add(t, " for r%u", v.count);
@@ -159,7 +161,7 @@ unsigned qv_disassemble_one(const struct qv_program *program, const struct qv_fu
 
     add(&t, "%s", qv_ops[op].mnemonic);
     if (qv_ops[op].is_vector) {
-        add_vector(&t, program, function->words + word);
+        add_vector(&t, program, function, function->words + word);
     } else {
         for (const char *letter = qv_ops[op].operands; *letter; letter++) {
             add(&t, letter == qv_ops[op].operands ? " " : ", ");
@@ -170,6 +172,25 @@ unsigned qv_disassemble_one(const struct qv_program *program, const struct qv_fu
 }
 
 /* --- a program --- */
+
+static void say_node(struct out *out, const struct qv_program *program, const struct qv_page *page)
+{
+    static const char *const accesses[] = {"whole", "elementwise", "blockwise", "window"};
+
+    say(out, ".node %s %s %llu %s", page->name, qv_type_names[page->type],
+        (unsigned long long)page->count, program->functions[page->function].name);
+    for (size_t i = 0; i < page->parent_count; i++) {
+        const struct qv_parent *parent = &page->parents[i];
+        say(out, "%s %s %s", i ? "," : "", accesses[parent->access],
+            program->pages[parent->page].name);
+        if (parent->access == QALLOW_BLOCKWISE)
+            say(out, " %llu", (unsigned long long)parent->unit);
+        if (parent->access == QALLOW_WINDOW)
+            say(out, " %llu %llu", (unsigned long long)parent->before,
+                (unsigned long long)parent->after);
+    }
+    say(out, "\n");
+}
 
 static void say_page(struct out *out, const struct qv_page *page)
 {
@@ -231,7 +252,13 @@ static int say_function(struct out *out, const struct qv_program *program,
     if (!targets)
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory to disassemble %s", f->name);
     find_targets(f, targets);
-    say(out, "\n.func %s %u\n", name, f->arguments);
+    say(out, "\n.func %s %u%s", name, f->arguments,
+        !f->is_closed     ? ""
+        : f->formal_count ? " of"
+                          : " pure");
+    for (size_t i = 0; i < f->formal_count; i++)
+        say(out, "%s %s %s", i ? "," : "", f->formals[i].name, qv_type_names[f->formals[i].type]);
+    say(out, "\n");
     for (uint32_t word = 0; word < f->word_count;) {
         for (; label < f->label_count && f->labels[label].word <= word; label++)
             say(out, "%s:\n", f->labels[label].name);
@@ -276,11 +303,16 @@ int qv_disassemble(const struct qv_program *program,
     size_t current = qv_current_count(program);
     int rc = 0;
 
-    say(&out, ".memory %llu\n.fuel %llu\n.stack %u\n.depth %u\n",
-        (unsigned long long)program->memory, (unsigned long long)program->fuel, program->stack,
-        program->depth);
+    say(&out, ".memory %llu\n.fuel %llu", (unsigned long long)program->memory,
+        (unsigned long long)program->fuel);
+    if (program->node_fuel)
+        say(&out, " %llu", (unsigned long long)program->node_fuel);
+    say(&out, "\n.stack %u\n.depth %u\n", program->stack, program->depth);
     for (size_t i = 0; i < program->page_count; i++)
-        say_page(&out, &program->pages[i]);
+        if (program->pages[i].is_derived)
+            say_node(&out, program, &program->pages[i]);
+        else
+            say_page(&out, &program->pages[i]);
     for (size_t i = 0; rc == 0 && i < current; i++)
         rc = say_function(&out, program, &program->functions[i], program->functions[i].name);
     if (rc < 0 || out.rc != 0 || program->world == 0)

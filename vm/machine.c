@@ -38,8 +38,9 @@ static void lay_out(struct qv_machine *m, struct arena *arena)
         size_t size = (size_t)qv_page_bytes(&p->pages[i]);
         m->pages[i].bytes = take(arena, size);
         m->pages[i].dirty = take(arena, size / QV_BLOCK + 1);
-        m->pages[i].size = p->pages[i].is_input ? 0 : size;
-        m->pages[i].count = p->pages[i].is_input ? 0 : p->pages[i].count;
+        m->pages[i].size = qv_page_is_fixed(&p->pages[i]) ? size : 0;
+        m->pages[i].count = qv_page_is_fixed(&p->pages[i]) ? p->pages[i].count : 0;
+        m->pages[i].name = p->pages[i].name;
     }
 }
 
@@ -87,6 +88,7 @@ int qv_machine_create(const struct qv_program *program, struct qv_machine **mach
     m->tick = 1;
     m->kernels = qb_vectors();
     m->fuel_limit = program->fuel;
+    m->node_fuel = program->node_fuel ? program->node_fuel : program->fuel;
     m->fuel_slice = (uint64_t)1 << 28; /* a fraction of a second */
     m->parallel_from = 1 << 20;
     m->part = 1 << 18;

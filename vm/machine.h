@@ -31,10 +31,11 @@ static inline int qv_is_failure(enum qv_stop stop) { return stop >= QV_OUT_OF_FU
 enum { QV_BLOCK = 4096 }; /* bytes of a page that are marked as written to together */
 
 struct qv_memory {
-    uint8_t *bytes; /* aligned to 64 */
+    uint8_t *bytes;
     uint64_t size;  /* of them */
     uint64_t count; /* elements of the declared type */
     uint8_t *dirty; /* for each block: 1 if it may have been written to since the last commit */
+    const char *name;
 };
 
 struct qv_frame {
@@ -83,6 +84,7 @@ struct qv_machine {
     int64_t fuel;                      /* that the interpreter has at hand */
     uint64_t fuel_reserve;             /* what is left of the tick's beside it */
     uint64_t fuel_limit;               /* of a tick */
+    uint64_t node_fuel;                /* of a call of a derived page's function */
     uint64_t fuel_slice;               /* that the interpreter gets at a time */
     int (*interrupted)(void *context); /* asked between slices; may be NULL */
     void *interrupted_context;
@@ -108,6 +110,30 @@ int qv_machine_set_threads(struct qv_machine *machine, int threads);
  * and QV_INTERRUPTED. */
 void qv_tick_begin(struct qv_machine *machine);
 enum qv_stop qv_run(struct qv_machine *machine);
+
+/* --- derived pages (nodes.c) --- */
+
+struct qv_nodes;
+/* NULL in *nodes if the program has none. NO_MEMORY. */
+int qv_nodes_create(struct qv_machine *machine, struct qv_nodes **nodes);
+void qv_nodes_destroy(struct qv_nodes *nodes);
+/* Brings all derived pages of the machine up to date with the others, as epoch `epoch` (not 0), and
+ * marks what changed of them as written to. What may have changed of the others are the blocks
+ * marked as written to. FUNCTION: one failed, or had not enough fuel; the detail names page,
+ * function and line; INTERRUPTED. Then no page is derived anew, and the machine must not go on. */
+int qv_nodes_update(struct qv_nodes *nodes, uint64_t epoch);
+/* The pages of the machine come from somewhere else: computes what is derived and compares.
+ * SERIALIZATION with a detail that names the first that differs. */
+int qv_nodes_verify(struct qv_nodes *nodes, uint64_t epoch);
+/* The pages of the machine are as functions of these nodes gave them, in another machine: only
+ * those with is_stale[page] and what follows from them is computed. For nodes that are new. */
+int qv_nodes_adopt(struct qv_nodes *nodes, const uint8_t *is_stale);
+/* How many times a page was computed, since they were made. 0 without nodes. */
+uint64_t qv_nodes_computed(const struct qv_nodes *nodes);
+/* The machine that runs the functions, and the graph; pages have the number of the program's, plus
+ * 1. */
+struct qv_machine *qv_nodes_machine(struct qv_nodes *nodes);
+struct qallow_graph *qv_nodes_graph(struct qv_nodes *nodes);
 
 /* The function and word of a place in the code. */
 void qv_locate(const struct qv_machine *machine, const uint64_t *pc, uint32_t *function,

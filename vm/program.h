@@ -24,25 +24,55 @@ enum {
     QV_MAX_STACK = 1 << 26, /* registers */
     QV_MAX_DEPTH = 1 << 24, /* calls */
     QV_MAX_EMITS = 65536,   /* values in one tick */
+    QV_MAX_PARENTS = 1024,  /* of a derived page */
     QV_DEFAULT_STACK = 65536,
     QV_DEFAULT_DEPTH = 8192,
 };
 #define QV_DEFAULT_MEMORY ((uint64_t)64 << 20)
 #define QV_DEFAULT_FUEL   ((uint64_t)10000000000)
 #define QV_MAX_FUEL       ((uint64_t)1 << 62)
+#define QV_MAX_COUNT      ((uint64_t)1 << 44) /* elements of a page, of a block or a window */
+
+/* How a derived page depends on a page above it. */
+struct qv_parent {
+    uint32_t page;
+    uint32_t access;        /* enum qallow_access, include/qallow/graph.h */
+    uint64_t unit;          /* elements of a block; 1 if elementwise or a window; whole: 0 */
+    uint64_t before, after; /* elements of a window beside the one in the middle */
+};
 
 struct qv_page {
     char name[QV_MAX_NAME + 1];
-    unsigned type;    /* enum qb_type */
-    int is_input;     /* fed from outside; the program does not write to it */
-    uint64_t count;   /* elements; of an input: at most */
+    unsigned type;  /* enum qb_type */
+    int is_input;   /* fed from outside; the program does not write to it */
+    int is_derived; /* computed by a function; the program does not write to it */
+    uint64_t count; /* elements; of an input, or a page derived from one not as a whole: at most */
     uint8_t *initial; /* the first bytes; the rest is zeros */
     size_t initial_size, initial_capacity;
+    uint32_t function, line; /* of a derived page; where it is declared, 0: unknown */
+    struct qv_parent *parents;
+    size_t parent_count, parent_capacity;
 };
 static inline uint64_t qv_page_bytes(const struct qv_page *page)
 {
     return page->count << qb_type_shift(page->type);
 }
+/* Whether it has always as many elements as declared. */
+static inline int qv_page_is_fixed(const struct qv_page *page)
+{
+    if (page->is_input)
+        return 0;
+    for (size_t i = 0; page->is_derived && i < page->parent_count; i++)
+        if (page->parents[i].unit)
+            return 0;
+    return 1;
+}
+
+/* A page as a function of derived pages calls it: the first is computed, the others are read. */
+struct qv_formal {
+    char name[QV_MAX_NAME + 1];
+    unsigned type;
+};
 
 struct qv_label {
     char name[QV_MAX_NAME + 1];
@@ -58,6 +88,9 @@ struct qv_function {
     size_t word_count, word_capacity, line_capacity;
     struct qv_label *labels;
     size_t label_count, label_capacity;
+    int is_closed; /* sees no pages but its formals, and does nothing but compute */
+    struct qv_formal *formals;
+    size_t formal_count, formal_capacity;
 };
 
 struct qv_name {
@@ -65,8 +98,9 @@ struct qv_name {
 };
 
 struct qv_program {
-    uint64_t memory; /* bytes of all pages and the stack, at most */
-    uint64_t fuel;   /* of one tick */
+    uint64_t memory;    /* bytes of all pages and the stack, at most */
+    uint64_t fuel;      /* of one tick */
+    uint64_t node_fuel; /* of one call of a derived page's function; 0: as much as a tick */
     uint32_t stack, depth;
     struct qv_page *pages;
     size_t page_count, page_capacity;
@@ -103,9 +137,19 @@ void qv_program_destroy(struct qv_program *program);
 /* Whether everything in the program is as the interpreter relies on (docs/vm.md, "What is
  * verified"). SERIALIZATION with a detail that names the function and word. */
 int qv_verify(const struct qv_program *program);
+/* Why a derived page is not as it must be, or NULL: `why` then says it. */
+const char *qv_check_node(const struct qv_program *program, size_t page, char why[400]);
+/* Elements of a derived page for one unit of its first parent that is not read whole; 0: they do
+ * not fit together. */
+uint64_t qv_node_unit(const struct qv_program *program, const struct qv_page *page);
+/* Bytes of the windows that a derived page is computed from, with what lies beyond the ends. */
+uint64_t qv_node_windows(const struct qv_program *program, const struct qv_page *page);
+/* What a page is called in a function. */
+const char *qv_page_name(const struct qv_program *program, const struct qv_function *function,
+                         uint64_t page);
 /* 1 if an instruction of the function begins at the word. */
 int qv_is_instruction(const struct qv_function *function, uint32_t word);
-/* What a machine of this program takes: pages, stack and frames. */
+/* What a machine of this program takes: pages, stack and frames, and the same for nodes. */
 uint64_t qv_program_memory(const struct qv_program *program);
 
 /* One instruction as text, without its line end, for `size` bytes; returns its words. */

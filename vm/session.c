@@ -112,6 +112,33 @@ static int feed_all(struct qv_session *s, const struct qv_session_options *optio
     return 0;
 }
 
+/* --- epochs --- */
+
+int qv_session_derive(struct qv_session *s)
+{
+    s->waves = s->store ? s->epoch + 1 : s->waves + 1;
+    return qv_nodes_update(s->nodes, s->waves);
+}
+
+void qv_clear_dirty(struct qv_machine *m)
+{
+    for (size_t i = 0; i < m->program->page_count; i++)
+        memset(m->pages[i].dirty, 0, m->pages[i].size / QV_BLOCK + 1);
+}
+
+int qv_session_commit(struct qv_session *s)
+{
+    int rc = qv_session_derive(s);
+
+    if (rc < 0)
+        return rc;
+    if (s->store && s->epoch == qallow_view_epoch(qallow_newest(s->store)))
+        return qv_record_tick(s, &s->epoch);
+    s->epoch += s->store != NULL; /* it is there already */
+    qv_clear_dirty(s->machine);
+    return 0;
+}
+
 /* --- making --- */
 
 int qv_session_new(const char *text, size_t length, const char *path,
@@ -129,6 +156,8 @@ int qv_session_new(const char *text, size_t length, const char *path,
         rc = qv_machine_create(s->program, &s->machine);
     if (rc == 0)
         rc = qv_machine_set_threads(s->machine, options->threads);
+    if (rc == 0)
+        rc = qv_nodes_create(s->machine, &s->nodes);
     if (rc == 0) {
         s->page_ids = qr_calloc(s->program->page_count + 1, sizeof *s->page_ids);
         s->text = qr_malloc(length + 1);
@@ -144,7 +173,7 @@ int qv_session_new(const char *text, size_t length, const char *path,
     memcpy(s->text, text, length);
     s->text_length = length;
     if (options->fuel)
-        s->machine->fuel_limit = options->fuel;
+        s->machine->fuel_limit = s->machine->node_fuel = options->fuel;
     *session = s;
     return 0;
 }
@@ -162,7 +191,11 @@ int qv_session_create(const char *text, size_t length, const char *path,
     rc = feed_all(s, options, 1);
     if (rc == 0)
         rc = qv_layout_new(s);
-    if (rc == 0 && !options->has_no_log)
+    if (rc == 0)
+        rc = qv_session_derive(s);
+    if (rc == 0 && options->has_no_log)
+        qv_clear_dirty(s->machine);
+    else if (rc == 0)
         rc = qv_record_new(s, options->log, &options->store, NULL);
     if (rc < 0) {
         qv_session_close(s);
@@ -201,7 +234,7 @@ static int change_inputs(struct qv_session *s, const struct qv_session_options *
     for (size_t p = 0; p < s->program->page_count; p++)
         if (s->program->pages[p].is_input)
             memset(s->machine->pages[p].dirty, 1, s->machine->pages[p].size / QV_BLOCK + 1);
-    return qv_record_tick(s, &s->epoch);
+    return qv_session_commit(s);
 }
 
 /* Goes on writing: in the log itself, or in a new one, which says where it comes from. */
@@ -283,6 +316,8 @@ int qv_session_continue(struct qv_session *session, enum qv_stop *stop, uint64_t
     struct qv_machine *m = session->machine;
     char text[600];
 
+    uint64_t fuel_used = m->fuel_used;
+
     *stop = qv_run(m);
     if (*stop == QV_HOOKED)
         return 0;
@@ -296,10 +331,13 @@ int qv_session_continue(struct qv_session *session, enum qv_stop *stop, uint64_t
     int rc = qv_drop_retired(session);
     if (rc < 0)
         return rc;
-    if (session->store && session->epoch < qallow_view_epoch(qallow_newest(session->store)))
-        session->epoch++; /* it is there already */
-    else if (session->store)
-        rc = qv_record_tick(session, &session->epoch);
+    rc = qv_session_commit(session);
+    if (rc == QALLOW_E_FUNCTION) { /* it never was */
+        m->tick--;
+        m->fuel_used = fuel_used;
+        m->halted = 0;
+        rc = qr_fail(rc, "tick %llu: %s", (unsigned long long)m->tick, qallow_error_detail());
+    }
     if (epoch)
         *epoch = session->epoch;
     return rc;
@@ -314,6 +352,7 @@ int qv_session_close(struct qv_session *session)
     if (!session)
         return 0;
     int rc = qallow_close(session->store);
+    qv_nodes_destroy(session->nodes);
     qv_machine_destroy(session->machine);
     qv_program_destroy(session->program);
     qr_free(session->page_ids);

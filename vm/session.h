@@ -73,12 +73,13 @@ int qv_session_check(const char *log, int threads, void (*progress)(void *, uint
 /* What a patch did. Which functions: those of the present program whose age is `world`, and those
  * that reach one of these (vm/world.h). */
 struct qv_patched {
-    uint32_t world;   /* 0: nothing was patched */
-    uint32_t defined; /* functions that are new or differ */
-    uint32_t stale;   /* others that reach one of them */
-    uint32_t gone;    /* functions that the new text does not have */
-    uint32_t kept;    /* old definitions that are in progress */
-    uint64_t epoch;   /* that the patch is; 0 without a log */
+    uint32_t world;    /* 0: nothing was patched */
+    uint32_t defined;  /* functions that are new or differ */
+    uint32_t stale;    /* others that reach one of them */
+    uint32_t gone;     /* functions that the new text does not have */
+    uint32_t kept;     /* old definitions that are in progress */
+    uint64_t epoch;    /* that the patch is; 0 without a log */
+    uint64_t computed; /* derived pages: those of stale functions, and what follows from them */
 };
 /* Between two ticks, makes the program that of another text, and that an epoch. Pages keep what
  * they hold; the text must declare them all as they are, and may add some. ARGUMENT: the text (see

@@ -66,7 +66,7 @@ static int change(struct checking *c, struct qallow_view *view)
     } else if (rc == 0) {
         rc = take_inputs(c, view);
         if (rc == 0)
-            rc = qv_record_tick(c->session, &c->session->epoch);
+            rc = qv_session_commit(c->session);
     }
     qr_free(text);
     return rc;

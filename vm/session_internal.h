@@ -13,6 +13,8 @@ struct qv_layout {
 struct qv_session {
     struct qv_program *program;
     struct qv_machine *machine;
+    struct qv_nodes *nodes;     /* NULL: the program derives no pages */
+    uint64_t waves;             /* without a log: what stands for its epochs */
     struct qallow_store *store; /* that is written; or NULL */
     uint64_t epoch;             /* the machine is as in this one */
     uint64_t *page_ids;         /* of the program's pages */
@@ -41,6 +43,12 @@ int qv_load_page(struct qallow_view *view, const char *path, uint64_t limit, uin
 int qv_load_data(struct qv_session *session, struct qallow_view *view, size_t page);
 /* Sets the ids of pages to those of the view. */
 int qv_find_pages(struct qv_session *session, struct qallow_view *view);
+/* Brings derived pages up to date, for the epoch that comes next. */
+int qv_session_derive(struct qv_session *session);
+/* The same, and makes it all an epoch, if there is a log. */
+int qv_session_commit(struct qv_session *session);
+/* Nothing has been written to since. */
+void qv_clear_dirty(struct qv_machine *machine);
 void qv_set_input(struct qv_machine *machine, int page, const uint8_t *bytes, uint64_t length);
 
 /* The pages of a program's new log; those of a view, by id, so that a branch gives them the same

@@ -80,7 +80,7 @@ int qv_load_data(struct qv_session *s, struct qallow_view *view, size_t i)
         return rc;
     uint64_t most = qv_page_bytes(declared);
     unsigned shift = qb_type_shift(declared->type);
-    if (page.bytes > most || (!declared->is_input && page.bytes != most) ||
+    if (page.bytes > most || (qv_page_is_fixed(declared) && page.bytes != most) ||
         page.bytes >> shift << shift != page.bytes)
         return qr_fail(QALLOW_E_SERIALIZATION, "page %s has %llu bytes; the program says %llu",
                        path, (unsigned long long)page.bytes, (unsigned long long)most);
@@ -151,7 +151,7 @@ static int load_all(struct qv_session *s, struct qallow_view *view)
         rc = load_emitted(s, view);
     for (size_t i = 0; rc == 0 && i < s->program->page_count; i++)
         rc = qv_load_data(s, view, i);
-    return rc;
+    return rc < 0 ? rc : qv_nodes_verify(s->nodes, qallow_view_epoch(view));
 }
 
 int qv_load(struct qallow_store *from, const char *log, uint64_t epoch,

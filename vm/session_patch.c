@@ -45,10 +45,12 @@ static int check_pages(const struct patch *p)
         int found = qv_find_page(p->fresh, is->name);
         const struct qv_page *shall = found < 0 ? NULL : &p->fresh->pages[found];
         if (!shall || shall->type != is->type || shall->count != is->count ||
-            shall->is_input != is->is_input)
+            shall->is_input != is->is_input || shall->is_derived != is->is_derived)
             return REFUSE(p, "the machine has %s %s %s %llu: the patch must declare it so",
-                          is->is_input ? ".input" : ".page", is->name, qv_type_names[is->type],
-                          (unsigned long long)is->count);
+                          is->is_input     ? ".input"
+                          : is->is_derived ? ".node"
+                                           : ".page",
+                          is->name, qv_type_names[is->type], (unsigned long long)is->count);
     }
     return 0;
 }
@@ -191,6 +193,48 @@ static void carry_pages(const struct qv_machine *from, struct qv_machine *to)
     }
 }
 
+/* Whether a derived page is declared as it was. */
+static int is_same_node(const struct qv_program *old, const struct qv_page *is,
+                        const struct qv_program *program, const struct qv_page *page)
+{
+    if (!is->is_derived || is->parent_count != page->parent_count ||
+        strcmp(old->functions[is->function].name, program->functions[page->function].name) != 0)
+        return 0;
+    for (size_t i = 0; i < is->parent_count; i++) {
+        const struct qv_parent *a = &is->parents[i], *b = &page->parents[i];
+        if (strcmp(old->pages[a->page].name, program->pages[b->page].name) != 0 ||
+            a->access != b->access || a->unit != b->unit || a->before != b->before ||
+            a->after != b->after)
+            return 0;
+    }
+    return 1;
+}
+
+/* Derived pages are as they are, except those whose declaration is another one, or whose function
+ * is, or one that it reaches by calls. What those were they are not any more; the rest follows from
+ * what changes of them. */
+static int carry_nodes(const struct patch *p, struct qv_session *next)
+{
+    const struct qv_program *program = next->program;
+    uint32_t *ages = qr_malloc(program->function_count * sizeof *ages);
+    uint8_t *is_stale = qr_calloc(program->page_count + 1, 1);
+    int rc = ages && is_stale ? qv_reached_ages(program, ages)
+                              : qr_fail(QALLOW_E_NO_MEMORY, "no memory for derived pages");
+
+    for (size_t i = 0; rc == 0 && i < program->page_count; i++) {
+        const struct qv_page *page = &program->pages[i];
+        int before = qv_find_page(p->old, page->name);
+        is_stale[i] =
+            page->is_derived && (before < 0 || ages[page->function] == program->world ||
+                                 !is_same_node(p->old, &p->old->pages[before], program, page));
+    }
+    if (rc == 0)
+        rc = qv_nodes_adopt(next->nodes, is_stale);
+    qr_free(ages);
+    qr_free(is_stale);
+    return rc;
+}
+
 /* Who looks at the machine goes on looking. */
 static void carry_rest(const struct qv_machine *from, struct qv_machine *to)
 {
@@ -215,13 +259,16 @@ static int make_next(const struct qv_session *s, const struct patch *p, struct q
     qr_free(text);
     if (rc == 0)
         rc = carry_state(p, s->machine, (*next)->machine);
+    if (rc == 0) {
+        carry_pages(s->machine, (*next)->machine);
+        carry_rest(s->machine, (*next)->machine);
+        rc = carry_nodes(p, *next);
+    }
     if (rc < 0) {
         qv_session_close(*next);
         *next = NULL;
         return rc;
     }
-    carry_pages(s->machine, (*next)->machine);
-    carry_rest(s->machine, (*next)->machine);
     for (size_t i = 0; i < p->old->page_count; i++)
         (*next)->page_ids[qv_find_page((*next)->program, p->old->pages[i].name)] = s->page_ids[i];
     return 0;
@@ -234,11 +281,13 @@ static void exchange(struct qv_session *a, struct qv_session *b)
 
     a->program = b->program;
     a->machine = b->machine;
+    a->nodes = b->nodes;
     a->text = b->text;
     a->text_length = b->text_length;
     a->page_ids = b->page_ids;
     b->program = was.program;
     b->machine = was.machine;
+    b->nodes = was.nodes;
     b->text = was.text;
     b->text_length = was.text_length;
     b->page_ids = was.page_ids;
@@ -252,8 +301,12 @@ static int take_over(struct qv_session *s, const struct patch *p)
     if (rc < 0)
         return rc;
     exchange(s, next);
-    if (s->store)
+    rc = qv_session_derive(s);
+    p->result->computed = qv_nodes_computed(s->nodes);
+    if (rc == 0 && s->store)
         rc = qv_record_patch(s, &s->epoch);
+    else if (rc == 0)
+        qv_clear_dirty(s->machine);
     if (rc < 0)
         exchange(s, next);
     qv_session_close(next);
@@ -300,6 +353,7 @@ static void forget(struct qv_session *s, size_t i)
     qr_free(f->words);
     qr_free(f->lines);
     qr_free(f->labels);
+    qr_free(f->formals);
     memmove(f, f + 1, behind * sizeof *f);
     memmove(entry, entry + 1, behind * sizeof *entry);
     p->function_count--;

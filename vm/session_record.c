@@ -116,6 +116,8 @@ int qv_record_new(struct qv_session *s, const char *log, const struct qallow_opt
         rc = qallow_begin(s->store, &txn);
     if (rc == 0) {
         rc = create_all(s, txn);
+        for (size_t i = 0; i < s->program->page_count; i++)
+            memset(s->machine->pages[i].dirty, 0, s->machine->pages[i].size / QV_BLOCK + 1);
         if (rc == 0)
             rc = qallow_commit(txn, &s->epoch);
         else
@@ -170,7 +172,7 @@ static int write_all(struct qv_session *s, struct qallow_txn *txn)
     if (rc == 0)
         rc = replace(txn, s->emitted_id, m->emits, m->emit_count * sizeof *m->emits);
     for (size_t i = 0; rc == 0 && i < s->program->page_count; i++) {
-        if (s->program->pages[i].is_input && m->pages[i].dirty[0])
+        if (m->pages[i].dirty[0] && !qv_page_is_fixed(&s->program->pages[i]))
             rc = qallow_page_resize(txn, s->page_ids[i], m->pages[i].size);
         if (rc == 0)
             rc = write_blocks(txn, s->page_ids[i], &m->pages[i]);

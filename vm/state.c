@@ -23,10 +23,12 @@
  * anything.
  *
  * A page below `code`: arguments, registers, number of words, world in which the function was
- * defined (4 bytes each), the words.
+ * defined (4 bytes each), the words. If it is a function of n pages, or pure (n = 0): then n in 8
+ * bytes, and n bytes, the types of these pages, with zeros up to a multiple of 8.
  */
 #include "vm/state.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "runtime/bytes.h"
@@ -228,9 +230,15 @@ void qv_state_renumber(uint8_t *bytes, const uint32_t *numbers)
 
 /* --- functions --- */
 
+/* What stands behind the words. */
+static size_t tail_size(const struct qv_function *f)
+{
+    return f->is_closed ? 8 + (f->formal_count + 7) / 8 * 8 : 0;
+}
+
 int qv_function_encode(const struct qv_function *f, uint8_t **bytes, size_t *length)
 {
-    *length = FUNCTION_HEADER + f->word_count * 8;
+    *length = FUNCTION_HEADER + f->word_count * 8 + tail_size(f);
     *bytes = qr_malloc(*length);
     if (!*bytes)
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory for the code of %s", f->name);
@@ -239,6 +247,35 @@ int qv_function_encode(const struct qv_function *f, uint8_t **bytes, size_t *len
     qr_store32(*bytes + 8, (uint32_t)f->word_count);
     qr_store32(*bytes + 12, f->age);
     memcpy(*bytes + FUNCTION_HEADER, f->words, f->word_count * 8);
+    uint8_t *tail = *bytes + FUNCTION_HEADER + f->word_count * 8;
+    memset(tail, 0, tail_size(f));
+    if (f->is_closed)
+        qr_store64(tail, f->formal_count);
+    for (size_t i = 0; i < f->formal_count; i++)
+        tail[8 + i] = (uint8_t)f->formals[i].type;
+    return 0;
+}
+
+/* The names of pages are only in the text; here they get others. */
+static int decode_tail(const uint8_t *tail, size_t length, struct qv_function *f)
+{
+    uint64_t count = length < 8 ? QV_MAX_PARENTS + 2 : qr_load64(tail);
+
+    f->is_closed = 1;
+    f->formal_count = count <= QV_MAX_PARENTS + 1 ? (size_t)count : 0;
+    if (count > QV_MAX_PARENTS + 1 || length != tail_size(f))
+        return qr_fail(QALLOW_E_SERIALIZATION, "a function with %zu bytes behind its code", length);
+    f->formals = qr_calloc(f->formal_count + 1, sizeof *f->formals);
+    if (!f->formals)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for the pages of a function");
+    f->formal_capacity = f->formal_count + 1;
+    for (size_t i = 0; i < length - 8; i++)
+        if (i < count ? tail[8 + i] >= QB_TYPES : tail[8 + i] != 0)
+            return qr_fail(QALLOW_E_SERIALIZATION, "a function of a page of type %u", tail[8 + i]);
+    for (size_t i = 0; i < count; i++) {
+        f->formals[i].type = tail[8 + i];
+        snprintf(f->formals[i].name, sizeof f->formals[i].name, i ? "in%zu" : "out", i);
+    }
     return 0;
 }
 
@@ -246,8 +283,8 @@ int qv_function_decode(const uint8_t *bytes, size_t length, struct qv_function *
 {
     memset(f, 0, sizeof *f);
     if (length < FUNCTION_HEADER || qr_load32(bytes + 8) > QV_MAX_WORDS ||
-        length != FUNCTION_HEADER + (size_t)qr_load32(bytes + 8) * 8 ||
-        qr_load32(bytes + 12) > QV_MAX_WORLD)
+        qr_load32(bytes + 12) > QV_MAX_WORLD ||
+        length - FUNCTION_HEADER < (size_t)qr_load32(bytes + 8) * 8)
         return qr_fail(QALLOW_E_SERIALIZATION, "a page of code of %zu bytes", length);
     f->arguments = qr_load32(bytes);
     f->registers = qr_load32(bytes + 4);
@@ -257,5 +294,12 @@ int qv_function_decode(const uint8_t *bytes, size_t length, struct qv_function *
     if (!f->words)
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory for %zu words of code", f->word_count);
     memcpy(f->words, bytes + FUNCTION_HEADER, f->word_count * 8);
-    return 0;
+    size_t used = FUNCTION_HEADER + f->word_count * 8;
+    int rc = length > used ? decode_tail(bytes + used, length - used, f) : 0;
+    if (rc < 0) {
+        qr_free(f->words);
+        qr_free(f->formals);
+        memset(f, 0, sizeof *f);
+    }
+    return rc;
 }

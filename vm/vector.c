@@ -115,9 +115,8 @@ static int resolve(struct job *job, const uint64_t *registers, int i)
     uint64_t start = reg == QV_NO_REGISTER ? 0 : registers[reg];
     uint64_t count = page->size >> o->shift;
     if (start > count)
-        return REFUSE(job, QV_TRAP_BOUNDS, "%s[%lld]: it has %llu elements",
-                      job->machine->program->pages[o->page].name, (long long)start,
-                      (unsigned long long)count);
+        return REFUSE(job, QV_TRAP_BOUNDS, "%s[%lld]: it has %llu elements", page->name,
+                      (long long)start, (unsigned long long)count);
     o->start = start << o->shift;
     o->at = page->bytes + o->start;
     o->count = count - start;
@@ -150,18 +149,18 @@ static int overlap(const struct job *job, const struct operand *d, char written,
 
 static int check_operands(struct job *job)
 {
-    const struct qv_program *program = job->machine->program;
+    const struct qv_memory *pages = job->machine->pages;
 
     for (int i = 0; job->letters[i]; i++) {
         const struct operand *o = &job->operand[i];
         if (needed(job, job->letters[i]) > o->count)
             return REFUSE(job, QV_TRAP_BOUNDS, "%s has %llu elements there, %llu are needed",
-                          program->pages[o->page].name, (unsigned long long)o->count,
+                          pages[o->page].name, (unsigned long long)o->count,
                           (unsigned long long)needed(job, job->letters[i]));
         if (i > 0 && o->at && job->operand[0].at &&
             overlap(job, &job->operand[0], job->letters[0], o, job->letters[i]))
             return REFUSE(job, QV_TRAP_VECTOR, "ranges of %s that overlap and are not the same",
-                          program->pages[o->page].name);
+                          pages[o->page].name);
     }
     return 0;
 }
@@ -402,10 +401,10 @@ static uint64_t index_at(const struct job *job, const struct operand *o, uint64_
 
 static int refuse_index(struct job *job, int operand, uint64_t i, const struct operand *target)
 {
-    return REFUSE(
-        job, QV_TRAP_BOUNDS, "index %llu is %llu: %s has %llu elements there",
-        (unsigned long long)i, (unsigned long long)index_at(job, &job->operand[operand], i),
-        job->machine->program->pages[target->page].name, (unsigned long long)target->count);
+    return REFUSE(job, QV_TRAP_BOUNDS, "index %llu is %llu: %s has %llu elements there",
+                  (unsigned long long)i,
+                  (unsigned long long)index_at(job, &job->operand[operand], i),
+                  job->machine->pages[target->page].name, (unsigned long long)target->count);
 }
 
 static int gather(struct job *job)

@@ -50,10 +50,19 @@ static int check_register(const struct check *c, unsigned number)
 
 static int check_page(const struct check *c, unsigned page, int is_written)
 {
+    if (c->function->is_closed) {
+        if (page >= c->function->formal_count)
+            return WRONG(c, "page %u of the function's %zu", page, c->function->formal_count);
+        return is_written && page != 0
+                   ? WRONG(c, "writes to %s, which it only reads", c->function->formals[page].name)
+                   : 0;
+    }
     if (page >= c->program->page_count)
         return WRONG(c, "page %u of %zu", page, c->program->page_count);
     if (is_written && c->program->pages[page].is_input)
         return WRONG(c, "writes to the input %s", c->program->pages[page].name);
+    if (is_written && c->program->pages[page].is_derived)
+        return WRONG(c, "writes to %s, which is computed", c->program->pages[page].name);
     return 0;
 }
 
@@ -66,6 +75,28 @@ static int check_jump(const struct check *c, int64_t distance)
     return 0;
 }
 
+/* Pages have their numbers from the function, so a function that calls another one has the same, or
+ * the other one has none. */
+static int check_pages_of_call(const struct check *c, const struct qv_function *to)
+{
+    const struct qv_function *from = c->function;
+    size_t same = 0;
+
+    if (from->is_closed && !to->is_closed)
+        return WRONG(c,
+                     "%s may do more than compute: a function of pages calls only such functions "
+                     "and pure ones",
+                     qr_quotez(to->name));
+    if (!to->is_closed || to->formal_count == 0)
+        return 0;
+    while (same < to->formal_count && same < from->formal_count &&
+           to->formals[same].type == from->formals[same].type)
+        same++;
+    if (from->formal_count != to->formal_count || same != to->formal_count)
+        return WRONG(c, "%s is a function of other pages", qr_quotez(to->name));
+    return 0;
+}
+
 /* Arguments lie in the caller's registers, so that nothing above its own is ever read. */
 static int check_call(const struct check *c, unsigned a, uint64_t to)
 {
@@ -75,7 +106,7 @@ static int check_call(const struct check *c, unsigned a, uint64_t to)
     if (a + c->program->functions[to].arguments > c->function->registers)
         return WRONG(c, "the arguments of %s from r%u on reach beyond register r%u",
                      qr_quotez(c->program->functions[to].name), a, c->function->registers - 1);
-    return 0;
+    return check_pages_of_call(c, &c->program->functions[to]);
 }
 
 /* Which fields a letter has: bits 0 to 2 for a, b and c, bit 3 for imm. */
@@ -132,10 +163,20 @@ static int check_operand(const struct check *c, char letter, uint64_t w)
     }
 }
 
+/* What a function that only computes must not do. */
+static int is_effect(unsigned op)
+{
+    return op == QV_COMMIT || op == QV_HALT || op == QV_EMIT || op == QV_EMITU || op == QV_EMITF ||
+           op == QV_RAND || op == QV_TICK;
+}
+
 static int check_scalar(const struct check *c, unsigned op, uint64_t w)
 {
     unsigned fields = 0;
     int rc = 0;
+
+    if (c->function->is_closed && is_effect(op))
+        return WRONG(c, "%s in a function that only computes", qv_ops[op].mnemonic);
 
     for (const char *letter = qv_ops[op].operands; rc == 0 && *letter; letter++) {
         fields |= fields_of(*letter);
@@ -250,6 +291,116 @@ static int check_function(const struct qv_program *program, const struct qv_func
     return rc;
 }
 
+/* --- derived pages --- */
+
+uint64_t qv_node_unit(const struct qv_program *program, const struct qv_page *page)
+{
+    const struct qv_parent *parent = page->parents;
+
+    while (parent < page->parents + page->parent_count && !parent->unit)
+        parent++;
+    if (parent == page->parents + page->parent_count)
+        return page->count ? page->count : 1;
+    const struct qv_page *from = &program->pages[parent->page];
+    unsigned shift = qb_type_shift(page->type), from_shift = qb_type_shift(from->type);
+    if (qv_page_bytes(page) == qv_page_bytes(from)) { /* as long as the parent, to the byte */
+        uint64_t bytes = parent->unit << from_shift;
+        return shift > from_shift ? 0 : bytes >> shift;
+    }
+    uint64_t units = from->count / parent->unit + (from->count % parent->unit != 0);
+    return units && page->count && page->count % units == 0 ? page->count / units : 0;
+}
+
+/* A parent that ends within an element would give a page that does. */
+static int is_wider(const struct qv_program *program, const struct qv_page *page)
+{
+    size_t i = 0;
+
+    while (i < page->parent_count && !page->parents[i].unit)
+        i++;
+    if (i == page->parent_count)
+        return 0;
+    const struct qv_page *from = &program->pages[page->parents[i].page];
+    return qv_page_bytes(page) == qv_page_bytes(from) &&
+           qb_type_shift(page->type) > qb_type_shift(from->type);
+}
+
+static const char *check_parents(const struct qv_program *program, size_t number, char why[400])
+{
+    const struct qv_page *page = &program->pages[number];
+    const struct qv_function *f = &program->functions[page->function];
+
+    for (size_t i = 0; i < page->parent_count; i++) {
+        const struct qv_parent *parent = &page->parents[i];
+        if (parent->page >= number || parent->access > 3 || parent->unit > QV_MAX_COUNT ||
+            parent->before > QV_MAX_COUNT || parent->after > QV_MAX_COUNT ||
+            (parent->access == 0) != (parent->unit == 0))
+            return snprintf(why, 400, "parent %zu of %s is impossible", i, page->name), why;
+        const struct qv_page *from = &program->pages[parent->page];
+        if (f->formals[1 + i].type != from->type)
+            return snprintf(why, 400, "%s takes %s for %s, and %s is of %s", f->name,
+                            qv_type_names[f->formals[1 + i].type], f->formals[1 + i].name,
+                            from->name, qv_type_names[from->type]),
+                   why;
+    }
+    return NULL;
+}
+
+const char *qv_check_node(const struct qv_program *program, size_t number, char why[400])
+{
+    const struct qv_page *page = &program->pages[number];
+
+    if (page->function >= program->function_count || page->type >= QB_TYPES)
+        return snprintf(why, 400, "%s has no function or type", page->name), why;
+    const struct qv_function *f = &program->functions[page->function];
+    if (!f->is_closed || f->formal_count == 0)
+        return snprintf(why, 400, "%s is no function of pages: .func %s of PAGE TYPE, PAGE TYPE",
+                        f->name, f->name),
+               why;
+    if (f->arguments > 2)
+        return snprintf(why, 400, "%s takes %u arguments; a page's function is given two at most",
+                        f->name, f->arguments),
+               why;
+    if (page->parent_count == 0 || page->parent_count > QV_MAX_PARENTS ||
+        f->formal_count != page->parent_count + 1)
+        return snprintf(why, 400, "%s computes its page from %zu others, not from %zu", f->name,
+                        f->formal_count - 1, page->parent_count),
+               why;
+    if (f->formals[0].type != page->type)
+        return snprintf(why, 400, "%s computes a page of %s, and %s is of %s", f->name,
+                        qv_type_names[f->formals[0].type], page->name, qv_type_names[page->type]),
+               why;
+    const char *wrong = check_parents(program, number, why);
+    if (!wrong && is_wider(program, page))
+        return snprintf(why, 400,
+                        "%s has as many bytes as its parent: its elements must not be larger",
+                        page->name),
+               why;
+    if (!wrong && qv_node_unit(program, page) == 0)
+        return snprintf(why, 400,
+                        "%llu elements of %s do not fit: as many as its first parent that is not "
+                        "read whole has, or a whole number for each of its units",
+                        (unsigned long long)page->count, page->name),
+               why;
+    return wrong;
+}
+
+static int check_pages(const struct qv_program *program)
+{
+    char why[400];
+
+    for (size_t i = 0; i < program->page_count; i++) {
+        const struct qv_page *page = &program->pages[i];
+        if (page->type >= QB_TYPES || page->initial_size > qv_page_bytes(page) ||
+            (page->is_derived && (page->is_input || page->initial_size)))
+            return qr_fail(QALLOW_E_SERIALIZATION, "page %s: its type or its data",
+                           qr_quotez(page->name));
+        if (page->is_derived && qv_check_node(program, i, why))
+            return qr_fail(QALLOW_E_SERIALIZATION, "page %s: %s", qr_quotez(page->name), why);
+    }
+    return 0;
+}
+
 static int check_limits(const struct qv_program *program)
 {
     uint64_t memory = qv_program_memory(program);
@@ -261,20 +412,16 @@ static int check_limits(const struct qv_program *program)
     if (program->page_count > QV_MAX_PAGES || program->function_count > QV_MAX_FUNCTIONS ||
         program->name_count > QV_MAX_NAMES)
         return qr_fail(QALLOW_E_SERIALIZATION, "too many pages, functions or names");
-    if (program->fuel < 1 || program->fuel > QV_MAX_FUEL || program->stack < QV_REGISTERS ||
-        program->stack > QV_MAX_STACK || program->depth < 1 || program->depth > QV_MAX_DEPTH)
+    if (program->fuel < 1 || program->fuel > QV_MAX_FUEL || program->node_fuel > QV_MAX_FUEL ||
+        program->stack < QV_REGISTERS || program->stack > QV_MAX_STACK || program->depth < 1 ||
+        program->depth > QV_MAX_DEPTH)
         return qr_fail(QALLOW_E_SERIALIZATION, "a limit out of range");
     if (memory > program->memory)
         return qr_fail(QALLOW_E_SERIALIZATION,
                        "pages and stack take %llu bytes, .memory allows "
                        "%llu",
                        (unsigned long long)memory, (unsigned long long)program->memory);
-    for (size_t i = 0; i < program->page_count; i++)
-        if (program->pages[i].type >= QB_TYPES ||
-            program->pages[i].initial_size > qv_page_bytes(&program->pages[i]))
-            return qr_fail(QALLOW_E_SERIALIZATION, "page %s: its type or its data",
-                           qr_quotez(program->pages[i].name));
-    return 0;
+    return check_pages(program);
 }
 
 int qv_verify(const struct qv_program *program)
@@ -286,6 +433,8 @@ int qv_verify(const struct qv_program *program)
         rc = qr_fail(QALLOW_E_SERIALIZATION, "there is no function main");
     if (rc == 0 && program->functions[entry].arguments != 0)
         rc = qr_fail(QALLOW_E_SERIALIZATION, "main has arguments");
+    if (rc == 0 && program->functions[entry].is_closed)
+        rc = qr_fail(QALLOW_E_SERIALIZATION, "main is no function of pages");
     for (size_t i = 0; rc == 0 && i < program->function_count; i++)
         rc = check_function(program, &program->functions[i]);
     return rc;

@@ -11,10 +11,23 @@
 /* --- what differs --- */
 
 /* Pages, functions and names are numbers that mean something in their program only; as text they
- * can be compared. A jump has none, and what its text says are labels, which are nothing. */
-static int has_names(unsigned op)
+ * can be compared. A jump has none, and what its text says are labels, which are nothing. Nor is it
+ * anything what a function of pages calls them. */
+static int has_names(const struct qv_function *f, unsigned op)
 {
+    if (f->is_closed)
+        return op == QV_CALL;
     return qv_ops[op].is_vector || strpbrk(qv_ops[op].operands, "gmwpn") != NULL;
+}
+
+static int has_same_pages(const struct qv_function *f, const struct qv_function *g)
+{
+    if (f->is_closed != g->is_closed || f->formal_count != g->formal_count)
+        return 0;
+    for (size_t i = 0; i < f->formal_count; i++)
+        if (f->formals[i].type != g->formals[i].type)
+            return 0;
+    return 1;
 }
 
 int qv_same_function(const struct qv_program *a, const struct qv_function *f,
@@ -23,13 +36,13 @@ int qv_same_function(const struct qv_program *a, const struct qv_function *f,
     char one[400], other[400];
 
     if (f->arguments != g->arguments || f->registers != g->registers ||
-        f->word_count != g->word_count)
+        f->word_count != g->word_count || !has_same_pages(f, g))
         return 0;
     for (uint32_t word = 0; word < f->word_count;) {
         unsigned op = qv_word_op(f->words[word]), words = qv_op_words(op);
         if (op != qv_word_op(g->words[word]))
             return 0;
-        if (!has_names(op)) {
+        if (!has_names(f, op)) {
             if (memcmp(f->words + word, g->words + word, words * sizeof *f->words) != 0)
                 return 0;
         } else {

@@ -63,14 +63,43 @@ static void run_both(const struct qv_program *program)
     qv_machine_destroy(m);
 }
 
+/* Derived pages of whatever main leaves; their functions may fail, and that is said. */
+static void run_nodes(const struct qv_program *program)
+{
+    struct qv_machine *m = NULL;
+    struct qv_nodes *nodes = NULL;
+    enum qv_stop stop = QV_TICK_DONE;
+
+    MUST(qv_machine_create(program, &m) == 0);
+    m->fuel_limit = m->node_fuel = FUEL;
+    MUST(qv_nodes_create(m, &nodes) == 0);
+    for (size_t i = 0; i < program->page_count; i++)
+        if (program->pages[i].is_input) {
+            m->pages[i].size = qv_page_bytes(&program->pages[i]) / 2 & ~(uint64_t)7;
+            m->pages[i].count = m->pages[i].size >> qb_type_shift(program->pages[i].type);
+        }
+    for (int i = 0; i < TICKS && stop == QV_TICK_DONE; i++) {
+        if (qv_nodes_update(nodes, (uint64_t)i + 1) < 0) {
+            MUST(qallow_error_detail()[0] != '\0');
+            break;
+        }
+        qv_tick_begin(m);
+        stop = qv_run(m);
+    }
+    qv_nodes_destroy(nodes);
+    qv_machine_destroy(m);
+}
+
 int hostile_program(const struct qv_program *program)
 {
     if (qv_verify(program) < 0) {
         MUST(qallow_error_detail()[0] != '\0');
         return 0;
     }
-    if (qv_program_memory(program) <= MOST_MEMORY)
+    if (qv_program_memory(program) <= MOST_MEMORY) {
         run_both(program);
+        run_nodes(program);
+    }
     return 1;
 }
 

@@ -20,7 +20,7 @@ struct naive *naive_create(const struct qv_program *program)
     n->bytes = calloc(program->page_count + 1, sizeof *n->bytes);
     n->sizes = calloc(program->page_count + 1, sizeof *n->sizes);
     for (size_t i = 0; i < program->page_count; i++) {
-        n->sizes[i] = program->pages[i].is_input ? 0 : qv_page_bytes(&program->pages[i]);
+        n->sizes[i] = qv_page_is_fixed(&program->pages[i]) ? qv_page_bytes(&program->pages[i]) : 0;
         n->bytes[i] = calloc(1, qv_page_bytes(&program->pages[i]) + 1);
         if (program->pages[i].initial_size)
             memcpy(n->bytes[i], program->pages[i].initial, program->pages[i].initial_size);

@@ -16,7 +16,7 @@
 static uint64_t state;
 static uint64_t below(uint64_t n) { return next_random(&state) % n; }
 
-static uint64_t taken[3], refused[3];
+static uint64_t taken[4], refused[4];
 static void count(int kind, int was_taken)
 {
     if (was_taken)
@@ -65,6 +65,57 @@ static void change_text(const struct qv_program *program)
     free(copy);
 }
 
+/* Derived pages of all kinds, with some bytes changed. */
+static void change_nodes(void)
+{
+    static const char text[] = ".page a u32 40\n"
+                               ".input b u16 30\n"
+                               ".data a 1 2 3\n"
+                               ".node c u32 40 wide window a 2 1, whole b\n"
+                               ".node d u64 10 block blockwise c 4\n"
+                               ".node e u16 30 each elementwise b\n"
+                               ".node f u64 1 all whole d, whole e, whole a\n"
+                               ".fuel 2K 500\n"
+                               ".func main\n"
+                               "tick: ld.64 r1, f[r0]\n"
+                               "st.32 r1, a[r0]\n"
+                               "call r3, triple\n"
+                               "commit\n"
+                               "jmp tick\n"
+                               ".func triple 1 pure\n"
+                               "muli r0, r0, 3\n"
+                               "ret\n"
+                               ".func wide 2 of out u32, in u32, all u16\n"
+                               "li r3, 4\n"
+                               "window.add.u32 out, in, r3\n"
+                               "st.32 r1, out[r9]\n"
+                               "ret\n"
+                               ".func block 1 of out u64, in u32\n"
+                               "reduce.add.u32 r1, in\n"
+                               "vmov.u64 out, out\n"
+                               "call r0, triple\n"
+                               "st.64 r0, out[r9]\n"
+                               "ret\n"
+                               ".func each of out u16, in u16\n"
+                               "vadd.u16 out, in, in\n"
+                               "ret\n"
+                               ".func all of out u64, d u64, e u16, a u32\n"
+                               "call r5, more\n"
+                               "st.64 r5, out[r9]\n"
+                               "ret\n"
+                               ".func more of out u64, d u64, e u16, a u32\n"
+                               "reduce.max.u64 r0, d\n"
+                               "ld.u32 r1, a[r9 + 2]\n"
+                               "add r0, r0, r1\n"
+                               "ret\n";
+    char *copy = malloc(sizeof text - 1);
+
+    memcpy(copy, text, sizeof text - 1);
+    change((uint8_t *)copy, sizeof text - 1);
+    count(3, hostile_text(copy, sizeof text - 1));
+    free(copy);
+}
+
 static void change_code(struct qv_program *program)
 {
     struct qv_function *f = &program->functions[below(program->function_count)];
@@ -109,7 +160,7 @@ static uint64_t number_of(const char *name, uint64_t otherwise)
 int main(void)
 {
     uint64_t programs = number_of("QALLOW_VM_PROGRAMS", 200), seed = number_of("QALLOW_SEED", 1);
-    static const char *const kinds[] = {"texts", "codes", "states"};
+    static const char *const kinds[] = {"texts", "codes", "states", "derived pages"};
     int rc = 0;
 
     state = seed;
@@ -119,11 +170,12 @@ int main(void)
         for (int k = 0; k < 3; k++) {
             change_text(program);
             change_code(program);
+            change_nodes();
         }
         change_state(program);
         qv_program_destroy(program);
     }
-    for (int kind = 0; kind < 3; kind++) {
+    for (int kind = 0; kind < 4; kind++) {
         printf("%s: %llu taken, %llu refused\n", kinds[kind], (unsigned long long)taken[kind],
                (unsigned long long)refused[kind]);
         rc |= taken[kind] == 0 || refused[kind] == 0;

@@ -1,0 +1,85 @@
+# Derived pages: a run, its log, patches, failures, and what is no such page.
+cat >p.qvm <<'END'
+.page  price f64 4
+.data  price 1.0 2.0 3.0 4.0
+.page  rate f64 1
+.data  rate 1.5
+.node  gross f64 4 scale elementwise price, whole rate
+.node  total f64 1 add whole gross
+.fuel  1000 100
+
+.func main
+again:
+    ld.64 r1, total[r9]
+    emit.f64 total, r1
+    tick r2
+    muli r3, r2, 10
+    itof r3, r3
+    st.64 r3, price[r2 - 1]
+    commit
+    jlti r2, 4, again
+    halt
+
+.func scale of out f64, in f64, by f64
+    ld.64 r0, by[r1]
+    vmul.f64 out, in, r0
+    ret
+
+.func add of out f64, in f64
+    reduce.add.f64 r0, in
+    jflt r0, r1, negative
+    st.64 r0, out[r1]
+    ret
+negative:
+    trap 3
+END
+status qallow vm p.qvm
+status qallow vm p.qvm --log p.tlog --uuid 00112233445566778899aabbccddeeff --clock logical
+qallow replay p.tlog --page data/gross --epoch 1 | od -An -tf8
+status qallow vm --check p.tlog
+status qallow vm --resume p.tlog --epoch 3 --log branch.tlog
+qallow vm p.qvm --disassemble >again.qvm
+qallow vm again.qvm --disassemble | cmp - again.qvm && echo "the same"
+
+echo "--- a patch"
+sed 's/reduce.add/reduce.max/' p.qvm >q.qvm
+status qallow vm --resume p.tlog --patch q.qvm --epoch 3 --log patched.tlog
+status qallow vm --check patched.tlog
+sed 's/rate 1.5/rate -1.5/' p.qvm >q.qvm
+
+echo "--- failures"
+status qallow vm q.qvm --log q.tlog
+ls q.tlog 2>&1 | sed 's/.*: //'
+sed 's/itof r3, r3/lc r3, -100.0/' p.qvm >q.qvm
+status qallow vm q.qvm --log q.tlog
+status qallow vm --check q.tlog
+sed 's/reduce.add.f64 r0, in/add:\njmp add/' p.qvm >q.qvm
+status qallow vm q.qvm
+status qallow vm p.qvm --fuel 5
+
+echo "--- text"
+page='.page a u32 10'
+f='.func f of out u32, in u32\nret\n.func g 1\nret\n.func pi 1 pure\nret\n.func main\nhalt\n'
+for line in '.node b u32 10 f' '.node b u32 10 f sideways a' '.node b u32 10 f whole b' \
+    '.node b u32 10 g whole a' '.node b u32 10 pi whole a' '.node b u32 10 h whole a' \
+    '.node b u64 10 f whole a' '.node b u32 10 f whole a, whole a' '.node b u32 10 f whole c' \
+    '.page c u32 10\n.node b u32 10 f whole a, whole c' '.node b u32 11 f elementwise a' \
+    '.node b u32 10 f blockwise a 0' '.node b u32 9 f blockwise a 4' '.node b u32 3 f window a 1' \
+    '.node b u32 10 f whole a\n.data b 1' '.node b u32 10 f whole a\n.node c u64 10 f whole b' \
+    '.func k of\nret' '.func k of a u32, a u32\nret' '.func k of a u32\nst.32 r0, b[r0]\nret' \
+    '.func k of a u32, b u32\nst.32 r0, b[r0]\nret' '.func k pure\nld.u32 r0, a[r0]\nret' \
+    '.func k of a u32\ncommit\nret' '.func k of a u32\ncall r0, g\nret' \
+    '.func k of a u32\ncall r0, f\nret' '.func k\ncall r0, f\nret' '.func k pure of a u32\nret' \
+    '.node b u32 10 f whole a\n.func k\nst.32 r0, b[r0]\nret' '.fuel 10 0' \
+    '.node b u32 1M f window a 1T 1'; do
+    printf "$page\n$line\n$f" >t.qvm
+    status qallow vm t.qvm --verify
+done
+main='.func main\nhalt\n'
+g='.func f of out u64, in u8\nret\n'
+printf ".page a u8 10\n.node b u64 10 f blockwise a 8\n$g$main" >t.qvm
+status qallow vm t.qvm --verify
+printf ".page a u8 16\n.node b u64 2 f blockwise a 8\n$g$main" >t.qvm
+status qallow vm t.qvm --verify
+printf ".memory 5M\n.page a u8 1M\n.node b u64 128K f whole a\n$g$main" >t.qvm
+status qallow vm t.qvm --verify
