@@ -36,7 +36,9 @@ enum {
 struct qr_elements_encoder {
     int level;
     ZSTD_CCtx *compressor;
-    uint8_t *mask;       /* of changed bytes */
+    uint8_t *mask;    /* of changed bytes */
+    uint32_t *blocks; /* in which bytes differ: words of the mask that are not 0 */
+    size_t block_count;
     uint32_t *positions; /* of changed elements */
     uint8_t *streams;    /* gaps and planes, or planes only */
     uint8_t *body;
@@ -50,6 +52,7 @@ void qr_elements_encoder_destroy(struct qr_elements_encoder *e)
         return;
     ZSTD_freeCCtx(e->compressor);
     qr_free(e->mask);
+    qr_free(e->blocks);
     qr_free(e->positions);
     qr_free(e->streams);
     qr_free(e->body);
@@ -76,12 +79,14 @@ int qr_elements_encoder_create(int compress_level, struct qr_elements_encoder **
         e->level = compress_level;
         e->compressor = ZSTD_createCCtx();
         e->mask = qr_malloc(ELEMENTS_MAX / 8 + 8);
+        e->blocks = qr_malloc((ELEMENTS_MAX / QR_ELEMENTS_BLOCK + 1) * sizeof *e->blocks);
         e->positions = qr_malloc(ELEMENTS_MAX * sizeof *e->positions);
         e->streams = qr_malloc(3 * (size_t)ELEMENTS_MAX); /* gaps, planes */
         e->body_capacity = HEAD_MAX + 2 * (size_t)ELEMENTS_MAX + ZSTD_compressBound(ELEMENTS_MAX);
         e->body = qr_malloc(e->body_capacity);
     }
-    if (!e || !e->compressor || !e->mask || !e->positions || !e->streams || !e->body) {
+    if (!e || !e->compressor || !e->mask || !e->blocks || !e->positions || !e->streams ||
+        !e->body) {
         qr_elements_encoder_destroy(e);
         return qr_fail(QALLOW_E_NO_MEMORY, "an encoder of elements");
     }
@@ -91,7 +96,11 @@ int qr_elements_encoder_create(int compress_level, struct qr_elements_encoder **
     return 0;
 }
 
-const uint8_t *qr_elements_mask(const struct qr_elements_encoder *e) { return e->mask; }
+const uint32_t *qr_elements_changed(const struct qr_elements_encoder *e, size_t *count)
+{
+    *count = e->block_count;
+    return e->blocks;
+}
 
 /* --- streams --- */
 
@@ -230,18 +239,31 @@ static uint64_t by_element(uint64_t bits, unsigned width)
     return bits;
 }
 
+/* The blocks that differ. Whether one does cannot be foreseen, so there is no branch. */
+static void find_blocks(struct qr_elements_encoder *e, const struct qr_elements_job *job)
+{
+    size_t count = 0, words = (job->length + QR_ELEMENTS_BLOCK - 1) / QR_ELEMENTS_BLOCK;
+    memset(e->mask + (job->length + 7) / 8, 0, 8);
+    if (qb_kernels()->diff_mask(job->old, job->new_, job->length, e->mask) == 0)
+        words = 0;
+    for (size_t i = 0; i < words; i++) {
+        e->blocks[count] = (uint32_t)i;
+        count += qr_load64(e->mask + 8 * i) != 0;
+    }
+    e->block_count = count;
+}
+
 /* The positions of the elements that differ. */
 static size_t find_changed(struct qr_elements_encoder *e, const struct qr_elements_job *job)
 {
-    size_t count = 0, bytes = (job->length + 7) / 8;
+    size_t count = 0;
     unsigned shift = (unsigned)__builtin_ctz(job->width);
-    memset(e->mask + bytes, 0, 8);
-    if (qb_kernels()->diff_mask(job->old, job->new_, job->length, e->mask) == 0)
-        return 0;
-    for (size_t i = 0; i < bytes; i += 8) {
-        uint64_t bits = by_element(qr_load64(e->mask + i), job->width);
+    find_blocks(e, job);
+    for (size_t i = 0; i < e->block_count; i++) {
+        uint32_t first = e->blocks[i] * QR_ELEMENTS_BLOCK;
+        uint64_t bits = by_element(qr_load64(e->mask + first / 8), job->width);
         for (; bits; bits &= bits - 1)
-            e->positions[count++] = (uint32_t)((i * 8 + (unsigned)__builtin_ctzll(bits)) >> shift);
+            e->positions[count++] = (first + (unsigned)__builtin_ctzll(bits)) >> shift;
     }
     return count;
 }

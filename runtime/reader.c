@@ -48,7 +48,7 @@ struct qr_reader {
     unsigned rewinds; /* of the log before the window was filled */
     uint64_t clock;
     struct qr_elements_scratch elements;
-    uint8_t *waiting;              /* bodies of CONTENT frames, the newest first */
+    uint8_t *waiting; /* bodies of CONTENT frames, the newest first */
     size_t waiting_length, waiting_capacity;
     int decoding;
 };
@@ -217,8 +217,8 @@ static int parse_content(const struct qr_reader *reader, const struct qr_frame *
     return rc;
 }
 
-static int decode(struct qr_reader *reader, uint64_t offset,
-                  const struct qr_elements *elements, uint8_t *to)
+static int decode(struct qr_reader *reader, uint64_t offset, const struct qr_elements *elements,
+                  uint8_t *to)
 {
     int rc = qr_elements_decode(elements, to, &reader->elements);
     if (rc == QALLOW_E_SERIALIZATION)
@@ -562,37 +562,47 @@ int qr_content_read(struct qr_reader *reader, struct qr_content *content, uint64
     return rc;
 }
 
-/* Can `length` bytes at `ref`, which was not moved, be a base? Of a CONTENT frame only all of
- * it. */
-static int is_base(struct qr_reader *reader, qr_ref ref, uint64_t length, uint64_t *cost)
+/* What stands at `ref`, which was not moved, as a base: of a CONTENT frame only all of it can be
+ * one. 1: its bytes are there, too. */
+static int base_of_frame(struct qr_reader *reader, qr_ref ref, uint8_t *buffer, size_t length,
+                         struct qr_content_base *base)
 {
     struct qr_frame frame;
     struct qr_elements elements;
     int rc = load_frame(reader, qr_ref_frame(ref), 0, &frame);
+    if (rc == 0 && frame.type != QR_FRAME_CONTENT)
+        base->ref = ref;
     if (rc || frame.type != QR_FRAME_CONTENT)
-        return rc ? rc : 1;
+        return rc;
     rc = parse_content(reader, &frame, &elements);
-    *cost = elements.cost;
-    return rc ? rc : qr_ref_body(ref) == 0 && elements.length == length;
+    if (rc || qr_ref_body(ref) != 0 || elements.length != length)
+        return rc;
+    *base = (struct qr_content_base){.bytes = buffer, .ref = ref, .cost = elements.cost};
+    if (elements.coding == QR_CODING_PLAIN && qr_left(&elements.streams) == length)
+        base->bytes = elements.streams.at;
+    else
+        rc = decode_chain(reader, &frame, (uint32_t)length, buffer);
+    return rc ? rc : 1;
 }
 
-int qr_content_place(struct qr_reader *reader, struct qr_content *content, uint64_t offset,
-                     uint64_t length, qr_ref *ref, uint64_t *cost)
+int qr_content_base(struct qr_reader *reader, struct qr_content *content, uint64_t offset,
+                    void *buffer, size_t length, struct qr_content_base *base)
 {
+    qr_assert(offset <= content->size && length <= content->size - offset);
+    *base = (struct qr_content_base){.bytes = buffer, .ref = QR_REF_ZERO};
     content_seek(content, offset);
-    *ref = QR_REF_ZERO;
-    *cost = 0;
-    if (content->at_piece >= content->piece_count)
-        return 0;
-    const struct qr_piece *piece = &content->pieces[content->at_piece];
-    uint64_t into = offset - content->at_offset, n = length;
-    if (piece->ref == QR_REF_ZERO || piece->length - into < length)
-        return 0;
-    qr_ref here = piece->ref + into;
-    int rc = resolve(reader->store, here, &n) == here ? is_base(reader, here, length, cost) : 1;
-    if (rc == 1)
-        *ref = here;
-    return rc < 0 ? rc : 0;
+    if (content->at_piece < content->piece_count) {
+        const struct qr_piece *piece = &content->pieces[content->at_piece];
+        uint64_t into = offset - content->at_offset, n = length;
+        qr_ref here = piece->ref == QR_REF_ZERO ? QR_REF_ZERO : piece->ref + into;
+        if (here != QR_REF_ZERO && piece->length - into >= length &&
+            resolve(reader->store, here, &n) == here) {
+            int rc = base_of_frame(reader, here, buffer, length, base);
+            if (rc)
+                return rc < 0 ? qr_log_check_pruned(reader->store->log, rc) : 0;
+        }
+    }
+    return qr_content_read(reader, content, offset, buffer, length);
 }
 
 uint64_t qr_content_hole(struct qr_content *content, uint64_t offset)

@@ -142,10 +142,15 @@ void qr_content_finish(struct qr_content *content);
  * Errors: DAMAGED (detail: page is the caller's to add), IO, NO_MEMORY. */
 int qr_content_read(struct qr_reader *reader, struct qr_content *content, uint64_t offset,
                     void *buffer, size_t length);
-/* Where [offset, offset + length) of the content stands in the log, if it is one piece; else
- * QR_REF_ZERO. *cost is what decoding it takes (struct qr_elements). IO, DAMAGED. */
-int qr_content_place(struct qr_reader *reader, struct qr_content *content, uint64_t offset,
-                     uint64_t length, qr_ref *ref, uint64_t *cost);
+/* A range of content, as what new content of that length may be based on. */
+struct qr_content_base {
+    const uint8_t *bytes; /* in `buffer`, or in the reader, until that is used again */
+    qr_ref ref;           /* where it stands in the log, if in one place; else QR_REF_ZERO */
+    uint64_t cost;        /* of decoding it (struct qr_elements) */
+};
+/* Like qr_content_read, but what stands in the log as it is need not be copied. */
+int qr_content_base(struct qr_reader *reader, struct qr_content *content, uint64_t offset,
+                    void *buffer, size_t length, struct qr_content_base *base);
 /* How many bytes from `offset` on are one hole; 0 if there are bytes. */
 uint64_t qr_content_hole(struct qr_content *content, uint64_t offset);
 /* 1 if the range is stored as zeros only (a hole), else 0. */

@@ -46,7 +46,8 @@ struct worker {
     struct saver *saver;
     struct qr_reader *reader;
     struct qr_elements_encoder *encoder;
-    uint8_t *old, *new_;
+    uint8_t *buffer, *new_;
+    const uint8_t *old;                /* in the buffer, or in the reader */
     const struct qs_tensor_page *page; /* of the cursor */
     struct qr_content cursor;
     int rc;
@@ -70,8 +71,9 @@ struct saver {
 static int worker_init(struct worker *w, struct saver *saver)
 {
     struct qr_store *store = saver->plan->store;
-    *w = (struct worker){.saver = saver, .old = qr_malloc(QS_CHUNK), .new_ = qr_malloc(QS_CHUNK)};
-    int rc = w->old && w->new_ ? 0 : qr_fail(QALLOW_E_NO_MEMORY, "no memory for tensors");
+    *w =
+        (struct worker){.saver = saver, .buffer = qr_malloc(QS_CHUNK), .new_ = qr_malloc(QS_CHUNK)};
+    int rc = w->buffer && w->new_ ? 0 : qr_fail(QALLOW_E_NO_MEMORY, "no memory for tensors");
     if (rc == 0)
         rc = qr_reader_create(store, READER_CACHE, &w->reader);
     if (rc == 0)
@@ -83,7 +85,7 @@ static void worker_finish(struct worker *w)
 {
     qr_elements_encoder_destroy(w->encoder);
     qr_reader_destroy(w->reader);
-    qr_free(w->old);
+    qr_free(w->buffer);
     qr_free(w->new_);
 }
 
@@ -106,25 +108,22 @@ static uint64_t chain_limit(const struct job *job)
     return CHAIN_MIN + job->length + (spread * job->length >> 32);
 }
 
-/* The terms of the cells that differ, new less old. A cell is two words of the mask. */
+/* The terms of the cells that differ, new less old. A cell is two blocks. */
 static struct qb_u128 changed_cells(const struct worker *w, const struct job *job)
 {
     const struct qb_kernels *kernels = qb_kernels();
-    const uint8_t *mask = qr_elements_mask(w->encoder);
+    size_t count, per_cell = QB_CELL / QR_ELEMENTS_BLOCK;
+    const uint32_t *blocks = qr_elements_changed(w->encoder, &count);
     uint64_t seed = qr_page_seed(job->page->id), first = job->offset / QB_CELL;
-    size_t cells = (job->length + QB_CELL - 1) / QB_CELL;
     struct qb_u128 sum = {0, 0};
-    for (size_t cell = 0; cell < cells;) {
-        size_t end = cell;
-        while (end < cells && (qr_load64(mask + 16 * end) | qr_load64(mask + 16 * end + 8)))
-            end++;
-        if (end > cell) {
-            size_t at = cell * QB_CELL, n = end * QB_CELL;
-            n = (n < job->length ? n : job->length) - at;
-            sum = qb_u128_add(sum, kernels->hash_cells(w->new_ + at, n, seed, first + cell));
-            sum = qb_u128_sub(sum, kernels->hash_cells(w->old + at, n, seed, first + cell));
-        }
-        cell = end + 1;
+    for (size_t i = 0; i < count;) {
+        size_t cell = blocks[i] / per_cell, end = cell + 1;
+        for (; i < count && blocks[i] / per_cell <= end; i++)
+            end = blocks[i] / per_cell + 1;
+        size_t at = cell * QB_CELL, n = end * QB_CELL;
+        n = (n < job->length ? n : job->length) - at;
+        sum = qb_u128_add(sum, kernels->hash_cells(w->new_ + at, n, seed, first + cell));
+        sum = qb_u128_sub(sum, kernels->hash_cells(w->old + at, n, seed, first + cell));
     }
     return sum;
 }
@@ -156,11 +155,11 @@ static int read_old(struct worker *w, const struct job *job, struct qr_elements_
     struct qr_content *old = old_content(w, job->page);
     if (job->old_length != job->length)
         return 0;
-    int rc = qr_content_read(w->reader, old, job->offset, w->old, job->length);
-    if (rc == 0)
-        rc = qr_content_place(w->reader, old, job->offset, job->length, &elements->base,
-                              &elements->base_cost);
-    elements->old = w->old;
+    struct qr_content_base base;
+    int rc = qr_content_base(w->reader, old, job->offset, w->buffer, job->length, &base);
+    elements->base = base.ref;
+    elements->base_cost = base.cost;
+    elements->old = w->old = base.bytes;
     return rc;
 }
 

@@ -322,16 +322,22 @@ static int find_base(const struct model_state *state, const struct model_page *p
 {
     struct qr_reader *reader = NULL;
     struct qr_content content = {0};
-    job->base = QR_REF_ZERO;
+    struct qr_content_base base = {.ref = QR_REF_ZERO};
+    uint8_t *buffer = NULL;
     if (page->version == state->epoch || page->bytes->length != job->length)
         return 0;
     int rc = qr_reader_create(store, 2 << 20, &reader);
     if (rc == 0)
         rc = qr_content_init(&content, qr_state_find(qr_store_state(store), page->id));
     if (rc == 0)
-        rc = qr_content_place(reader, &content, 0, job->length, &job->base, &job->base_cost);
-    if (rc == 0 && job->base != QR_REF_ZERO)
+        rc = qr_content_base(reader, &content, 0, buffer = sim_allocate(job->length), job->length,
+                             &base);
+    if (rc == 0 && base.ref != QR_REF_ZERO) {
         job->old = page->bytes->at;
+        job->base = base.ref;
+        job->base_cost = base.cost;
+    }
+    free(buffer);
     qr_content_finish(&content);
     qr_reader_destroy(reader);
     return rc;
@@ -374,12 +380,13 @@ static int change_stored(struct model_state *state, struct qr_store *store, stru
         bytes = splice(page->bytes, at, is_whole ? old_length : 0, length);
         random_bytes(bytes->at + at, length, random);
     }
-    struct qr_elements_job job = {
-        .new_ = bytes->at + at, .length = length, .width = width, .cost_limit = 1 << 20};
+    struct qr_elements_job job = {.new_ = bytes->at + at,
+                                  .length = length,
+                                  .width = width,
+                                  .base = QR_REF_ZERO,
+                                  .cost_limit = 1 << 20};
     qr_ref ref = QR_REF_ZERO;
     int rc = is_whole ? find_base(state, page, store, &job) : 0;
-    if (!job.old)
-        job.base = QR_REF_ZERO;
     if (rc == 0)
         rc = put_content(txn, &job, random, &ref);
     sum_cells(bytes, page->id);
