@@ -22,6 +22,7 @@ struct replay {
     uint64_t max_memory;
     const char *telemetry;
     const char *consumer;
+    uint64_t replaces; /* the epoch that is at `output` now; 0: not known */
 };
 
 /* Each does one action and returns what `run` returns. */
@@ -42,9 +43,10 @@ int replay_restore(struct qi_context *context, const struct replay *replay, stru
 /* Streams a page's content to a file (from its beginning), or to stdout (fd < 0). */
 int replay_copy_content(struct qr_reader *reader, const struct qr_page *page, int fd,
                         const char *name);
-/* What --follow --output keeps: the epoch that was put there (0: none yet), and how it looked. */
+/* What --follow --output keeps: the epoch that was put there (0: none yet), the one that was
+ * acknowledged, and how the target looked. */
 struct replay_target {
-    uint64_t epoch;
+    uint64_t epoch, acknowledged;
     int exists;
     uint64_t inode, size;
     int64_t ctime_ns;

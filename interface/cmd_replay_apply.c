@@ -47,39 +47,64 @@ static int find_epoch(void *context, const struct qr_consumer *consumer)
     return 0;
 }
 
-/* Is the target what the consumer acknowledged last? 1 or 0, or an error. */
-static int is_acknowledged(const struct replay *replay, struct qr_store *store, uint64_t *epoch)
+/* Is the target this epoch? 1 or 0, or an error. */
+static int is_epoch(const struct replay *replay, struct qr_store *store, uint64_t epoch)
+{
+    struct qr_state *state = NULL;
+    if (qr_store_state_at(store, epoch, &state) < 0) /* pruned */
+        return 0;
+    int same = qs_tensors_same(store, state, replay->output, replay->threads);
+    qr_state_destroy(state);
+    return same;
+}
+
+/* Is the target what the consumer acknowledged last, or a later epoch? (It may have been killed
+ * before it could say so.) 1 or 0, or an error. */
+static int is_known(const struct replay *replay, struct qr_store *store,
+                    struct replay_target *target)
 {
     struct wanted wanted = {.name = replay->consumer};
-    struct qr_state *state = NULL;
-    int rc = replay->consumer ? qr_consumers_each(store, find_epoch, &wanted) : 0;
+    struct qr_store_info info;
+    int same = qr_consumers_each(store, find_epoch, &wanted);
 
-    *epoch = wanted.epoch;
-    if (rc < 0 || wanted.epoch == 0 || qr_store_state_at(store, wanted.epoch, &state) < 0)
-        return rc < 0 ? rc : 0;
-    rc = qs_tensors_same(store, state, replay->output, replay->threads);
-    qr_state_destroy(state);
-    return rc;
+    qr_store_info(store, &info);
+    target->acknowledged = target->epoch = wanted.epoch;
+    if (same == 0 && wanted.epoch)
+        same = is_epoch(replay, store, wanted.epoch);
+    for (uint64_t epoch = info.last_epoch; same == 0 && epoch > wanted.epoch; epoch--) {
+        same = is_epoch(replay, store, epoch);
+        target->epoch = epoch;
+    }
+    return same;
 }
 
 int replay_apply_begin(const struct replay *replay, struct qr_store *store,
                        struct replay_target *target)
 {
-    uint64_t epoch;
-
     *target = (struct replay_target){.epoch = 0};
     look(replay->output, target);
     if (!target->exists || replay->force)
         return 0;
-    int same = is_acknowledged(replay, store, &epoch);
+    int same = replay->consumer ? is_known(replay, store, target) : 0;
     if (same < 0)
         return same;
     if (!same)
         return qr_fail(QALLOW_E_CANNOT_CREATE, "%s exists already, and is not %s; --force replaces "
                        "it", qr_quotez(replay->output),
                        replay->consumer ? "what this consumer acknowledged" : "known");
-    target->epoch = epoch;
     return 0;
+}
+
+/* While somebody else does so, it cannot be done: the next look at the log does it. */
+static int acknowledge(const struct replay *replay, struct qr_store *store,
+                       struct replay_target *target)
+{
+    if (!replay->consumer || target->acknowledged == target->epoch)
+        return 0;
+    int rc = qr_consumer_acknowledge(store, replay->consumer, target->epoch);
+    if (rc == 0)
+        target->acknowledged = target->epoch;
+    return rc == QALLOW_E_BUSY ? 0 : rc;
 }
 
 int replay_apply_new(struct qi_context *context, const struct replay *replay,
@@ -91,12 +116,13 @@ int replay_apply_new(struct qi_context *context, const struct replay *replay,
 
     qr_store_info(store, &info);
     if (info.last_epoch == target->epoch)
-        return 0;
+        return acknowledge(replay, store, target);
     if (target->epoch && !replay->force && !is_as_left(replay->output, target))
         return qr_fail(QALLOW_E_CANNOT_CREATE, "%s is not what epoch %llu put there any more: "
                        "somebody else changed it; it is left as it is", qr_quotez(replay->output),
                        (unsigned long long)target->epoch);
     apply.force = target->exists;
+    apply.replaces = target->epoch;
     rc = replay_restore(context, &apply, store, info.last_epoch);
     if (rc < 0 && target->epoch) {
         char detail[512];
@@ -104,11 +130,9 @@ int replay_apply_new(struct qi_context *context, const struct replay *replay,
         rc = qr_fail(rc, "%s stays at epoch %llu: %s", qr_quotez(replay->output),
                      (unsigned long long)target->epoch, detail);
     }
-    if (rc == 0) {
-        look(replay->output, target);
-        target->epoch = info.last_epoch;
-    }
-    if (rc == 0 && replay->consumer)
-        rc = qr_consumer_acknowledge(store, replay->consumer, target->epoch);
-    return rc == QALLOW_E_BUSY ? 0 : rc; /* the next epoch acknowledges this one too */
+    if (rc < 0)
+        return rc;
+    look(replay->output, target);
+    target->epoch = info.last_epoch;
+    return acknowledge(replay, store, target);
 }

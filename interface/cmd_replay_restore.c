@@ -78,9 +78,14 @@ static int restore_tensors(const struct qi_context *context, const struct replay
                            struct qr_store *store, const struct qr_state *state)
 {
     struct qs_tensor_restore done = {0};
-    int rc = qs_tensors_restore(store, state, replay->output, replay->force, replay->threads,
-                                &done);
+    struct qr_state *before = NULL;
+    if (replay->replaces) /* if it has been pruned since, so be it */
+        (void)qr_store_state_at(store, replay->replaces, &before);
+    struct qs_tensor_restore_options options = {
+        .force = replay->force, .threads = replay->threads, .before = before};
+    int rc = qs_tensors_restore(store, state, replay->output, &options, &done);
 
+    qr_state_destroy(before);
     if (rc == QALLOW_E_CANNOT_CREATE && !replay->force)
         qi_hint(context, "--force replaces it");
     struct qs_restore_result result = {.files = done.files, .bytes = done.bytes,
@@ -112,6 +117,8 @@ int replay_restore(struct qi_context *context, const struct replay *replay, stru
     qi_signals_catch();
     if (qs_has_tensors(state)) {
         rc = restore_tensors(context, replay, store, state);
+        if (rc == 0 && lost > 0)
+            rc = QI_DAMAGED;
         goto out;
     }
     qi_progress_begin(&progress, context, "restoring");

@@ -358,8 +358,10 @@ static void encode_whole(struct qr_elements_encoder *e, const struct qr_elements
     size_t elements = job->length / job->width, saved = 0;
     if (e->level) {
         FOR_WIDTH(job->width, split)(job, elements, 0, e->streams);
-        for (unsigned b = 0; b < job->width; b++)
-            saved += elements - estimate(e, e->streams + b * elements, elements);
+        for (unsigned b = 0; b < job->width; b++) {
+            size_t size = estimate(e, e->streams + b * elements, elements);
+            saved += size < elements ? elements - size : 0;
+        }
     }
     if (saved > job->length / 3) {
         begin(e, job, QR_CODING_PLANES);

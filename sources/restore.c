@@ -17,10 +17,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "sources/path.h"
+#include "sources/target.h"
 #include "sources/tree_internal.h"
 #include "sources/writer.h"
 #include "telemetry/telemetry.h"
@@ -47,8 +47,8 @@ struct restore {
     struct item *files, *links;
     size_t place_count, place_capacity, file_count, file_capacity, link_count, link_capacity;
     uint64_t total;
-    int parent_fd, root_fd;
-    char *parent, *name, *temporary;
+    struct qs_target target;
+    int root_fd; /* of what is made */
     /* shared by the threads */
     atomic_size_t next;
     atomic_uint_fast64_t done;
@@ -330,57 +330,19 @@ static int check_digest(struct restore *r)
     return rc;
 }
 
-/* Splits the target into the directory that holds it and its name. */
-static int name_target(struct restore *r, const char *target)
-{
-    char resolved[PATH_MAX];
-    char *path = qs_path_join("", realpath(target, resolved) ? resolved : target);
-    if (!path)
-        return no_memory();
-    size_t n = strlen(path);
-    while (n > 1 && path[n - 1] == '/')
-        path[--n] = 0;
-    char *slash = strrchr(path, '/');
-    const char *name = slash ? slash + 1 : path;
-    int rc = 0;
-    if (!qs_name_is_valid(name, strlen(name)) ||
-        strlen(name) + sizeof QS_TEMPORARY > NAME_MAX + 1) {
-        rc = qr_fail(QALLOW_E_CANNOT_CREATE, "%s cannot be the name of a restored directory",
-                     qr_quotez(target));
-        goto out;
-    }
-    r->name = qs_path_join("", name);
-    if (slash)
-        slash[slash == path] = 0;
-    r->parent = qs_path_join("", slash ? path : ".");
-    size_t size = r->name ? strlen(r->name) + sizeof QS_TEMPORARY : 1;
-    r->temporary = qr_malloc(size);
-    if (!r->name || !r->parent || !r->temporary) {
-        rc = no_memory();
-        goto out;
-    }
-    snprintf(r->temporary, size, "%s%s", r->name, QS_TEMPORARY);
-    r->parent_fd = open(r->parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (r->parent_fd < 0) {
-        rc = qr_fail_errno(errno, "%s", qr_quotez(r->parent));
-        rc = rc == QALLOW_E_NO_INPUT ? QALLOW_E_CANNOT_CREATE : rc;
-    }
-out:
-    qr_free(path);
-    return rc;
-}
-
 /* The target must be nothing, an empty directory, or (force) any directory. */
 static int check_target(struct restore *r, const char *target)
 {
+    int parent_fd = r->target.parent_fd;
+    const char *name = r->target.name;
     struct stat st;
-    if (fstatat(r->parent_fd, r->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+    if (fstatat(parent_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
         return errno == ENOENT ? 0 : qr_fail_errno(errno, "%s", qr_quotez(target));
     if (!S_ISDIR(st.st_mode))
         return qr_fail(QALLOW_E_CANNOT_CREATE, "%s exists and is not a directory",
                        qr_quotez(target));
     struct qs_names names = {0};
-    int fd = openat(r->parent_fd, r->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     int rc = fd < 0 ? -1 : qs_names_read(&names, fd);
     if (rc == -1)
         rc = qr_fail_errno(errno, "%s", qr_quotez(target));
@@ -392,41 +354,8 @@ static int check_target(struct restore *r, const char *target)
     return rc;
 }
 
-/* Puts the finished tree in the place of what was there. */
-static int put_in_place(struct restore *r, const char *target)
-{
-    if (renameat(r->parent_fd, r->temporary, r->parent_fd, r->name) == 0)
-        return 0;
-    if (errno != ENOTEMPTY && errno != EEXIST)
-        return qs_restore_failed(errno, target);
-    /* Exchanged in one step, so that there is no moment without a target; then the old one goes. */
-    if (syscall(SYS_renameat2, r->parent_fd, r->temporary, r->parent_fd, r->name,
-                2 /* RENAME_EXCHANGE */) < 0)
-        return qs_restore_failed(errno, target);
-    if (qs_remove_tree(r->parent_fd, r->temporary) < 0)
-        return qr_fail(QALLOW_E_CANNOT_CREATE,
-                       "%s was restored, but what was there before is left in %s (%s)",
-                       qr_quotez(target), qr_quotez(r->temporary), strerror(errno));
-    return 0;
-}
-
-static int build_failed(const struct restore *r, int error)
-{
-    char *path = qs_path_join(r->parent, r->temporary);
-    int rc = path ? qs_restore_failed(error, path) : no_memory();
-    qr_free(path);
-    return rc;
-}
-
 static int build(struct restore *r)
 {
-    if (qs_remove_tree(r->parent_fd, r->temporary) < 0 || /* of a restore that was killed */
-        mkdirat(r->parent_fd, r->temporary, 0700) < 0)
-        return build_failed(r, errno);
-    r->root_fd = openat(r->parent_fd, r->temporary,
-                        O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (r->root_fd < 0)
-        return build_failed(r, errno);
     int rc = make_directories(r);
     if (rc == 0)
         rc = run_threads(r);
@@ -437,7 +366,7 @@ static int build(struct restore *r)
     if (rc == 0 && !r->options->only)
         rc = check_digest(r);
     if (rc == 0 && syncfs(r->root_fd) < 0)
-        rc = build_failed(r, errno);
+        rc = qs_restore_failed(errno, r->target.path);
     return rc;
 }
 
@@ -448,48 +377,43 @@ static void release(struct restore *r)
     qr_free(r->places);
     qr_free(r->files);
     qr_free(r->links);
-    qr_free(r->parent);
-    qr_free(r->name);
-    qr_free(r->temporary);
-    if (r->root_fd >= 0)
-        close(r->root_fd);
-    if (r->parent_fd >= 0)
-        close(r->parent_fd);
     pthread_mutex_destroy(&r->lock);
 }
 
 int qs_restore(struct qr_store *store, const struct qr_state *state, const char *target,
                const struct qs_restore_options *options, struct qs_restore_result *result)
 {
-    struct restore r = {.store = store, .state = state, .options = options, .result = result,
-                        .parent_fd = -1, .root_fd = -1};
+    struct restore r = {.store = store,
+                        .state = state,
+                        .options = options,
+                        .result = result,
+                        .target = QS_NO_TARGET};
+    char resolved[PATH_MAX];
     pthread_mutex_init(&r.lock, NULL);
     *result = (struct qs_restore_result){0};
-    int building = 0, rc = collect(&r);
+    int rc = collect(&r);
     if (rc == 0)
-        rc = name_target(&r, target);
+        rc = qs_target_open(&r.target, realpath(target, resolved) ? resolved : target);
+    r.target.path = target;
     if (rc == 0)
         rc = check_target(&r, target);
+    if (rc == 0)
+        rc = qs_target_make(&r.target, 1, 0700);
     if (rc == 0) {
-        building = 1;
+        r.root_fd = r.target.temporary_fd;
         rc = build(&r);
     }
     if (rc == 0)
-        rc = put_in_place(&r, target);
+        rc = qs_target_put(&r.target);
     if (rc == 0) {
-        fsync(r.parent_fd); /* the tree is whole under either name */
         result->files = r.file_count;
         result->directories = r.place_count;
         result->symlinks = r.link_count;
         result->bytes = r.total;
         qt_add(QT_REPLAY_BYTES, r.total);
         qt_add(QT_REPLAY_PAGES, r.file_count + r.place_count + r.link_count);
-    } else if (building) {
-        char detail[1024];
-        snprintf(detail, sizeof detail, "%s", qallow_error_detail());
-        qs_remove_tree(r.parent_fd, r.temporary);
-        qr_fail(rc, "%s", detail);
     }
+    qs_target_close(&r.target);
     release(&r);
     return rc;
 }

@@ -50,7 +50,7 @@ struct qs_tensors {
  * whose header and data do not fit together; LIMIT; IO; NO_MEMORY. */
 int qs_tensors_read(int fd, const char *path, uint64_t size, enum qs_tensor_format format,
                     struct qs_tensors *tensors);
-/* The same from bytes in memory, which hold at least the header. */
+/* The same from bytes in memory: the header, and 16 more that do not matter. */
 int qs_tensors_parse(const uint8_t *bytes, size_t length, const char *path, uint64_t size,
                      enum qs_tensor_format format, struct qs_tensors *tensors);
 void qs_tensors_finish(struct qs_tensors *tensors);
@@ -84,15 +84,22 @@ int qs_tensors_save(struct qr_store *store, const char *path, enum qs_tensor_for
 /* 1 if the pages of an epoch are files of tensors. */
 int qs_has_tensors(const struct qr_state *state);
 
+struct qs_tensor_restore_options {
+    int force, threads;
+    const struct qr_state *before; /* of the epoch that is replaced there; NULL: not known */
+};
 struct qs_tensor_restore {
     uint64_t files, bytes;
 };
 /* Writes the file, or a directory with the shards and their index. It gets its name when it is
- * whole, verified and on the disk; what had the name before is replaced only with `force`.
- * DAMAGED, CANNOT_CREATE, IO. */
+ * whole, verified and on the disk; what had the name before is replaced only with `force`, and a
+ * directory only if all that is in it has the name of a file of this epoch or of the one before.
+ * An empty directory always is. BUSY: somebody else is restoring there; DAMAGED, CANNOT_CREATE,
+ * IO. */
 int qs_tensors_restore(struct qr_store *store, const struct qr_state *state, const char *target,
-                       int force, int threads, struct qs_tensor_restore *result);
-/* Is the file what the epoch says? 1 or 0, or an error; 0 if the epoch is more than one file. */
+                       const struct qs_tensor_restore_options *options,
+                       struct qs_tensor_restore *result);
+/* Is the file, or the directory, what the epoch says? 1 or 0, or an error. */
 int qs_tensors_same(struct qr_store *store, const struct qr_state *state, const char *path,
                     int threads);
 

@@ -435,7 +435,8 @@ int qs_tensors_read(int fd, const char *path, uint64_t size, enum qs_tensor_form
     int rc = header_length(first, path, size, format, &length);
     if (rc)
         return rc;
-    uint8_t *bytes = qr_malloc((size_t)length);
+    /* as long as what is looked at first: it may be another file by now */
+    uint8_t *bytes = qr_calloc(1, (size_t)length + sizeof first);
     if (!bytes)
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory for the header of %s", qr_quotez(path));
     rc = qs_read_exactly(fd, path, bytes, (size_t)length, 0);

@@ -20,11 +20,11 @@
 #include "runtime/error.h"
 #include "runtime/os.h"
 #include "sources/path.h"
+#include "sources/target.h"
 #include "sources/tensor_internal.h"
 #include "telemetry/telemetry.h"
 
 enum { THREADS_MAX = 64, READER_CACHE = 2 << 20, HEADER_MAX = 100000008 };
-#define TEMPORARY ".qallow-tmp"
 
 /* A page and its place in a file. */
 struct place {
@@ -235,42 +235,16 @@ static const struct qr_page *only_file(const struct qr_state *state)
     return file;
 }
 
-/* Writes and syncs a new file. */
-static int write_new_file(struct qr_store *store, const struct qr_state *state,
-                          const struct qr_page *file, const char *path, int threads,
-                          struct qs_tensor_restore *result)
-{
-    struct writing w = {.store = store, .path = path, .fd = -1};
-    pthread_mutex_init(&w.lock, NULL);
-    int rc = place_file(&w, state, file);
-    if (rc == 0) {
-        w.fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
-        if (w.fd < 0)
-            rc = errno == ENOENT || errno == EEXIST
-                     ? qr_fail(QALLOW_E_CANNOT_CREATE, "%s: %s", qr_quotez(path), strerror(errno))
-                     : qr_fail_errno(errno, "%s", qr_quotez(path));
-    }
-    if (rc == 0)
-        rc = write_content(&w, threads);
-    if (rc == 0 && fsync(w.fd) != 0)
-        rc = qr_fail_errno(errno, "%s", qr_quotez(path));
-    if (w.fd >= 0 && close(w.fd) != 0 && rc == 0)
-        rc = qr_fail_errno(errno, "%s", qr_quotez(path));
-    result->files++;
-    result->bytes += w.size;
-    qr_free(w.places);
-    pthread_mutex_destroy(&w.lock);
-    return rc;
-}
+/* --- comparing --- */
 
-int qs_tensors_same(struct qr_store *store, const struct qr_state *state, const char *path,
-                    int threads)
+/* 1 or 0, or an error. */
+static int same_file(struct qr_store *store, const struct qr_state *state,
+                     const struct qr_page *file, int directory_fd, const char *path, int threads)
 {
     struct writing w = {.store = store, .path = path, .only_compare = 1};
-    const struct qr_page *file = only_file(state);
     struct stat st;
     int rc = 0;
-    w.fd = file ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK) : -1;
+    w.fd = openat(directory_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (w.fd < 0 || fstat(w.fd, &st) < 0 || !S_ISREG(st.st_mode))
         goto out;
     pthread_mutex_init(&w.lock, NULL);
@@ -287,61 +261,63 @@ out:
     return rc;
 }
 
-/* --- the target --- */
-
-static char *with_temporary(const char *target)
+/* The files of an epoch and nothing else. */
+static int same_directory(struct qr_store *store, const struct qr_state *state, int fd, int threads)
 {
-    size_t n = strlen(target);
-    while (n > 1 && target[n - 1] == '/')
-        n--;
-    char *path = qr_malloc(n + sizeof TEMPORARY);
-    if (path) {
-        memcpy(path, target, n);
-        memcpy(path + n, TEMPORARY, sizeof TEMPORARY);
+    struct qs_names names = {0};
+    size_t files = 0;
+    int rc = qs_names_read(&names, fd) == 0;
+    for (const struct qr_page *file = qr_state_first_child(state, 0); file && rc == 1;
+         file = qr_state_next_sibling(state, file)) {
+        if (!qs_tensor_format_of_page(file))
+            continue;
+        files++;
+        rc = qs_name_is_valid(file->name, file->name_length)
+                 ? same_file(store, state, file, fd, file->name, threads)
+                 : 0;
     }
-    return path;
-}
-
-static int check_target(const char *target, int want_directory, int force)
-{
-    struct stat st;
-    if (lstat(target, &st) < 0)
-        return errno == ENOENT ? 0 : qr_fail_errno(errno, "%s", qr_quotez(target));
-    if (want_directory ? !S_ISDIR(st.st_mode) : !S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode))
-        return qr_fail(QALLOW_E_CANNOT_CREATE, "%s exists and is %s", qr_quotez(target),
-                       want_directory ? "not a directory" : "no regular file");
-    if (!force)
-        return qr_fail(QALLOW_E_CANNOT_CREATE, "%s exists already", qr_quotez(target));
-    return 0;
-}
-
-static int sync_name(const char *target)
-{
-    int rc = qr_os_posix()->sync_directory_of(NULL, target);
-    return rc < 0 ? qr_fail_errno(-rc, "%s", qr_quotez(target)) : 0;
-}
-
-static int restore_file(struct qr_store *store, const struct qr_state *state,
-                        const struct qr_page *file, const char *target, int threads,
-                        struct qs_tensor_restore *result)
-{
-    char *temporary = with_temporary(target);
-    if (!temporary)
-        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a path");
-    unlink(temporary); /* of a restore that was killed */
-    int rc = write_new_file(store, state, file, temporary, threads, result);
-    if (rc == 0 && rename(temporary, target) != 0)
-        rc = qr_fail_errno(errno, "%s", qr_quotez(target));
-    if (rc)
-        unlink(temporary);
-    else
-        rc = sync_name(target);
-    qr_free(temporary);
+    if (rc == 1)
+        rc = names.count == files;
+    qs_names_finish(&names);
     return rc;
 }
 
-static int fill_directory(struct qr_store *store, const struct qr_state *state, const char *path,
-                          int threads, struct qs_tensor_restore *result)
+int qs_tensors_same(struct qr_store *store, const struct qr_state *state, const char *path,
+                    int threads)
+{
+    const struct qr_page *file = only_file(state);
+    if (file)
+        return same_file(store, state, file, AT_FDCWD, path, threads);
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int rc = fd < 0 ? 0 : same_directory(store, state, fd, threads);
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+/* --- the target --- */
+
+/* Writes a file and syncs it. */
+static int write_file(struct qr_store *store, const struct qr_state *state,
+                      const struct qr_page *file, int fd, const char *path, int threads,
+                      struct qs_tensor_restore *result)
+{
+    struct writing w = {.store = store, .path = path, .fd = fd};
+    pthread_mutex_init(&w.lock, NULL);
+    int rc = place_file(&w, state, file);
+    if (rc == 0)
+        rc = write_content(&w, threads);
+    if (rc == 0 && fsync(w.fd) != 0)
+        rc = qr_fail_errno(errno, "%s", qr_quotez(path));
+    result->files++;
+    result->bytes += w.size;
+    qr_free(w.places);
+    pthread_mutex_destroy(&w.lock);
+    return rc;
+}
+
+static int write_files(struct qr_store *store, const struct qr_state *state, int directory_fd,
+                       int threads, struct qs_tensor_restore *result)
 {
     int rc = 0;
     for (const struct qr_page *file = qr_state_first_child(state, 0); file && rc == 0;
@@ -350,59 +326,83 @@ static int fill_directory(struct qr_store *store, const struct qr_state *state, 
             continue;
         if (!qs_name_is_valid(file->name, file->name_length))
             return broken(file, "its name cannot be one");
-        char *to = qs_path_join(path, file->name);
-        rc = to ? write_new_file(store, state, file, to, threads, result)
-                : qr_fail(QALLOW_E_NO_MEMORY, "no memory for a path");
-        qr_free(to);
+        int fd = openat(directory_fd, file->name,
+                        O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+        rc = fd < 0 ? qr_fail_errno(errno, "%s", qr_quotez(file->name))
+                    : write_file(store, state, file, fd, file->name, threads, result);
+        if (fd >= 0)
+            close(fd);
     }
     return rc;
 }
 
-/* Puts a directory in the place of what was there. */
-static int name_directory(const char *temporary, const char *target)
+/* What is in the directory goes when it is replaced: it must be of these epochs. */
+static int check_names(const struct qs_target *target, int fd, const struct qr_state *state,
+                       const struct qr_state *before, int force)
 {
-    if (rename(temporary, target) == 0)
-        return sync_name(target);
-    if (errno != ENOTEMPTY && errno != EEXIST)
-        return qr_fail_errno(errno, "%s", qr_quotez(target));
-    if (renameat2(AT_FDCWD, temporary, AT_FDCWD, target, RENAME_EXCHANGE) < 0)
-        return qr_fail_errno(errno, "%s", qr_quotez(target));
-    qs_remove_tree(AT_FDCWD, temporary);
-    return sync_name(target);
-}
-
-static int restore_directory(struct qr_store *store, const struct qr_state *state,
-                             const char *target, int threads, struct qs_tensor_restore *result)
-{
-    char *temporary = with_temporary(target);
-    if (!temporary)
-        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a path");
-    qs_remove_tree(AT_FDCWD, temporary);
-    int rc = mkdir(temporary, 0777) == 0 ? 0 : qr_fail_errno(errno, "%s", qr_quotez(temporary));
-    rc = rc == QALLOW_E_NO_INPUT ? QALLOW_E_CANNOT_CREATE : rc;
-    if (rc == 0)
-        rc = fill_directory(store, state, temporary, threads, result);
-    if (rc == 0)
-        rc = sync_name(temporary) ? QALLOW_E_IO : name_directory(temporary, target);
-    if (rc) {
-        char detail[512];
-        snprintf(detail, sizeof detail, "%s", qallow_error_detail());
-        qs_remove_tree(AT_FDCWD, temporary);
-        qr_fail(rc, "%s", detail);
+    struct qs_names names = {0};
+    int rc = qs_names_read(&names, fd);
+    if (rc == -1)
+        rc = qr_fail_errno(errno, "%s", qr_quotez(target->path));
+    if (rc == 0 && names.count && !force)
+        rc = qr_fail(QALLOW_E_CANNOT_CREATE, "%s exists already", qr_quotez(target->path));
+    for (size_t i = 0, at = 1; i < names.count && rc == 0; i++) {
+        const char *name = names.bytes + at;
+        size_t length = strlen(name);
+        if (!qr_state_child(state, 0, name, length) &&
+            !(before && qr_state_child(before, 0, name, length)))
+            rc = qr_fail(QALLOW_E_CANNOT_CREATE,
+                         "%s holds %s, which is none of its files, and is left as it is",
+                         qr_quotez(target->path), qr_quotez(name));
+        at += length + 2;
     }
-    qr_free(temporary);
+    qs_names_finish(&names);
     return rc;
 }
 
-int qs_tensors_restore(struct qr_store *store, const struct qr_state *state, const char *target,
-                       int force, int threads, struct qs_tensor_restore *result)
+static int check_target(const struct qs_target *target, const struct qr_state *state,
+                        const struct qr_state *before, int want_directory, int force)
+{
+    struct stat st;
+    int rc = 0, fd;
+    if (fstatat(target->parent_fd, target->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT ? 0 : qr_fail_errno(errno, "%s", qr_quotez(target->path));
+    if (want_directory ? !S_ISDIR(st.st_mode) : !S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode))
+        return qr_fail(QALLOW_E_CANNOT_CREATE, "%s exists and is %s", qr_quotez(target->path),
+                       want_directory ? "not a directory" : "no regular file");
+    if (!want_directory)
+        return force
+                   ? 0
+                   : qr_fail(QALLOW_E_CANNOT_CREATE, "%s exists already", qr_quotez(target->path));
+    fd = openat(target->parent_fd, target->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    rc = fd < 0 ? qr_fail_errno(errno, "%s", qr_quotez(target->path))
+                : check_names(target, fd, state, before, force);
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+int qs_tensors_restore(struct qr_store *store, const struct qr_state *state, const char *path,
+                       const struct qs_tensor_restore_options *options,
+                       struct qs_tensor_restore *result)
 {
     const struct qr_page *only = only_file(state);
+    struct qs_target target;
     *result = (struct qs_tensor_restore){0};
-    int rc = check_target(target, !only, force);
+    int rc = qs_target_open(&target, path);
     if (rc == 0)
-        rc = only ? restore_file(store, state, only, target, threads, result)
-                  : restore_directory(store, state, target, threads, result);
+        rc = check_target(&target, state, options->before, !only, options->force);
+    if (rc == 0)
+        rc = qs_target_make(&target, !only, only ? 0666 : 0777);
+    int fd = target.temporary_fd;
+    if (rc == 0)
+        rc = only ? write_file(store, state, only, fd, path, options->threads, result)
+                  : write_files(store, state, fd, options->threads, result);
+    if (rc == 0 && !only && fsync(fd) != 0) /* the names in it */
+        rc = qr_fail_errno(errno, "%s", qr_quotez(path));
+    if (rc == 0)
+        rc = qs_target_put(&target);
+    qs_target_close(&target);
     if (rc == 0) {
         qt_add(QT_REPLAY_BYTES, result->bytes);
         qt_add(QT_REPLAY_PAGES, qr_state_page_count(state));

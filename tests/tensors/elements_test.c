@@ -188,9 +188,34 @@ static void changes_take_little_more_than_their_entropy(void **context)
     (void)context;
 }
 
+/* What cannot be made smaller is kept as it is; what can by a third, in planes. */
+static void whole_content_is_plain_or_planes(void **context)
+{
+    struct fixture f = {.new_ = malloc(LENGTH_MAX)};
+    assert_int_equal(qr_elements_encoder_create(1, &f.encoder), 0);
+    for (unsigned width = 1; width <= 8; width *= 2) {
+        for (int coding = QR_CODING_PLAIN; coding <= QR_CODING_PLANES; coding++) {
+            const uint8_t *body;
+            size_t size;
+            struct qr_elements e;
+            struct qr_elements_job job = {
+                .new_ = f.new_, .length = LENGTH_MAX, .width = width, .base = QR_REF_ZERO};
+            for (size_t i = 0; i < LENGTH_MAX; i++)
+                f.new_[i] = (uint8_t)rnd(coding == QR_CODING_PLAIN ? 256 : 4);
+            assert_int_equal(qr_elements_encode(f.encoder, &job, &body, &size), 0);
+            assert_int_equal(qr_elements_parse(body, size, &e), 0);
+            assert_int_equal(e.coding, coding);
+        }
+    }
+    qr_elements_encoder_destroy(f.encoder);
+    free(f.new_);
+    (void)context;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(whole_content_is_plain_or_planes),
         cmocka_unit_test(body_decodes),
         cmocka_unit_test(spoilt_body_is_harmless),
         cmocka_unit_test(changes_take_little_more_than_their_entropy),

@@ -8,15 +8,19 @@ While a producer saves epochs, the target is read over and over: it must always 
 and never an older one than before. Then what must be refused: a target that somebody else changed,
 pruning what a consumer needs, an epoch that is damaged. Waits are for conditions."""
 
+import contextlib
+import fcntl
 import json
 import os
+import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 
-from tensor_files import Tensor, safetensors_bytes
+from tensor_files import Tensor, index_bytes, safetensors_bytes
 
 EPOCHS = 8
 
@@ -172,8 +176,113 @@ def torn(place):
         file.write(slots)
 
 
+@contextlib.contextmanager
+def consumers_locked(place):
+    """As if another consumer acknowledged for all this time."""
+    with open(place.path("chain.tlog.consumers"), "r+b") as file:
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+        yield
+
+
+def acknowledges_later(place):
+    """What could not be acknowledged when it came is so later, without a new epoch; and by the next
+    follower, if this one is killed before it can say so."""
+    place.save(1)
+    process = place.follow("--consumer", "one")
+    wait_for(lambda: acknowledged(place, "one") == 1, process)
+    for step in (2, 3):
+        with consumers_locked(place):
+            place.save(step)
+            wait_for(lambda step=step: place.live() == content(step), process)
+            if step == 3:
+                process.kill()
+                process.wait(60)
+        if step == 3:
+            assert acknowledged(place, "one") == 2
+            process = place.follow("--consumer", "one")
+        wait_for(lambda step=step: acknowledged(place, "one") == step, process)
+    stop(process)
+    process = place.follow("--consumer", "two")  # has never acknowledged what is there
+    wait_for(lambda: acknowledged(place, "two") == 3, process)
+    stop(process)
+
+
+def sharded(step, count):
+    """The shards of a step, in files whose names say how many there are."""
+    shards = {f"m-{i}-of-{count}.safetensors":
+              [Tensor(f"w{i}", "U8", [3000], bytes([i, step]) * 1500)] for i in range(count)}
+    files = {name: safetensors_bytes(tensors) for name, tensors in shards.items()}
+    files["m.safetensors.index.json"] = index_bytes(shards)
+    return files
+
+
+def directory_of(place, name):
+    files = {}
+    with contextlib.suppress(FileNotFoundError):
+        for entry in os.listdir(place.path(name)):
+            with open(os.path.join(place.path(name), entry), "rb") as file:
+                files[entry] = file.read()
+    return files
+
+
+def save_shards(place, step, count, *options):
+    for name, data in sharded(step, count).items():
+        with open(place.path(name), "wb") as file:
+            file.write(data)
+    place.run("checkpoint", "save", "chain.tlog", "m.safetensors.index.json", "--quiet",
+              *options)
+
+
+def follows_shards(place):
+    """A directory of shards, by a follower that is stopped and started again; their names change.
+    What is none of them is never taken away."""
+    for step, count in ((1, 2), (2, 2), (3, 3)):
+        save_shards(place, step, count)
+        for _ in range(2):  # from the epoch before; from this one
+            process = place.follow("--consumer", "one")
+            wait_for(lambda step=step: acknowledged(place, "one") == step and
+                     os.path.getsize(place.path("out")), process)
+            stop(process)
+        assert directory_of(place, "live") == sharded(step, count), f"step {step}"
+    with open(place.path("live/config.json"), "wb") as file:
+        file.write(b"{}")
+    place.run("replay", "chain.tlog", "--follow", "--output", "live", "--consumer", "one", code=73,
+              said="qallow replay: live exists already, and is not what this consumer "
+              "acknowledged; --force replaces it\n")
+    place.run("replay", "chain.tlog", "--output", "live", "--force", code=73,
+              said="qallow replay: live holds config.json, which is none of its files, and is left "
+              "as it is\n")
+    assert directory_of(place, "live") == {**sharded(3, 3), "config.json": b"{}"}
+    os.remove(place.path("live/config.json"))
+    place.run("replay", "chain.tlog", "--output", "live", code=73,
+              said="qallow replay: live exists already\nhint: --force replaces it\n")
+    place.run("replay", "chain.tlog", "--output", "live", "--force", "--quiet")
+    os.mkdir(place.path("empty"))
+    place.run("replay", "chain.tlog", "--output", "empty", "--quiet")
+    for name in ("live", "empty"):
+        assert directory_of(place, name) == sharded(3, 3), name
+
+
+def salvages_shards(place):
+    """What is lost is said, and the exit says it too; what is not comes back."""
+    save_shards(place, 1, 2, "--compress", "off")
+    with open(place.path("chain.tlog"), "rb") as file:
+        log = bytearray(file.read())
+    log[log.index(b"weight_map")] ^= 1
+    with open(place.path("chain.tlog"), "wb") as file:
+        file.write(log)
+    place.run("replay", "chain.tlog", "--output", "back", code=65)
+    assert not os.path.exists(place.path("back"))
+    place.run("replay", "chain.tlog", "--output", "back", "--salvage", code=65)
+    wanted = sharded(1, 2)
+    del wanted["m.safetensors.index.json"]
+    assert directory_of(place, "back") == wanted
+    shutil.rmtree(place.path("back"))
+
+
 def main():
-    for steps in ((follows, refuses, consumers, torn),):
+    for steps in ((follows, refuses, consumers, torn), (acknowledges_later,), (follows_shards,),
+                  (salvages_shards,)):
         with tempfile.TemporaryDirectory() as directory:
             place = Place(os.path.abspath(sys.argv[1]), directory)
             for step in steps:
