@@ -180,7 +180,7 @@ def torn(place):
 def consumers_locked(place):
     """As if another consumer acknowledged for all this time."""
     with open(place.path("chain.tlog.consumers"), "r+b") as file:
-        fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+        fcntl.fcntl(file, fcntl.F_OFD_SETLKW, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
         yield
 
 
