@@ -62,6 +62,12 @@ static const struct qi_option options[] = {
      .argument = "LOG",
      .group = "action",
      .help = "run everything in this log again and compare every epoch's digest"},
+    {.name = "explain",
+     .kind = QI_TEXT,
+     FIELD(explain),
+     .argument = "PAGE",
+     .help = "with --resume: run nothing, say why this derived page was computed last, as of "
+             "--epoch"},
     {.name = "verify",
      .kind = QI_FLAG,
      FIELD(verify),
@@ -157,6 +163,9 @@ static int run(struct qi_context *context, const void *values)
         return qi_usage(context, "--resume LOG beside --epoch");
     if (vm.patch && !vm.resume)
         return qi_usage(context, "--resume LOG beside --patch");
+    if (vm.explain && (!vm.resume || vm.log || vm.inputs.count || vm.patch || vm.fuel || vm.step ||
+                       vm.trace || vm.stop_at || vm.counts || qi_given(context, "ticks")))
+        return qi_usage(context, "--explain PAGE --resume LOG, and nothing but --epoch");
     if (vm.resume && qi_given(context, "seed"))
         return qi_usage(context, "--seed for a new run: a log has its random numbers");
     if (qi_given(context, "uuid") && !vm.log)
@@ -166,6 +175,8 @@ static int run(struct qi_context *context, const void *values)
                                             : "a PROGRAM, or --resume LOG or --check LOG");
     if (vm.check)
         return vm_check(context, &vm);
+    if (vm.explain)
+        return vm_explain(context, &vm);
     if (vm.verify || vm.disassemble)
         return vm_inspect(context, &vm);
     return vm.reference ? vm_reference() : vm_run(context, &vm);
@@ -195,6 +206,7 @@ const struct qi_command qi_command_vm = {
              "from epoch 50, into a log of its own"},
             {"qallow vm --resume run.tlog --patch new.qvm", "go on with another program"},
             {"qallow vm --check run.tlog", "does it come out the same again?"},
+            {"qallow vm --resume run.tlog --explain total", "why was this page computed?"},
             {"qallow vm examples/crc32.qvm --input data=README.md", "a program with an input"},
             {0}},
     .exits = (const struct qi_exit[]){{0, NULL},

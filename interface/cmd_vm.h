@@ -8,7 +8,7 @@
 #include "vm/session.h"
 
 struct vm {
-    const char *program, *log, *resume, *check, *patch, *trace, *stop_at;
+    const char *program, *log, *resume, *check, *patch, *explain, *trace, *stop_at;
     uint64_t epoch, ticks, fuel, seed;
     struct qi_list inputs;
     int threads, clock, sync;
@@ -44,6 +44,8 @@ int vm_say_emitted(struct qi_context *context, const struct qv_machine *machine)
 
 /* --check */
 int vm_check(struct qi_context *context, const struct vm *vm);
+/* --explain */
+int vm_explain(struct qi_context *context, const struct vm *vm);
 /* --verify and --disassemble */
 int vm_inspect(struct qi_context *context, const struct vm *vm);
 /* --reference */

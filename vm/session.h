@@ -87,6 +87,14 @@ struct qv_patched {
 int qv_session_patch(struct qv_session *session, const char *text, size_t length, const char *path,
                      struct qv_source_error *error, struct qv_patched *patched);
 
+/* A machine as it was in an epoch (0: the newest), or if a derived page was not computed in that, in
+ * the last one that changed it: its graph says why. Without a log to write. ARGUMENT: no such page,
+ * or it is not derived. */
+int qv_session_explain(const char *log, uint64_t epoch, const char *page,
+                       struct qv_session **session);
+/* NULL: the program derives no pages. */
+struct qv_nodes *qv_session_nodes(struct qv_session *session);
+
 struct qv_machine *qv_session_machine(struct qv_session *session);
 /* NULL without a log. */
 struct qallow_store *qv_session_store(struct qv_session *session);

@@ -34,14 +34,14 @@ static int compare(struct checking *c, uint64_t epoch)
 }
 
 /* Takes the inputs over if this epoch changed them. */
-static int take_inputs(struct checking *c, struct qallow_view *view)
+static int take_inputs(struct qv_session *s, struct qallow_view *view)
 {
-    struct qv_machine *m = c->session->machine;
+    struct qv_machine *m = s->machine;
 
-    for (size_t p = 0; p < c->session->program->page_count; p++) {
-        if (!c->session->program->pages[p].is_input)
+    for (size_t p = 0; p < s->program->page_count; p++) {
+        if (!s->program->pages[p].is_input)
             continue;
-        int rc = qv_load_data(c->session, view, p);
+        int rc = qv_load_data(s, view, p);
         if (rc < 0)
             return rc;
         memset(m->pages[p].dirty, 1, m->pages[p].size / QV_BLOCK + 1);
@@ -50,7 +50,7 @@ static int take_inputs(struct checking *c, struct qallow_view *view)
 }
 
 /* An epoch in which the next tick is still the same has changed the program, or else inputs. */
-static int change(struct checking *c, struct qallow_view *view)
+static int change(struct qv_session *s, struct qallow_view *view)
 {
     struct qv_source_error error;
     struct qv_patched patched;
@@ -58,40 +58,38 @@ static int change(struct checking *c, struct qallow_view *view)
     uint64_t length = 0;
     int rc = qv_load_page(view, "program.qvm", QV_MAX_TEXT, &text, &length);
 
-    if (rc == 0 &&
-        (length != c->session->text_length || memcmp(text, c->session->text, length) != 0)) {
-        rc = qv_session_patch(c->session, (const char *)text, length, "program.qvm", &error,
-                              &patched);
+    if (rc == 0 && (length != s->text_length || memcmp(text, s->text, length) != 0)) {
+        rc = qv_session_patch(s, (const char *)text, length, "program.qvm", &error, &patched);
         rc = rc == QALLOW_E_ARGUMENT ? QALLOW_E_DIFFERS : rc; /* the detail stays */
     } else if (rc == 0) {
-        rc = take_inputs(c, view);
+        rc = take_inputs(s, view);
         if (rc == 0)
-            rc = qv_session_commit(c->session);
+            rc = qv_session_commit(s);
     }
     qr_free(text);
     return rc;
 }
 
-static int step(struct checking *c, uint64_t epoch)
+int qv_step_again(struct qv_session *s, struct qallow_store *log, uint64_t epoch)
 {
     struct qallow_view *view = NULL;
     struct qallow_page page = QALLOW_PAGE_INIT;
     uint8_t header[24];
     enum qv_stop stop;
-    int rc = qallow_view_at(c->log, epoch, &view);
+    int rc = qallow_view_at(log, epoch, &view);
 
     if (rc < 0)
         return rc;
     rc = qallow_page_lookup(view, "machine", &page);
     if (rc == 0)
         rc = qallow_page_read(view, page.id, 0, header, sizeof header);
-    if (rc == 0 && qr_load64(header + 16) == c->session->machine->tick) {
-        rc = change(c, view);
+    if (rc == 0 && qr_load64(header + 16) == s->machine->tick) {
+        rc = change(s, view);
     } else if (rc == 0) {
-        rc = qv_session_tick(c->session, &stop, NULL);
+        rc = qv_session_tick(s, &stop, NULL);
     }
     qallow_view_destroy(view);
-    return rc < 0 ? rc : compare(c, epoch);
+    return rc;
 }
 
 static int make_directory(struct checking *c)
@@ -140,7 +138,9 @@ static int run_again(struct checking *c, const char *log, int threads,
     if (rc == 0)
         rc = compare(c, stats.first_epoch);
     for (uint64_t e = stats.first_epoch + 1; rc == 0 && e <= stats.last_epoch; e++) {
-        rc = step(c, e);
+        rc = qv_step_again(c->session, c->log, e);
+        if (rc == 0)
+            rc = compare(c, e);
         if (progress)
             progress(context, e - stats.first_epoch, stats.last_epoch - stats.first_epoch);
     }

@@ -65,6 +65,9 @@ int qv_record_patch(struct qv_session *session, uint64_t *epoch);
 /* Forgets old definitions that no frame returns into. */
 int qv_drop_retired(struct qv_session *session);
 
+/* Goes on to the next epoch, `epoch`, of a log: a tick, or what changed from outside. */
+int qv_step_again(struct qv_session *session, struct qallow_store *log, uint64_t epoch);
+
 /* A whole file of at most `limit` bytes; to be freed with qr_free(). */
 int qv_read_file(const char *path, uint64_t limit, uint8_t **bytes, uint64_t *length);
 

@@ -183,7 +183,7 @@ int qv_load(struct qallow_store *from, const char *log, uint64_t epoch,
         qv_session_close(s);
         return rc;
     }
-    s->epoch = epoch;
+    s->epoch = s->waves = epoch;
     *session = s;
     return 0;
 }

@@ -41,6 +41,16 @@ status qallow vm --resume p.tlog --epoch 3 --log branch.tlog
 qallow vm p.qvm --disassemble >again.qvm
 qallow vm again.qvm --disassemble | cmp - again.qvm && echo "the same"
 
+echo "--- why"
+status qallow vm --resume p.tlog --explain total
+status qallow vm --resume p.tlog --explain total --epoch 1
+status qallow vm --resume p.tlog --explain gross --epoch 3 --json
+status qallow vm --resume p.tlog --explain price
+status qallow vm --resume p.tlog --explain nothing
+status qallow vm --resume p.tlog --explain total --epoch 99
+status qallow vm --resume p.tlog --explain total --ticks 5
+status qallow vm p.qvm --explain total
+
 echo "--- a patch"
 sed 's/reduce.add/reduce.max/' p.qvm >q.qvm
 status qallow vm --resume p.tlog --patch q.qvm --epoch 3 --log patched.tlog

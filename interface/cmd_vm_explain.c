@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `qallow vm --explain`: from a derived page to the change that made it be computed. */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "interface/cmd_vm.h"
+#include "qallow/graph.h"
+#include "runtime/error.h"
+#include "runtime/os.h"
+
+static const char *const words[] = {"source", "input", "definition", "request"};
+
+static const struct qv_page *page_of(const struct qv_machine *m, uint64_t id)
+{
+    return &m->program->pages[id - 1];
+}
+
+static void print_extent(const struct qallow_reason *r)
+{
+    if (r->length == 0)
+        printf("; nothing changed\n");
+    else
+        printf("; what changed lies from byte %" PRIu64 " to %" PRIu64 "\n", r->offset,
+               r->offset + r->length - 1);
+}
+
+static void print_reason(const struct qv_machine *m, const struct qallow_reason *r)
+{
+    const struct qv_page *page = page_of(m, r->page);
+
+    printf("%s: ", page->name);
+    if (r->why == QALLOW_WHY_SOURCE) {
+        printf("%s in epoch %" PRIu64, page->is_input ? "an input, fed" : "written", r->epoch);
+        print_extent(r);
+        return;
+    }
+    printf("epoch %" PRIu64 ", %" PRIu64 " bytes computed by %s, ", r->epoch, r->computed_bytes,
+           r->name);
+    if (r->why == QALLOW_WHY_INPUT)
+        printf("since %s changed", page_of(m, r->cause)->name);
+    else
+        printf("which was new");
+    print_extent(r);
+}
+
+static void json_reason(cJSON *array, const struct qv_machine *m, const struct qallow_reason *r)
+{
+    cJSON *json = cJSON_CreateObject();
+
+    cJSON_AddStringToObject(json, "page", page_of(m, r->page)->name);
+    cJSON_AddStringToObject(json, "why", words[r->why]);
+    qi_json_u64(json, "epoch", r->epoch);
+    if (r->cause)
+        cJSON_AddStringToObject(json, "cause", page_of(m, r->cause)->name);
+    if (r->name)
+        cJSON_AddStringToObject(json, "function", r->name);
+    qi_json_u64(json, "computed_bytes", r->computed_bytes);
+    qi_json_u64(json, "changed_offset", r->offset);
+    qi_json_u64(json, "changed_length", r->length);
+    cJSON_AddItemToArray(array, json);
+}
+
+static int say(struct qi_context *context, const struct qv_machine *m,
+               const struct qallow_reason *reasons, size_t count)
+{
+    if (context->json) {
+        cJSON *json = qi_json_begin(context);
+        cJSON *array = cJSON_AddArrayToObject(json, "reasons");
+        for (size_t i = 0; i < count; i++)
+            json_reason(array, m, &reasons[i]);
+        return qi_json_end(json);
+    }
+    for (size_t i = 0; i < count; i++)
+        print_reason(m, &reasons[i]);
+    return qi_stdout_check();
+}
+
+int vm_explain(struct qi_context *context, const struct vm *vm)
+{
+    struct qv_session *session = NULL;
+    struct qallow_reason *reasons = NULL;
+    size_t count = 0;
+    int rc = qv_session_explain(vm->resume, vm->epoch, vm->explain, &session);
+
+    if (rc < 0)
+        return rc;
+    const struct qv_machine *m = qv_session_machine(session);
+    size_t most = m->program->page_count;
+    reasons = qr_calloc(most, sizeof *reasons);
+    if (!reasons)
+        rc = qr_fail(QALLOW_E_NO_MEMORY, "no memory for the reasons");
+    for (size_t i = 0; rc == 0 && i < most; i++)
+        reasons[i] = (struct qallow_reason)QALLOW_REASON_INIT;
+    if (rc == 0)
+        rc = qallow_graph_explain(qv_nodes_graph(qv_session_nodes(session)),
+                                  (uint64_t)qv_find_page(m->program, vm->explain) + 1, reasons,
+                                  most, &count);
+    if (rc == 0)
+        rc = say(context, m, reasons, count < most ? count : most);
+    qr_free(reasons);
+    int closed = qv_session_close(session);
+    return rc ? rc : closed;
+}

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Why a derived page is as it is: the epoch in which it was computed last is run again, in memory,
+ * from the one before it, and the graph is asked then. Whether a page was computed and came out as
+ * it was is nowhere in the log, so the epoch that is asked about is tried first, then the one that
+ * changed the page.
+ */
+#include <stdio.h>
+
+#include "qallow/graph.h"
+#include "runtime/error.h"
+#include "vm/session_internal.h"
+
+static int find_version(struct qallow_store *log, uint64_t epoch, const char *name,
+                        uint64_t *version)
+{
+    struct qallow_page page = QALLOW_PAGE_INIT;
+    struct qallow_view *view = NULL;
+    char path[QV_MAX_NAME + 8];
+    int rc = qallow_view_at(log, epoch, &view);
+
+    if (rc < 0)
+        return rc;
+    snprintf(path, sizeof path, "data/%.*s", QV_MAX_NAME, name);
+    rc = qallow_page_lookup(view, path, &page);
+    if (rc == QALLOW_E_PAGE_NOT_FOUND)
+        rc = qr_fail(QALLOW_E_ARGUMENT, "the program has no page %s", qr_quotez(name));
+    *version = page.version;
+    qallow_view_destroy(view);
+    return rc;
+}
+
+/* The machine of an epoch, which it has got to from the one before, if that is there. */
+static int arrive(struct qallow_store *log, const char *path, uint64_t first, uint64_t epoch,
+                  struct qv_session **session)
+{
+    struct qv_session_options options = {.threads = 1, .has_no_log = 1};
+    int rc = qv_load(log, path, epoch > first ? epoch - 1 : first, &options, session);
+
+    if (rc == 0 && epoch > first)
+        rc = qv_step_again(*session, log, epoch);
+    return rc;
+}
+
+static int was_computed(struct qv_session *s, int page, uint64_t epoch)
+{
+    struct qallow_reason reason = QALLOW_REASON_INIT;
+    size_t count = 0;
+    int rc = qallow_graph_explain(qv_nodes_graph(s->nodes), (uint64_t)page + 1, &reason, 1, &count);
+
+    return rc < 0 ? rc : reason.epoch == epoch;
+}
+
+static int explain(struct qallow_store *log, const char *path, uint64_t epoch, const char *name,
+                   struct qv_session **session)
+{
+    struct qallow_stats stats = QALLOW_STATS_INIT;
+    uint64_t version = 0;
+    int rc = qallow_stats_get(log, &stats);
+
+    epoch = epoch ? epoch : stats.last_epoch;
+    if (rc == 0)
+        rc = find_version(log, epoch, name, &version);
+    if (rc == 0)
+        rc = arrive(log, path, stats.first_epoch, epoch, session);
+    if (rc < 0)
+        return rc;
+    int page = qv_find_page((*session)->program, name);
+    if (page < 0 || !(*session)->program->pages[page].is_derived)
+        return qr_fail(QALLOW_E_ARGUMENT, "%s is no derived page", qr_quotez(name));
+    rc = was_computed(*session, page, epoch);
+    if (rc != 0)
+        return rc < 0 ? rc : 0;
+    qv_session_close(*session);
+    *session = NULL;
+    version = version < stats.first_epoch ? stats.first_epoch : version;
+    return arrive(log, path, stats.first_epoch, version, session);
+}
+
+int qv_session_explain(const char *path, uint64_t epoch, const char *name,
+                       struct qv_session **session)
+{
+    struct qallow_store *log = NULL;
+    int rc = qallow_open(path, NULL, &log);
+
+    *session = NULL;
+    if (rc < 0)
+        return rc;
+    rc = explain(log, path, epoch, name, session);
+    qallow_close(log);
+    if (rc < 0) {
+        qv_session_close(*session);
+        *session = NULL;
+    }
+    return rc;
+}
+
+struct qv_nodes *qv_session_nodes(struct qv_session *session) { return session->nodes; }
