@@ -123,6 +123,11 @@ static const struct qi_option options[] = {
      .kind = QI_FLAG,
      FIELD(step),
      .help = "run under commands from standard input: step, back, registers, pages; h lists them"},
+    {.name = "telemetry",
+     .kind = QI_TEXT,
+     FIELD(telemetry),
+     .argument = "FILE",
+     .help = "append metrics to this CSV file, every 10 s and at the end"},
     {.name = "sync",
      .kind = QI_CHOICE,
      FIELD(sync),
@@ -157,14 +162,15 @@ static int run(struct qi_context *context, const void *values)
         return qi_usage(context, "--check, --verify, --disassemble or --reference, or a run");
     if (vm.step && (vm.trace || vm.stop_at || vm.counts || context->json))
         return qi_usage(context, "--step alone");
-    if (!runs && (vm.step || vm.trace || vm.stop_at || vm.counts))
-        return qi_usage(context, "--trace, --break and --counts with a run");
+    if (!runs && (vm.step || vm.trace || vm.stop_at || vm.counts || vm.telemetry))
+        return qi_usage(context, "--trace, --break, --counts and --telemetry with a run");
     if (qi_given(context, "epoch") && !vm.resume)
         return qi_usage(context, "--resume LOG beside --epoch");
     if (vm.patch && !vm.resume)
         return qi_usage(context, "--resume LOG beside --patch");
-    if (vm.explain && (!vm.resume || vm.log || vm.inputs.count || vm.patch || vm.fuel || vm.step ||
-                       vm.trace || vm.stop_at || vm.counts || qi_given(context, "ticks")))
+    if (vm.explain &&
+        (!vm.resume || vm.log || vm.inputs.count || vm.patch || vm.fuel || vm.step || vm.trace ||
+         vm.stop_at || vm.counts || vm.telemetry || qi_given(context, "ticks")))
         return qi_usage(context, "--explain PAGE --resume LOG, and nothing but --epoch");
     if (vm.resume && qi_given(context, "seed"))
         return qi_usage(context, "--seed for a new run: a log has its random numbers");

@@ -8,7 +8,7 @@
 #include "vm/session.h"
 
 struct vm {
-    const char *program, *log, *resume, *check, *patch, *explain, *trace, *stop_at;
+    const char *program, *log, *resume, *check, *patch, *explain, *telemetry, *trace, *stop_at;
     uint64_t epoch, ticks, fuel, seed;
     struct qi_list inputs;
     int threads, clock, sync;
@@ -31,6 +31,16 @@ struct vm_watch {
 int vm_watch_begin(struct qi_context *context, const struct vm *vm, struct qv_machine *machine,
                    struct vm_watch *watch);
 int vm_watch_end(struct qi_context *context, struct vm_watch *watch);
+/* --telemetry */
+struct vm_meter {
+    struct qt_csv *csv; /* or NULL */
+    int64_t written_at;
+};
+int vm_meter_begin(const char *path, struct vm_meter *meter);
+void vm_meter_end(struct qi_context *context, struct vm_meter *meter);
+/* One tick, timed if somebody wants to know. */
+int vm_meter_tick(struct qi_context *context, struct vm_meter *meter, struct qv_session *session,
+                  enum qv_stop *stop);
 /* Says where a machine is: calls, registers, pages. */
 int vm_print_state(struct qi_context *context, const struct qv_machine *machine, uint64_t epoch);
 

@@ -198,7 +198,7 @@ static int interrupted(void *context)
 /* Ticks until the program halts, enough have been made, or somebody asks to stop. What was done is
  * said in any case. */
 static int run_ticks(struct qi_context *context, const struct vm *vm, struct qv_session *session,
-                     const struct vm_watch *watch)
+                     const struct vm_watch *watch, struct vm_meter *meter)
 {
     struct qv_machine *m = qv_session_machine(session);
     enum qv_stop stop = QV_TICK_DONE;
@@ -209,7 +209,7 @@ static int run_ticks(struct qi_context *context, const struct vm *vm, struct qv_
     while (rc == 0 && !m->halted && (!qi_given(context, "ticks") || ticks < vm->ticks)) {
         rc = qi_signal_check();
         if (rc == 0)
-            rc = qv_session_tick(session, &stop, NULL);
+            rc = vm_meter_tick(context, meter, session, &stop);
         if (rc < 0 || watch->reached)
             break;
         ticks++;
@@ -315,9 +315,13 @@ static int run_with(struct qi_context *context, const struct vm *vm, const struc
         return rc ? rc : closed;
     }
     struct vm_watch watch;
+    struct vm_meter meter = {.csv = NULL};
     rc = vm_watch_begin(context, vm, qv_session_machine(session), &watch);
     if (rc == 0)
-        rc = run_ticks(context, vm, session, &watch);
+        rc = vm_meter_begin(vm->telemetry, &meter);
+    if (rc == 0)
+        rc = run_ticks(context, vm, session, &watch, &meter);
+    vm_meter_end(context, &meter);
     if (rc == 0 && watch.reached)
         rc = vm_print_state(context, watch.machine, 0);
     int ended = vm_watch_end(context, &watch);

@@ -359,7 +359,7 @@ static int plain_terminal(void)
     return !term || strcmp(term, "dumb") == 0;
 }
 
-static int64_t monotonic_ns(void)
+int64_t qi_monotonic_ns(void)
 {
     struct timespec now;
 
@@ -372,13 +372,13 @@ void qi_progress_begin(struct qi_progress *progress, const struct qi_context *co
 {
     *progress = (struct qi_progress){.context = context, .what = what};
     progress->on = !context->quiet && isatty(STDERR_FILENO) && !plain_terminal();
-    progress->start_ns = progress->last_ns = monotonic_ns();
+    progress->start_ns = progress->last_ns = qi_monotonic_ns();
 }
 
 void qi_progress_bytes(struct qi_progress *progress, uint64_t done, uint64_t total)
 {
     char amount[QI_TEXT_MAX], all[QI_TEXT_MAX], rate[QI_TEXT_MAX];
-    int64_t now = progress->on ? monotonic_ns() : 0;
+    int64_t now = progress->on ? qi_monotonic_ns() : 0;
 
     if (!progress->on || now - progress->last_ns < 100000000)
         return;

@@ -128,4 +128,7 @@ int qi_signal_check(void);
  * failed asserts end with 70 and ask for a report. */
 void qi_process_init(void);
 
+/* Since some moment; for durations. */
+int64_t qi_monotonic_ns(void);
+
 #endif

@@ -78,7 +78,18 @@ enum { QT_WORKERS = 1024 };
     X(GPU_SENT_BYTES, "gpu_sent_bytes_total", "bytes", QT_COUNTER, "over the bus to a GPU")        \
     X(GPU_RECEIVED_BYTES, "gpu_received_bytes_total", "bytes", QT_COUNTER,                         \
       "over the bus from a GPU")                                                                   \
-    X(GPU_LAUNCHES, "gpu_launches_total", "1", QT_COUNTER, "operations begun on a GPU")
+    X(GPU_LAUNCHES, "gpu_launches_total", "1", QT_COUNTER, "operations begun on a GPU")            \
+    X(VM_TICKS, "vm_ticks_total", "1", QT_COUNTER, "ticks that machines finished")                 \
+    X(VM_TICK_SECONDS, "vm_tick_seconds", "seconds", QT_HISTOGRAM,                                 \
+      "a tick, with its derived pages and its epoch in the log")                                   \
+    X(VM_FUEL, "vm_fuel_total", "1", QT_COUNTER, "fuel used by these ticks")                       \
+    X(VM_EMITTED, "vm_emitted_total", "1", QT_COUNTER, "values emitted by these ticks")            \
+    X(VM_INPUTS, "vm_inputs_total", "1", QT_COUNTER, "epochs in which inputs changed")             \
+    X(VM_COMPUTED, "vm_computed_total", "1", QT_COUNTER, "computations of derived pages")          \
+    X(VM_COMPUTED_EQUAL, "vm_computed_equal_total", "1", QT_COUNTER,                               \
+      "those that gave the same bytes again")                                                      \
+    X(VM_COMPUTED_BYTES, "vm_computed_bytes_total", "bytes", QT_COUNTER,                           \
+      "bytes of derived pages that were computed")
 
 enum qt_metric {
 #define QT_ENUM(id, name, unit, kind, help) QT_##id,

@@ -128,8 +128,11 @@ int qv_nodes_verify(struct qv_nodes *nodes, uint64_t epoch);
 /* The pages of the machine are as functions of these nodes gave them, in another machine: only
  * those with is_stale[page] and what follows from them is computed. For nodes that are new. */
 int qv_nodes_adopt(struct qv_nodes *nodes, const uint8_t *is_stale);
-/* How many times a page was computed, since they were made. 0 without nodes. */
-uint64_t qv_nodes_computed(const struct qv_nodes *nodes);
+struct qv_computed {
+    uint64_t computed, equal, bytes; /* pages; those that were the same; bytes of them all */
+};
+/* Since they were made. Zeros without nodes. */
+void qv_nodes_computed(const struct qv_nodes *nodes, struct qv_computed *computed);
 /* The machine that runs the functions, and the graph; pages have the number of the program's, plus
  * 1. */
 struct qv_machine *qv_nodes_machine(struct qv_nodes *nodes);

@@ -449,9 +449,12 @@ int qv_nodes_adopt(struct qv_nodes *nodes, const uint8_t *is_stale)
     return rc;
 }
 
-uint64_t qv_nodes_computed(const struct qv_nodes *nodes)
+void qv_nodes_computed(const struct qv_nodes *nodes, struct qv_computed *computed)
 {
-    return nodes ? nodes->graph->computed : 0;
+    *computed = (struct qv_computed){0, 0, 0};
+    if (nodes)
+        *computed = (struct qv_computed){nodes->graph->computed, nodes->graph->equal,
+                                         nodes->graph->computed_bytes};
 }
 
 struct qv_machine *qv_nodes_machine(struct qv_nodes *nodes) { return &nodes->runner; }

@@ -13,6 +13,7 @@
 #include "runtime/api.h"
 #include "runtime/error.h"
 #include "runtime/os.h"
+#include "telemetry/telemetry.h"
 
 /* --- files --- */
 
@@ -116,8 +117,18 @@ static int feed_all(struct qv_session *s, const struct qv_session_options *optio
 
 int qv_session_derive(struct qv_session *s)
 {
+    struct qv_computed before, now;
+
     s->waves = s->store ? s->epoch + 1 : s->waves + 1;
-    return qv_nodes_update(s->nodes, s->waves);
+    qv_nodes_computed(s->nodes, &before);
+    int rc = qv_nodes_update(s->nodes, s->waves);
+    qv_nodes_computed(s->nodes, &now);
+    if (now.computed != before.computed) {
+        qt_add(QT_VM_COMPUTED, now.computed - before.computed);
+        qt_add(QT_VM_COMPUTED_EQUAL, now.equal - before.equal);
+        qt_add(QT_VM_COMPUTED_BYTES, now.bytes - before.bytes);
+    }
+    return rc;
 }
 
 void qv_clear_dirty(struct qv_machine *m)
@@ -234,6 +245,7 @@ static int change_inputs(struct qv_session *s, const struct qv_session_options *
     for (size_t p = 0; p < s->program->page_count; p++)
         if (s->program->pages[p].is_input)
             memset(s->machine->pages[p].dirty, 1, s->machine->pages[p].size / QV_BLOCK + 1);
+    qt_add(QT_VM_INPUTS, 1);
     return qv_session_commit(s);
 }
 
@@ -337,6 +349,11 @@ int qv_session_continue(struct qv_session *session, enum qv_stop *stop, uint64_t
         m->fuel_used = fuel_used;
         m->halted = 0;
         rc = qr_fail(rc, "tick %llu: %s", (unsigned long long)m->tick, qallow_error_detail());
+    }
+    if (rc == 0) {
+        qt_add(QT_VM_TICKS, 1);
+        qt_add(QT_VM_FUEL, m->fuel_used - fuel_used);
+        qt_add(QT_VM_EMITTED, m->emit_count);
     }
     if (epoch)
         *epoch = session->epoch;

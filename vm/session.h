@@ -87,9 +87,9 @@ struct qv_patched {
 int qv_session_patch(struct qv_session *session, const char *text, size_t length, const char *path,
                      struct qv_source_error *error, struct qv_patched *patched);
 
-/* A machine as it was in an epoch (0: the newest), or if a derived page was not computed in that, in
- * the last one that changed it: its graph says why. Without a log to write. ARGUMENT: no such page,
- * or it is not derived. */
+/* A machine as it was in an epoch (0: the newest), or if a derived page was not computed in that,
+ * in the last one that changed it: its graph says why. Without a log to write. ARGUMENT: no such
+ * page, or it is not derived. */
 int qv_session_explain(const char *log, uint64_t epoch, const char *page,
                        struct qv_session **session);
 /* NULL: the program derives no pages. */

@@ -296,13 +296,15 @@ static void exchange(struct qv_session *a, struct qv_session *b)
 static int take_over(struct qv_session *s, const struct patch *p)
 {
     struct qv_session *next = NULL;
+    struct qv_computed computed;
     int rc = make_next(s, p, &next);
 
     if (rc < 0)
         return rc;
     exchange(s, next);
     rc = qv_session_derive(s);
-    p->result->computed = qv_nodes_computed(s->nodes);
+    qv_nodes_computed(s->nodes, &computed);
+    p->result->computed = computed.computed;
     if (rc == 0 && s->store)
         rc = qv_record_patch(s, &s->epoch);
     else if (rc == 0)

@@ -41,6 +41,12 @@ status qallow vm --resume p.tlog --epoch 3 --log branch.tlog
 qallow vm p.qvm --disassemble >again.qvm
 qallow vm again.qvm --disassemble | cmp - again.qvm && echo "the same"
 
+echo "--- metrics"
+qallow vm p.qvm --ticks 3 --telemetry m.csv >out
+cut -d , -f 2- m.csv | grep '^vm_' | grep -v 'seconds,[spm]'
+status qallow vm p.qvm --telemetry missing/m.csv
+status qallow vm --check p.tlog --telemetry m.csv
+
 echo "--- why"
 status qallow vm --resume p.tlog --explain total
 status qallow vm --resume p.tlog --explain total --epoch 1
