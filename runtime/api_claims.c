@@ -123,8 +123,10 @@ static int claim(struct qallow_txn *txn, uint64_t id, struct edited **edited)
         return e->freed ? not_found(txn, id) : 0;
     const struct qr_derive *derive = txn->store->store->derive;
     if (derive && derive->owns(derive->context, id)) /* who lands may be changing such a page */
-        return qr_fail(QALLOW_E_STATE, "page %llu is computed from others: it can be read from a "
-                                       "view, and not be written", (unsigned long long)id);
+        return qr_fail(QALLOW_E_STATE,
+                       "page %llu is computed from others: it can be read from a "
+                       "view, and not be written",
+                       (unsigned long long)id);
     const struct qr_page *page = qr_state_find(qr_store_state(txn->store->store), id);
     if (!page)
         return not_found(txn, id);
@@ -225,6 +227,11 @@ void qr_api_work_destroy(struct qr_api_work *work)
     qr_edits_finish(&work->edits);
     qr_free(work->old_bytes);
     qr_free(work->new_bytes);
+    while (work->blocks) {
+        struct block *next = work->blocks->next;
+        qr_free(work->blocks);
+        work->blocks = next;
+    }
     qr_free(work);
 }
 

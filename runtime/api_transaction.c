@@ -16,22 +16,57 @@
 
 static uint64_t smaller(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
-enum { BLOCK = 64 << 10 };
+enum {
+    BLOCK = 64 << 10,
+    BLOCK_ROOM = BLOCK - sizeof(struct block),
+    BLOCKS_KEPT = 32, /* for the next transaction */
+};
+
+/* One with room for `size` bytes, of the usual capacity where that is enough. */
+static struct block *get_block(struct qr_api_work *work, size_t size)
+{
+    struct block *block = work->blocks;
+    size_t capacity = size > BLOCK / 4 ? size : BLOCK_ROOM;
+    if (block && capacity == BLOCK_ROOM) {
+        work->blocks = block->next;
+        work->block_count--;
+    } else {
+        block = qr_malloc(sizeof *block + capacity);
+    }
+    if (block)
+        *block = (struct block){.capacity = capacity};
+    return block;
+}
+
+void qr_api_give_blocks(struct qallow_txn *txn)
+{
+    struct qr_api_work *work = txn->work;
+    while (txn->blocks) {
+        struct block *block = txn->blocks;
+        txn->blocks = block->next;
+        if (block->capacity != BLOCK_ROOM || work->block_count == BLOCKS_KEPT) {
+            qr_free(block);
+            continue;
+        }
+        block->next = work->blocks;
+        work->blocks = block;
+        work->block_count++;
+    }
+}
 
 void *qr_api_txn_alloc(struct qallow_txn *txn, size_t size)
 {
     struct block *block = txn->blocks;
     size = (size + 15) & ~(size_t)15;
     if (!block || block->capacity - block->used < size) {
-        size_t capacity = size > BLOCK / 4 ? size : BLOCK - sizeof *block;
-        block = qr_malloc(sizeof *block + capacity);
+        block = get_block(txn->work, size);
         if (!block) {
             qr_fail(QALLOW_E_NO_MEMORY, "no memory to keep %zu bytes of a transaction", size);
             return NULL;
         }
-        *block = (struct block){.capacity = capacity};
         /* a large one is full at once: the open one stays in front */
-        struct block **place = txn->blocks && capacity == size ? &txn->blocks->next : &txn->blocks;
+        int is_full = txn->blocks && block->capacity == size;
+        struct block **place = is_full ? &txn->blocks->next : &txn->blocks;
         block->next = *place;
         *place = block;
     }
@@ -209,11 +244,7 @@ void qr_api_txn_destroy(struct qallow_txn *txn)
 {
     for (size_t i = 0; i < txn->count; i++)
         free_edited(txn->pages[i]);
-    while (txn->blocks) {
-        struct block *next = txn->blocks->next;
-        qr_free(txn->blocks);
-        txn->blocks = next;
-    }
+    qr_api_give_blocks(txn);
     qr_free(txn->pages);
     qr_free(txn->events.bytes);
     qr_api_work_give(txn->store, txn->work);

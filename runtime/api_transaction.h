@@ -4,9 +4,9 @@
 #define QR_API_TRANSACTION_H
 
 #include "runtime/api.h"
+#include "runtime/arena.h"
 #include "runtime/batch.h"
 #include "runtime/delta.h"
-#include "runtime/arena.h"
 
 enum source { OLD, GIVEN, ZEROS };
 
@@ -34,7 +34,7 @@ struct edited {
     int created, freed;
     struct qb_u128 old_sum; /* of the cells of its old content */
     const uint8_t *held;    /* the old content in memory, or NULL */
-    uint64_t parent; /* where the transaction has put it; name NULL: it is where it was */
+    uint64_t parent;        /* where the transaction has put it; name NULL: it is where it was */
     char *name;
     uint64_t old_size, size;
     struct overwrite *overwrites;
@@ -60,6 +60,8 @@ struct qr_api_work {
     struct qr_reader *reader;
     struct qr_edits edits;          /* used again for each page */
     uint8_t *old_bytes, *new_bytes; /* buffers of the commit, QR_API_CHUNK bytes each; or NULL */
+    struct block *blocks;           /* empty ones */
+    size_t block_count;
 };
 
 struct qallow_txn {
@@ -101,6 +103,8 @@ int qr_api_is_claimed(void *context, uint64_t page);
 /* Pages and structure are free for others. */
 void qr_api_release(struct qallow_txn *txn);
 int qr_api_work_take(struct qallow_store *store, struct qr_api_work **work);
+/* The transaction's memory is for the next one. */
+void qr_api_give_blocks(struct qallow_txn *txn);
 void qr_api_work_give(struct qallow_store *store, struct qr_api_work *work);
 void qr_api_work_destroy(struct qr_api_work *work);
 

@@ -419,8 +419,10 @@ static int apply_overwrite(struct qr_applier *a, struct qr_page *page, const str
     if (rc < 0)
         return rc;
     qr_state_set_sum(a->state, page, &r->content_sum);
-    uint64_t old_end = 0;
-    qr_page_follow(a->state, page, r, 0, &old_end);
+    if (page->held) {
+        memcpy(page->held + op.offset, op.bytes, (size_t)op.old_length);
+        page->held_is_used = 1;
+    }
     qr_count_operation(&a->counts, QR_OP_OVERWRITE);
     if (a->changed)
         a->changed(a->context, page);

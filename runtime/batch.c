@@ -23,6 +23,7 @@ enum {
     /* Bodies are kept well below QR_BODY_MAX: a frame is read and checked as a whole, so that small
      * ones make single files cheap to read, and stay in the cache while they are worked on. */
     BODY_TARGET = 256 << 10,
+    BODIES_KEPT = 5, /* whose memory is used again */
 };
 
 int qr_batch_create(int compress_level, struct qr_batch **out)
@@ -36,12 +37,39 @@ int qr_batch_create(int compress_level, struct qr_batch **out)
     return 0;
 }
 
+/* --- memory of bodies --- */
+
+static void free_bytes(uint8_t *bytes)
+{
+    if (bytes)
+        qr_free(bytes - QR_FRAME_HEADER);
+}
+
+/* NULL: there is no memory, and `old` stays. */
+static uint8_t *resize_bytes(uint8_t *old, size_t length)
+{
+    uint8_t *room =
+        qr_realloc(old ? old - QR_FRAME_HEADER : NULL, QR_FRAME_HEADER + length + QR_FRAME_PAD);
+    return room ? room + QR_FRAME_HEADER : NULL;
+}
+
+static void free_body(struct qr_body *body)
+{
+    free_bytes(body->raw);
+    free_bytes(body->packed);
+    *body = (struct qr_body){NULL, 0, 0, NULL, 0};
+}
+
 void qr_batch_reset(struct qr_batch *batch)
 {
     for (size_t i = 0; i < batch->count; i++) {
-        qr_free(batch->bodies[i].raw);
-        qr_free(batch->bodies[i].packed);
+        struct qr_body *body = &batch->bodies[i];
+        free_bytes(body->packed);
+        body->packed = NULL;
+        body->length = 0;
     }
+    while (batch->made > BODIES_KEPT)
+        free_body(&batch->bodies[--batch->made]);
     batch->count = 0;
     batch->bytes = batch->records = 0;
     batch->sealed = 0;
@@ -52,7 +80,8 @@ void qr_batch_destroy(struct qr_batch *batch)
 {
     if (!batch)
         return;
-    qr_batch_reset(batch);
+    while (batch->made > 0)
+        free_body(&batch->bodies[--batch->made]);
     ZSTD_freeCCtx(batch->compressor);
     qr_free(batch->bodies);
     qr_free(batch);
@@ -74,14 +103,14 @@ int qr_batch_seal(struct qr_batch *batch)
     if (!batch->compressor && !(batch->compressor = ZSTD_createCCtx()))
         return qr_fail(QALLOW_E_NO_MEMORY, "compressor");
     size_t bound = ZSTD_compressBound(body->length);
-    uint8_t *packed = qr_malloc(bound);
+    uint8_t *packed = resize_bytes(NULL, bound);
     if (!packed)
         return qr_fail(QALLOW_E_NO_MEMORY, "compression of %zu bytes", body->length);
-    size_t n = ZSTD_compressCCtx(batch->compressor, packed, bound, body->raw, body->length,
-                                 batch->level);
+    size_t n =
+        ZSTD_compressCCtx(batch->compressor, packed, bound, body->raw, body->length, batch->level);
     if (ZSTD_isError(n) || n + QR_FRAME_HEADER + 24 > body->length ||
         n > body->length - body->length / 16) {
-        qr_free(packed);
+        free_bytes(packed);
         return 0;
     }
     body->packed = packed;
@@ -89,36 +118,46 @@ int qr_batch_seal(struct qr_batch *batch)
     return 0;
 }
 
+/* Begins another body. */
+static int begin_body(struct qr_batch *batch)
+{
+    int rc = qr_batch_seal(batch);
+    if (rc)
+        return rc;
+    if (batch->count == batch->made) {
+        if (QR_GROW(batch->bodies, batch->made, batch->capacity) < 0)
+            return QALLOW_E_NO_MEMORY;
+        batch->bodies[batch->made++] = (struct qr_body){NULL, 0, 0, NULL, 0};
+    }
+    batch->count++;
+    batch->sealed = 0;
+    return 0;
+}
+
 /* Makes at least `need` bytes of room in the open body, beginning another one if it must. */
 static int reserve(struct qr_batch *batch, size_t need, struct qr_body **out)
 {
-    int rc;
     qr_assert(need <= BODY_TARGET);
     struct qr_body *body = batch->count ? &batch->bodies[batch->count - 1] : NULL;
     if (!body || batch->sealed || body->length + need > BODY_TARGET) {
-        if ((rc = qr_batch_seal(batch)))
+        int rc = begin_body(batch);
+        if (rc)
             return rc;
-        if (QR_GROW(batch->bodies, batch->count, batch->capacity) < 0)
-            return QALLOW_E_NO_MEMORY;
-        body = &batch->bodies[batch->count];
-        *body = (struct qr_body){NULL, 0, NULL, 0};
-        batch->count++;
-        batch->sealed = 0;
-        batch->open_capacity = 0;
-    }
-    if (body->length + need > batch->open_capacity) {
-        size_t capacity = batch->open_capacity ? batch->open_capacity * 2 : 1024;
-        while (capacity < body->length + need)
-            capacity *= 2;
-        if (capacity > BODY_TARGET)
-            capacity = BODY_TARGET;
-        uint8_t *grown = qr_realloc(body->raw, capacity);
-        if (!grown)
-            return qr_fail(QALLOW_E_NO_MEMORY, "batch");
-        body->raw = grown;
-        batch->open_capacity = capacity;
+        body = &batch->bodies[batch->count - 1];
     }
     *out = body;
+    if (body->length + need <= body->capacity)
+        return 0;
+    size_t capacity = body->capacity ? body->capacity * 2 : 1024;
+    while (capacity < body->length + need)
+        capacity *= 2;
+    if (capacity > BODY_TARGET)
+        capacity = BODY_TARGET;
+    uint8_t *grown = resize_bytes(body->raw, capacity);
+    if (!grown)
+        return qr_fail(QALLOW_E_NO_MEMORY, "batch");
+    body->raw = grown;
+    body->capacity = capacity;
     return 0;
 }
 
@@ -243,9 +282,9 @@ int qr_batch_image_begin(struct qr_batch *batch, uint64_t id, uint64_t size)
 }
 
 /* The fields of a part that stand before its operations. */
-static uint8_t *put_part_head(struct qr_batch *batch, uint8_t *p, const struct qb_u128 *sum)
+static size_t put_part_head(const struct qr_batch *batch, uint8_t *head, const struct qb_u128 *sum)
 {
-    p = qr_put_varint(p, batch->page);
+    uint8_t *p = qr_put_varint(head, batch->page);
     *p++ = (uint8_t)((batch->first_part ? QR_DELTA_FIRST : 0) | (sum ? QR_DELTA_LAST : 0) |
                      (batch->first_part && batch->base ? QR_DELTA_BASE : 0));
     if (batch->first_part) {
@@ -259,14 +298,31 @@ static uint8_t *put_part_head(struct qr_batch *batch, uint8_t *p, const struct q
         qr_store64(p + 8, sum->hi);
         p += 16;
     }
-    batch->first_part = 0;
-    return p;
+    return (size_t)(p - head);
+}
+
+/* How many bytes the operations of these edits will take, nearly: no more than BODY_TARGET. */
+static size_t estimate(const struct qr_edits *edits, size_t next)
+{
+    enum { OPERATION = 32 };
+    size_t want = 0;
+    for (size_t i = next; i < edits->count && want < BODY_TARGET; i++) {
+        const struct qr_edit *edit = &edits->items[i];
+        int is_literal = edit->source == QR_LITERAL;
+        want += OPERATION + (!is_literal                      ? 0
+                             : edit->new_length < BODY_TARGET ? (size_t)edit->new_length
+                                                              : BODY_TARGET);
+    }
+    return want;
 }
 
 /*
  * One part: as many of the edits as fit. The last part carries the sum, which is known only at the
  * end; so edits are parted into records without the sum, except when `sum` is given: then the
  * record written is the last one (with the remaining edits, or with none).
+ *
+ * Operations are written where they will stand if all of them fit and their length is as expected;
+ * else they are moved.
  */
 static int put_part(struct qr_batch *batch, struct qr_edits *edits, size_t *next,
                     const uint8_t *old_or_null, const struct qb_u128 *sum)
@@ -275,35 +331,33 @@ static int put_part(struct qr_batch *batch, struct qr_edits *edits, size_t *next
     int rc = reserve(batch, PART_MIN, &body);
     if (rc)
         return rc;
-    size_t want = 0; /* literal bytes to come: ask for room for them at once */
-    for (size_t i = *next; i < edits->count && want < BODY_TARGET; i++)
-        want += 32 + (edits->items[i].source == QR_LITERAL ? (size_t)(
-                          edits->items[i].new_length < BODY_TARGET ? edits->items[i].new_length
-                                                                   : BODY_TARGET) : 0);
-    want += PART_MIN;
+    size_t expected = estimate(edits, *next), want = expected + PART_MIN;
     if (body->length + want > BODY_TARGET)
         want = BODY_TARGET - body->length;
     if ((rc = reserve(batch, want, &body)))
         return rc;
     uint8_t head[DELTA_HEAD], *start = body->raw + body->length;
-    size_t room = want - DELTA_HEAD;
-    uint8_t *operations = start + DELTA_HEAD;
-    size_t n = *next < edits->count
-                   ? qr_ops_encode(edits, next, &batch->old_end, old_or_null, batch->cost,
-                                   operations, room)
-                   : 0;
-    const struct qb_u128 *last = *next == edits->count ? sum : NULL;
-    size_t head_length = (size_t)(put_part_head(batch, head, last) - head);
+    size_t head_length = put_part_head(batch, head, sum), n = 0;
+    uint8_t *operations = start + 1 + qr_varint_length(head_length + expected) + head_length;
+    if (*next < edits->count)
+        n = qr_ops_encode(edits, next, &batch->old_end, old_or_null, batch->cost, operations,
+                          want - DELTA_HEAD);
+    if (*next < edits->count && sum) {
+        sum = NULL;
+        head_length = put_part_head(batch, head, sum);
+    }
     uint8_t *p = start;
     *p++ = batch->is_image ? QR_RECORD_IMAGE : QR_RECORD_DELTA;
     p = qr_put_varint(p, head_length + n);
+    if (p + head_length != operations)
+        memmove(p + head_length, operations, n);
     memcpy(p, head, head_length);
-    memmove(p + head_length, operations, n);
     p += head_length + n;
     body->length += (size_t)(p - start);
     batch->bytes += (size_t)(p - start);
     batch->records++;
-    if (last)
+    batch->first_part = 0;
+    if (sum)
         batch->in_delta = 0;
     return 0;
 }

@@ -5,9 +5,10 @@
 
 #include "runtime/batch.h"
 
+/* Both kinds of bytes have room for the rest of a frame around them (qr_log_append_large). */
 struct qr_body {
     uint8_t *raw;     /* the records */
-    size_t length;
+    size_t length, capacity;
     uint8_t *packed;  /* compressed, or NULL: store raw */
     size_t packed_length;
 };
@@ -17,7 +18,7 @@ struct qr_batch {
     void *compressor;        /* ZSTD_CCtx, made when needed */
     struct qr_body *bodies;  /* `count` of them; the last one is open unless sealed */
     size_t count, capacity;
-    size_t open_capacity;    /* of the last body's raw */
+    size_t made;             /* those behind `count` have memory from an earlier use */
     int sealed;
     size_t bytes, records;
     /* the delta being written */

@@ -293,9 +293,25 @@ static int encode_scattered(struct encoder *e)
     return 1;
 }
 
+/* Without old bytes overwrites share an operation only where one goes on where the other ends.
+ * 1: the next one stands alone and is written; 0: it has to be looked at with others, or cut. */
+static int encode_alone(struct encoder *e)
+{
+    const struct qr_edit *edit = &e->list->items[*e->next];
+    const struct qr_edit *last = e->list->items + e->list->count - 1;
+    uint64_t end = edit->offset + edit->old_length;
+    if (e->old || e->cost.masks || edit->old_length > room(e) - HEAD_MAX ||
+        (edit < last && edit[1].offset <= end))
+        return 0;
+    put_head(e, edit->offset, edit->old_length, QR_OP_OVERWRITE, edit->old_length);
+    put_bytes(e, edit->bytes, edit->old_length);
+    ++*e->next;
+    return 1;
+}
+
 static void encode_overwrites(struct encoder *e)
 {
-    if (e->old && e->cost.masks && encode_scattered(e))
+    if (encode_alone(e) || (e->old && e->cost.masks && encode_scattered(e)))
         return;
     struct window w;
     collect(e, &w);

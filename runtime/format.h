@@ -11,6 +11,7 @@ enum {
     QR_SLOT_SIZE = 4096,      /* one header slot */
     QR_FIRST_FRAME = 8192,
     QR_FRAME_HEADER = 40,
+    QR_FRAME_PAD = 7,         /* behind a body, at most */
     QR_BODY_MAX = 1 << 20,    /* stored and decompressed */
     QR_FRAME_MAGIC = 0x5146,
 };
@@ -38,7 +39,7 @@ enum { QR_DELTA_FIRST = 1, QR_DELTA_LAST = 2, QR_DELTA_BASE = 4 };
 /* The bytes a frame takes in the file. */
 static inline uint64_t qr_frame_span(uint64_t body_length)
 {
-    return (QR_FRAME_HEADER + body_length + 7) & ~UINT64_C(7);
+    return (QR_FRAME_HEADER + body_length + QR_FRAME_PAD) & ~UINT64_C(7);
 }
 
 #endif

@@ -275,7 +275,7 @@ void qr_page_follow(struct qr_state *state, struct qr_page *page, const struct q
     if (!state->held_limit || record->type == QR_RECORD_IMAGE || (!page->held && page->size > 0))
         return;
     if (page->held && !moves && !record->base)
-        rc = qr_apply_in_place(page->held, page->held_entry->size, operations, old_end);
+        rc = qr_apply_in_place(page->held, page->size, operations, old_end);
     else if (record->first && record->last && !record->base && record->new_size <= QR_BODY_MAX)
         rc = rebuild(state, page, record->new_size, operations);
     else

@@ -32,7 +32,10 @@
 #include "runtime/error.h"
 #include "telemetry/telemetry.h"
 
-enum { WRITE_BUFFER = 256 << 10 };
+enum {
+    WRITE_BUFFER = 256 << 10,
+    LARGE = 64 << 10, /* a frame of so much is worth a write of its own */
+};
 
 static uint64_t frame_seed(const struct qr_log *log, uint64_t offset)
 {
@@ -134,7 +137,6 @@ int qr_log_check_pruned(const struct qr_log *log, int rc)
     return qr_fail(QALLOW_E_BUSY, "%s: epochs before %llu were pruned while it was read; try again",
                    qr_quotez(log->path), (unsigned long long)now.first_epoch);
 }
-
 
 /* After a failed sync the kernel may have given up bytes that it still shows, and a later sync
  * would pass over them. Whoever opens the log next will believe what is shown and sync it; so it is
@@ -301,39 +303,83 @@ static int say_version(struct qr_log *log, uint32_t version)
     return log->header.version >= version ? 0 : qr_log_write_header(log, &header);
 }
 
-int qr_log_append(struct qr_log *log, enum qr_frame_type type, unsigned flags, const void *body,
-                  size_t length, uint64_t *offset)
+static int begin_append(struct qr_log *log, enum qr_frame_type type, size_t length)
 {
     int rc = check_writable(log);
-    if (!rc && type == QR_FRAME_CONTENT)
-        rc = say_version(log, QR_FORMAT_VERSION);
-    if (rc)
-        return rc;
     qr_assert(length <= QR_BODY_MAX && log->end % 8 == 0 && log->synced_to <= log->end);
-    uint64_t span = qr_frame_span(length);
-    size_t fill = (size_t)(log->end - log->flushed);
-    if (fill + span > log->buffer_capacity) {
-        if ((rc = qr_log_flush(log)))
-            return rc;
-        fill = 0;
-        if (span > log->buffer_capacity) {
-            uint8_t *grown = qr_realloc(log->buffer, span);
-            if (!grown)
-                return qr_fail(QALLOW_E_NO_MEMORY, "%s: write buffer", qr_quotez(log->path));
-            log->buffer = grown;
-            log->buffer_capacity = span;
-        }
-    }
-    uint8_t *frame = log->buffer + fill;
+    return rc || type != QR_FRAME_CONTENT ? rc : say_version(log, QR_FORMAT_VERSION);
+}
+
+/* The header before a body that stands in `frame`, and the zeros behind it. */
+static void complete_frame(const struct qr_log *log, uint8_t *frame, enum qr_frame_type type,
+                           unsigned flags, size_t length)
+{
+    uint8_t *body = frame + QR_FRAME_HEADER;
     encode_frame_header(log, frame, type, flags, body, length);
-    memcpy(frame + QR_FRAME_HEADER, body, length);
-    memset(frame + QR_FRAME_HEADER + length, 0, span - QR_FRAME_HEADER - length);
+    memset(body + length, 0, qr_frame_span(length) - QR_FRAME_HEADER - length);
+}
+
+/* The frame is the log's last one; where it stands goes to *offset. */
+static void end_append(struct qr_log *log, const uint8_t *frame, uint64_t span, uint64_t *offset)
+{
     if (offset)
         *offset = log->end;
     log->last_frame = log->end;
     log->prev = qr_load64(frame + 32);
     log->end += span;
     qt_add(QT_LOG_BYTES, span);
+}
+
+/* Room in the buffer. */
+static int reserve(struct qr_log *log, uint64_t span)
+{
+    if (log->end - log->flushed + span <= log->buffer_capacity)
+        return 0;
+    int rc = qr_log_flush(log);
+    if (rc || span <= log->buffer_capacity)
+        return rc;
+    uint8_t *grown = qr_realloc(log->buffer, span);
+    if (!grown)
+        return qr_fail(QALLOW_E_NO_MEMORY, "%s: write buffer", qr_quotez(log->path));
+    log->buffer = grown;
+    log->buffer_capacity = span;
+    return 0;
+}
+
+int qr_log_append(struct qr_log *log, enum qr_frame_type type, unsigned flags, const void *body,
+                  size_t length, uint64_t *offset)
+{
+    int rc = begin_append(log, type, length);
+    if (!rc)
+        rc = reserve(log, qr_frame_span(length));
+    if (rc)
+        return rc;
+    uint8_t *frame = log->buffer + (log->end - log->flushed);
+    memcpy(frame + QR_FRAME_HEADER, body, length);
+    complete_frame(log, frame, type, flags, length);
+    end_append(log, frame, qr_frame_span(length), offset);
+    return 0;
+}
+
+int qr_log_append_large(struct qr_log *log, enum qr_frame_type type, unsigned flags, uint8_t *body,
+                        size_t length, uint64_t *offset)
+{
+    uint8_t *frame = body - QR_FRAME_HEADER;
+    uint64_t span = qr_frame_span(length);
+    if (length < LARGE)
+        return qr_log_append(log, type, flags, body, length, offset);
+    int rc = begin_append(log, type, length);
+    if (!rc)
+        rc = qr_log_flush(log);
+    if (rc)
+        return rc;
+    complete_frame(log, frame, type, flags, length);
+    int64_t written =
+        log->os->pwrite(log->os->context, log->file, frame, (size_t)span, log->flushed);
+    if (written < 0)
+        return write_failed(log, written);
+    end_append(log, frame, span, offset);
+    log->flushed = log->end;
     return 0;
 }
 
@@ -380,10 +426,10 @@ int qr_log_preallocate(struct qr_log *log, uint64_t bytes)
         log->preallocated = log->flushed;
     uint64_t target = log->flushed + bytes;
     while (log->preallocated < target) {
-        uint64_t n = target - log->preallocated < sizeof zeros ? target - log->preallocated
-                                                               : sizeof zeros;
-        int64_t rc = log->os->pwrite(log->os->context, log->file, zeros, (size_t)n,
-                                     log->preallocated);
+        uint64_t n =
+            target - log->preallocated < sizeof zeros ? target - log->preallocated : sizeof zeros;
+        int64_t rc =
+            log->os->pwrite(log->os->context, log->file, zeros, (size_t)n, log->preallocated);
         if (rc < 0) /* an optimisation only; the next real write says what is wrong */
             return 0;
         log->preallocated += n;
@@ -424,9 +470,13 @@ int qr_frame_parse(const struct qr_log *log, uint64_t offset, const uint8_t *h,
 {
     if (h[0] != (uint8_t)QR_FRAME_MAGIC || h[1] != QR_FRAME_MAGIC >> 8)
         return 0;
-    *frame = (struct qr_frame){.offset = offset, .type = h[2], .flags = h[3],
-                               .stored = qr_load32(h + 4), .prev = qr_load64(h + 8),
-                               .synced_to = qr_load64(h + 16), .body_sum = qr_load64(h + 24),
+    *frame = (struct qr_frame){.offset = offset,
+                               .type = h[2],
+                               .flags = h[3],
+                               .stored = qr_load32(h + 4),
+                               .prev = qr_load64(h + 8),
+                               .synced_to = qr_load64(h + 16),
+                               .body_sum = qr_load64(h + 24),
                                .head_sum = qr_load64(h + 32)};
     return frame->stored <= QR_BODY_MAX && frame->synced_to <= offset &&
            frame->type >= QR_FRAME_DATA && frame->type <= QR_FRAME_CONTENT &&

@@ -65,6 +65,10 @@ int qr_log_write_header(struct qr_log *log, const struct qr_log_header *header);
  * is made to say so, durably. */
 int qr_log_append(struct qr_log *log, enum qr_frame_type type, unsigned flags, const void *body,
                   size_t length, uint64_t *offset);
+/* The same for a body that has room around it, which is written to: QR_FRAME_HEADER bytes before
+ * and QR_FRAME_PAD behind. A large one goes to the file as it stands, without being copied. */
+int qr_log_append_large(struct qr_log *log, enum qr_frame_type type, unsigned flags, uint8_t *body,
+                        size_t length, uint64_t *offset);
 int qr_log_flush(struct qr_log *log);
 /* Flushes and makes everything durable. After a failure the log accepts nothing more. */
 int qr_log_sync(struct qr_log *log);

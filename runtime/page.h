@@ -58,7 +58,8 @@ struct qr_page {
     /* What a delta touches, in one line of the cache: pages are aligned to it (state.c). */
     _Alignas(64) uint64_t id; /* never reused; 0 is no page */
     uint64_t size;    /* bytes of content */
-    uint64_t version; /* epoch that last changed it */
+    uint64_t version : 63;     /* epoch that last changed it */
+    uint64_t held_is_used : 1; /* since the hand of held.c passed */
     struct qb_u128 content_sum; /* sum of the cells' digest terms (hash_cells with qr_page_seed) */
     /* The pieces in order; behind them `recent_count` overwrites that are not yet in their places
      * (pieces.c): to look at the pieces, take a copy. Points to inline_piece when there is one. */
@@ -68,7 +69,6 @@ struct qr_page {
     /* Everything else. */
     struct qr_held *held_entry; /* what is known of it */
     uint32_t held_missed; /* times it was asked for in memory since it was there last */
-    uint8_t held_is_used; /* since the hand of held.c passed */
     struct qr_piece inline_piece;
     uint64_t parent;  /* page id of the directory; 0 for a root */
     char *name;       /* name_length bytes and a NUL; for kinds of a tree without '/' and NUL */

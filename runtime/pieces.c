@@ -21,6 +21,7 @@
 
 /* How an overwrite is noted: its offset and length in one word. */
 enum { LENGTH_BITS = 16 };
+enum { FEW = 64 }; /* pieces: so many grow twofold */
 
 static struct qr_piece note(uint64_t offset, uint64_t length, qr_ref ref)
 {
@@ -69,7 +70,7 @@ static int reserve(struct qr_page *page, uint32_t count)
     uint32_t used = page->piece_count + page->recent_count, capacity = page->piece_capacity;
     if (count <= capacity)
         return 0;
-    capacity = count < 8 ? 8 : count + count / 2;
+    capacity = count < 8 ? 8 : count < FEW ? 2 * count : count + count / 2;
     int is_inline = page->pieces == &page->inline_piece;
     struct qr_piece *pieces =
         qr_realloc(is_inline ? NULL : page->pieces, capacity * sizeof *pieces);

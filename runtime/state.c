@@ -592,7 +592,8 @@ int qr_state_set_attributes(struct qr_state *state, struct qr_page *page, uint32
 void qr_state_set_sum(struct qr_state *state, struct qr_page *page,
                       const struct qb_u128 *content_sum)
 {
-    if (page->slot < state->summed_to)
+    /* which is in another line of the cache than what changes, and seldom matters */
+    if (state->summed_to == UINT32_MAX || page->slot < state->summed_to)
         state->digest = qb_u128_add(qb_u128_sub(state->digest, page->content_sum), *content_sum);
     page->content_sum = *content_sum;
 }

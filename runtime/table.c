@@ -10,6 +10,7 @@
 #include "runtime/table.h"
 
 #include "runtime/error.h"
+#include "runtime/format.h"
 #include "runtime/os.h"
 #include "runtime/state_internal.h"
 
@@ -20,8 +21,8 @@ enum { PAGE_HEAD_MAX = 128 + QR_NAME_MAX + QR_EXTRA_MAX };
 int qr_sink_init(struct qr_sink *sink, size_t capacity,
                  int (*flush)(void *, const uint8_t *, size_t, int), void *context)
 {
-    *sink = (struct qr_sink){.buffer = qr_malloc(capacity), .capacity = capacity, .flush = flush,
-                             .context = context};
+    *sink = (struct qr_sink){
+        .buffer = qr_malloc(capacity), .capacity = capacity, .flush = flush, .context = context};
     if (!sink->buffer)
         sink->rc = qr_fail(QALLOW_E_NO_MEMORY, "a buffer of %zu bytes", capacity);
     return sink->rc;
@@ -45,7 +46,11 @@ void qr_sink_put(struct qr_sink *sink, const void *bytes, size_t length)
 
 void qr_sink_varint(struct qr_sink *sink, uint64_t value)
 {
-    uint8_t bytes[QR_VARINT_MAX];
+    uint8_t bytes[QR_VARINT_MAX], *at = sink->buffer + sink->fill;
+    if (sink->capacity - sink->fill >= QR_VARINT_MAX && !sink->rc) {
+        sink->fill += (size_t)(qr_put_varint(at, value) - at);
+        return;
+    }
     qr_sink_put(sink, bytes, (size_t)(qr_put_varint(bytes, value) - bytes));
 }
 
@@ -76,8 +81,8 @@ int qr_sink_finish(struct qr_sink *sink)
 int qr_source_init(struct qr_source *source, size_t capacity,
                    int64_t (*read)(void *, uint8_t *, size_t), void *context)
 {
-    *source = (struct qr_source){.buffer = qr_malloc(capacity), .capacity = capacity,
-                                 .read = read, .context = context};
+    *source = (struct qr_source){
+        .buffer = qr_malloc(capacity), .capacity = capacity, .read = read, .context = context};
     if (!source->buffer)
         return qr_fail(QALLOW_E_NO_MEMORY, "a buffer of %zu bytes", capacity);
     source->cursor = qr_cursor(source->buffer, 0);
@@ -112,17 +117,45 @@ int qr_source_need(struct qr_source *source, size_t length)
 
 /* ---------------------------------------------------------------- writing pages */
 
-static void write_pieces(struct qr_sink *sink, const struct qr_page *page, qr_ref *last)
+/* Room for the pieces of a page, used again for the next. */
+struct scratch {
+    struct qr_piece *pieces;
+    size_t capacity;
+};
+
+/* The pieces in their places: the page's own where they all are, else a copy. NULL: no memory. */
+static const struct qr_piece *settled_pieces(const struct qr_page *page, struct scratch *scratch,
+                                             uint32_t *count)
 {
-    struct qr_content content;
-    int rc = qr_content_init(&content, page);
-    if (rc) {
-        sink->rc = sink->rc ? sink->rc : rc;
+    uint32_t most = qr_page_pieces_max(page);
+    *count = page->piece_count;
+    if (page->recent_count == 0)
+        return page->pieces;
+    if (most > scratch->capacity) {
+        qr_free(scratch->pieces);
+        scratch->capacity = 2 * (size_t)most;
+        scratch->pieces = qr_malloc(scratch->capacity * sizeof *scratch->pieces);
+    }
+    if (scratch->pieces)
+        *count = qr_page_copy_pieces(page, scratch->pieces);
+    else
+        scratch->capacity = 0;
+    return scratch->pieces;
+}
+
+static void write_pieces(struct qr_sink *sink, const struct qr_page *page, struct scratch *scratch,
+                         qr_ref *last)
+{
+    uint32_t count;
+    const struct qr_piece *pieces = settled_pieces(page, scratch, &count);
+    if (!pieces) {
+        sink->rc = sink->rc ? sink->rc
+                            : qr_fail(QALLOW_E_NO_MEMORY, "page %llu: its pieces",
+                                      (unsigned long long)page->id);
         return;
     }
-    qr_sink_varint(sink, content.piece_count);
-    for (size_t i = 0; i < content.piece_count; i++) {
-        const struct qr_piece *piece = &content.pieces[i];
+    qr_sink_varint(sink, count);
+    for (const struct qr_piece *piece = pieces; piece < pieces + count; piece++) {
         int zero = piece->ref == QR_REF_ZERO;
         qr_sink_varint(sink, piece->length << 1 | (unsigned)zero);
         if (zero)
@@ -130,7 +163,6 @@ static void write_pieces(struct qr_sink *sink, const struct qr_page *page, qr_re
         qr_sink_varint(sink, qr_zigzag((int64_t)(piece->ref - *last)));
         *last = piece->ref;
     }
-    qr_content_finish(&content);
 }
 
 static void write_stat(struct qr_sink *sink, const struct qr_page *page)
@@ -139,37 +171,61 @@ static void write_stat(struct qr_sink *sink, const struct qr_page *page)
     if (!page->stat.inode)
         return;
     qr_sink_varint(sink, page->stat.device);
-    qr_sink_varint(sink, qr_zigzag((int64_t)((uint64_t)page->stat.ctime_ns -
-                                             (uint64_t)page->mtime_ns)));
+    qr_sink_varint(sink,
+                   qr_zigzag((int64_t)((uint64_t)page->stat.ctime_ns - (uint64_t)page->mtime_ns)));
+}
+
+static void write_page(struct qr_sink *sink, const struct qr_page *page, uint64_t last_id)
+{
+    qr_sink_varint(sink, page->id - last_id);
+    qr_sink_varint(sink, page->parent);
+    qr_sink_put(sink, &page->kind, 1);
+    qr_sink_varint(sink, page->name_length);
+    qr_sink_put(sink, page->name, page->name_length);
+    qr_sink_varint(sink, page->mode);
+    qr_sink_varint(sink, qr_zigzag(page->mtime_ns));
+    qr_sink_varint(sink, page->extra_length);
+    qr_sink_put(sink, page->extra, page->extra_length);
+    qr_sink_varint(sink, page->version);
+    qr_sink_varint(sink, page->size);
+    if (page->size)
+        qr_sink_sum(sink, page->content_sum);
+}
+
+/* Pages, their names and their pieces lie in no cache: those some places ahead are fetched. */
+static void fetch_ahead(const struct qr_state *state, uint32_t slot)
+{
+    enum { PAGES = 24, CONTENTS = 12, LINE = 64, MOST = 512 };
+    if (slot + PAGES >= state->slot_count)
+        return;
+    const uint8_t *far = (const uint8_t *)qr_slot(state, slot + PAGES);
+    for (size_t at = 0; at < sizeof(struct qr_page); at += LINE)
+        __builtin_prefetch(far + at);
+    const struct qr_page *near = qr_slot(state, slot + CONTENTS);
+    size_t bytes = (size_t)(near->piece_count + near->recent_count) * sizeof *near->pieces;
+    __builtin_prefetch(near->name);
+    for (size_t at = 0; at < bytes && at < MOST; at += LINE)
+        __builtin_prefetch((const uint8_t *)near->pieces + at);
 }
 
 void qr_table_write(struct qr_sink *sink, const struct qr_state *state, int with_stat)
 {
+    struct scratch scratch = {NULL, 0};
     uint64_t last_id = 0;
     qr_ref last_ref = 0;
     qr_sink_varint(sink, state->page_count);
     for (uint32_t slot = 1; slot < state->slot_count; slot++) {
         const struct qr_page *page = qr_slot(state, slot);
+        fetch_ahead(state, slot);
         if (!page->kind)
             continue;
-        qr_sink_varint(sink, page->id - last_id);
+        write_page(sink, page, last_id);
         last_id = page->id;
-        qr_sink_varint(sink, page->parent);
-        qr_sink_put(sink, &page->kind, 1);
-        qr_sink_varint(sink, page->name_length);
-        qr_sink_put(sink, page->name, page->name_length);
-        qr_sink_varint(sink, page->mode);
-        qr_sink_varint(sink, qr_zigzag(page->mtime_ns));
-        qr_sink_varint(sink, page->extra_length);
-        qr_sink_put(sink, page->extra, page->extra_length);
-        qr_sink_varint(sink, page->version);
-        qr_sink_varint(sink, page->size);
-        if (page->size)
-            qr_sink_sum(sink, page->content_sum);
-        write_pieces(sink, page, &last_ref);
+        write_pieces(sink, page, &scratch, &last_ref);
         if (with_stat)
             write_stat(sink, page);
     }
+    qr_free(scratch.pieces);
 }
 
 /* ---------------------------------------------------------------- reading pages */
@@ -226,8 +282,8 @@ static void read_stat(struct qr_source *source, struct qr_page *page)
     if (!page->stat.inode)
         return;
     page->stat.device = qr_get_varint(&source->cursor);
-    page->stat.ctime_ns = (int64_t)((uint64_t)qr_unzigzag(qr_get_varint(&source->cursor)) +
-                                    (uint64_t)page->mtime_ns);
+    page->stat.ctime_ns =
+        (int64_t)((uint64_t)qr_unzigzag(qr_get_varint(&source->cursor)) + (uint64_t)page->mtime_ns);
 }
 
 static int read_page(struct qr_source *source, struct qr_state *state, uint64_t *last_id,
@@ -254,7 +310,8 @@ static int read_page(struct qr_source *source, struct qr_state *state, uint64_t 
         sum.lo = qr_get_u64(c);
         sum.hi = qr_get_u64(c);
     }
-    if (c->bad || !distance || id < *last_id || size > QR_PAGE_SIZE_MAX || mode > UINT32_MAX)
+    if (c->bad || !distance || id < *last_id || size > QR_PAGE_SIZE_MAX ||
+        version >= QR_EPOCH_MAX || mode > UINT32_MAX)
         return malformed(id);
     *last_id = id;
     rc = qr_state_load_page(state, id, parent, name, (size_t)name_length, kind, &page);

@@ -239,10 +239,10 @@ static int append_body(struct qr_txn *txn, const struct qr_body *body)
     if (!body->packed && body->length <= HELD_MAX)
         rc = hold(txn, body);
     else if (body->packed)
-        rc = qr_log_append(store->log, QR_FRAME_DATA, QR_FRAME_ZSTD, body->packed,
-                           body->packed_length, NULL);
+        rc = qr_log_append_large(store->log, QR_FRAME_DATA, QR_FRAME_ZSTD, body->packed,
+                                 body->packed_length, NULL);
     else
-        rc = qr_log_append(store->log, QR_FRAME_DATA, 0, body->raw, body->length, NULL);
+        rc = qr_log_append_large(store->log, QR_FRAME_DATA, 0, body->raw, body->length, NULL);
     if (rc)
         return rc;
     pthread_rwlock_wrlock(&store->lock);
