@@ -108,7 +108,12 @@ static const struct qi_option options[] = {
      .kind = QI_TEXT,
      FIELD(trace),
      .argument = "FILE",
-     .help = "write every instruction that is run to this file: CSV, or JSON lines if it ends so"},
+     .help = "write what happens to this file: CSV, or JSON lines if it ends so"},
+    {.name = "trace-events",
+     .kind = QI_TEXT,
+     FIELD(trace_events),
+     .argument = "LIST",
+     .help = "with --trace: instructions, calls, nodes, ticks (default: all of them)"},
     {.name = "break",
      .kind = QI_TEXT,
      FIELD(stop_at),
@@ -117,7 +122,7 @@ static const struct qi_option options[] = {
     {.name = "counts",
      .kind = QI_FLAG,
      FIELD(counts),
-     .help = "say at the end how often each function was called"},
+     .help = "say at the end how often each function was called, and to compute a page"},
     {.name = "step",
      .letter = 's',
      .kind = QI_FLAG,
@@ -166,6 +171,8 @@ static int run(struct qi_context *context, const void *values)
         return qi_usage(context, "--trace, --break, --counts and --telemetry with a run");
     if (qi_given(context, "epoch") && !vm.resume)
         return qi_usage(context, "--resume LOG beside --epoch");
+    if (vm.trace_events && !vm.trace)
+        return qi_usage(context, "--trace FILE beside --trace-events");
     if (vm.patch && !vm.resume)
         return qi_usage(context, "--resume LOG beside --patch");
     if (vm.explain &&

@@ -8,7 +8,8 @@
 #include "vm/session.h"
 
 struct vm {
-    const char *program, *log, *resume, *check, *patch, *explain, *telemetry, *trace, *stop_at;
+    const char *program, *log, *resume, *check, *patch, *explain, *telemetry;
+    const char *trace, *trace_events, *stop_at;
     uint64_t epoch, ticks, fuel, seed;
     struct qi_list inputs;
     int threads, clock, sync;
@@ -20,15 +21,16 @@ struct vm {
 int vm_run(struct qi_context *context, const struct vm *vm);
 /* --trace, --break and --counts: what looks at a machine while it runs (cmd_vm_trace.c). */
 struct vm_watch {
+    struct qv_session *session;
     struct qv_machine *machine;
     void *trace; /* FILE */
     int trace_is_json;
+    uint32_t what;           /* enum qallow_vm_what, that is written to the trace */
     const uint64_t *stop_at; /* in the machine's code, or NULL */
     int reached;
-    uint64_t *counts;
 };
 /* ARGUMENT: no such place; CANNOT_CREATE, IO. To be ended also on failure. */
-int vm_watch_begin(struct qi_context *context, const struct vm *vm, struct qv_machine *machine,
+int vm_watch_begin(struct qi_context *context, const struct vm *vm, struct qv_session *session,
                    struct vm_watch *watch);
 int vm_watch_end(struct qi_context *context, struct vm_watch *watch);
 /* --telemetry */

@@ -316,7 +316,7 @@ static int run_with(struct qi_context *context, const struct vm *vm, const struc
     }
     struct vm_watch watch;
     struct vm_meter meter = {.csv = NULL};
-    rc = vm_watch_begin(context, vm, qv_session_machine(session), &watch);
+    rc = vm_watch_begin(context, vm, session, &watch);
     if (rc == 0)
         rc = vm_meter_begin(vm->telemetry, &meter);
     if (rc == 0)

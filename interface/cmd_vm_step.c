@@ -24,11 +24,11 @@ struct stepper {
     struct qv_machine then;
 };
 
-static int hook(void *context, struct qv_machine *m)
+static int count(void *context, struct qv_machine *m, uint32_t what, uint32_t which)
 {
     struct stepper *s = context;
 
-    (void)m;
+    (void)m, (void)what, (void)which;
     if (s->done == s->stop_at)
         return 1;
     s->done++;
@@ -74,9 +74,7 @@ static int run_to(struct stepper *s, uint64_t to, int *ended)
 /* As the machine was when the tick began. */
 static void restart(struct stepper *s)
 {
-    qv_hook h = s->m->hook;
     *s->m = s->then;
-    s->m->hook = h;
     memcpy(s->m->memory, s->memory, s->m->memory_size);
     s->in_tick = 0;
 }
@@ -233,8 +231,9 @@ int vm_step(struct qi_context *context, const struct vm *vm, struct qv_session *
     s.memory = malloc(s.m->memory_size);
     if (!s.memory)
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a copy of the machine");
-    s.m->hook = hook;
-    s.m->hook_context = &s;
+    s.m->watch.what = QALLOW_VM_ON_INSTRUCTION;
+    s.m->watch.tell = count;
+    s.m->watch.context = &s;
     rc = show_place(&s);
     while (rc == 0) {
         if (isatty(STDIN_FILENO)) {

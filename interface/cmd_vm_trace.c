@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `qallow vm --trace`, `--break` and `--counts`: a hook before every instruction writes a line or
- * stops the run; calls are counted by the interpreter itself.
+ * `qallow vm --trace`, `--break` and `--counts`: who watches the machine writes a line for what
+ * happens, or stops the run; calls are counted by the interpreter itself.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -46,36 +46,70 @@ static int find_place(const struct qv_machine *m, const char *text, const uint64
                    qr_quotez(text));
 }
 
-/* --- the hook --- */
+/* --- what is written --- */
 
-static void write_line(const struct vm_watch *w, const struct qv_machine *m)
+static const struct {
+    const char *name, *list;
+    uint32_t what;
+} events[] = {
+    {"instruction", "instructions", QALLOW_VM_ON_INSTRUCTION},
+    {"call", "calls", QALLOW_VM_ON_CALL},
+    {"return", "calls", QALLOW_VM_ON_RETURN},
+    {"node", "nodes", QALLOW_VM_ON_NODE},
+    {"node-done", "nodes", QALLOW_VM_ON_NODE_DONE},
+    {"tick", "ticks", QALLOW_VM_ON_TICK},
+    {"tick-done", "ticks", QALLOW_VM_ON_TICK_DONE},
+};
+enum { EVENTS = sizeof events / sizeof *events };
+
+/* A list such as calls,ticks; nothing means everything. */
+static int parse_events(const char *list, uint32_t *what)
 {
-    uint32_t function, word;
-    char text[300];
-
-    qv_locate(m, m->pc, &function, &word);
-    const struct qv_function *f = &m->program->functions[function];
-    qv_disassemble_one(m->program, f, word, text, sizeof text);
-    uint64_t left = (uint64_t)m->fuel + m->fuel_reserve;
-    fprintf(w->trace,
-            w->trace_is_json ? "{\"tick\":%" PRIu64
-                               ",\"function\":\"%s\",\"word\":%u,\"line\":%u,\"depth\":%" PRIu64
-                               ",\"fuel\":%" PRIu64 ",\"instruction\":\"%s\"}\n"
-                             : "%" PRIu64 ",%s,%u,%u,%" PRIu64 ",%" PRIu64 ",\"%s\"\n",
-            m->tick, f->name, word, f->lines ? f->lines[word] : 0, m->depth, m->fuel_limit - left,
-            text);
+    *what = list ? 0 : QALLOW_VM_ON_TICK_DONE * 2 - 1;
+    while (list && *list) {
+        size_t length = strcspn(list, ",");
+        uint32_t before = *what;
+        for (size_t i = 0; i < EVENTS; i++)
+            if (strlen(events[i].list) == length && memcmp(events[i].list, list, length) == 0)
+                *what |= events[i].what;
+        if (*what == before)
+            return 0;
+        list += length + (list[length] == ',');
+    }
+    return *what != 0;
 }
 
-static int hook(void *context, struct qv_machine *m)
+static void write_event(const struct vm_watch *w, const struct qallow_vm_event *event)
+{
+    char text[300];
+    size_t i = 0;
+
+    while (events[i].what != event->what)
+        i++;
+    qallow_vm_event_text(event, text, sizeof text);
+    fprintf(w->trace,
+            w->trace_is_json ? "{\"event\":\"%s\",\"tick\":%" PRIu64 ",\"epoch\":%" PRIu64
+                               ",\"function\":\"%s\",\"word\":%u,\"line\":%u,\"depth\":%" PRIu64
+                               ",\"fuel\":%" PRIu64 ",\"page\":\"%s\",\"instruction\":\"%s\"}\n"
+                             : "%s,%" PRIu64 ",%" PRIu64 ",%s,%u,%u,%" PRIu64 ",%" PRIu64
+                               ",%s,\"%s\"\n",
+            events[i].name, event->tick, event->epoch, event->function, event->word, event->line,
+            event->depth, event->fuel, event->page ? event->page : "", text);
+}
+
+static int tell(void *context, struct qv_machine *m, uint32_t what, uint32_t which)
 {
     struct vm_watch *w = context;
+    struct qallow_vm_event event;
 
-    if (m->pc == w->stop_at) {
+    if (what == QALLOW_VM_ON_INSTRUCTION && m == w->machine && m->pc == w->stop_at) {
         w->reached = 1;
         return 1;
     }
-    if (w->trace)
-        write_line(w, m);
+    if (w->trace && w->what & what) {
+        qv_event_of(w->session, m, what, which, &event);
+        write_event(w, &event);
+    }
     return 0;
 }
 
@@ -89,30 +123,31 @@ static int open_trace(struct vm_watch *w, const char *path)
     w->trace_is_json = (length > 5 && strcmp(path + length - 5, ".json") == 0) ||
                        (length > 6 && strcmp(path + length - 6, ".jsonl") == 0);
     if (!w->trace_is_json)
-        fputs("tick,function,word,line,depth,fuel,instruction\n", w->trace);
+        fputs("event,tick,epoch,function,word,line,depth,fuel,page,instruction\n", w->trace);
     return 0;
 }
 
-int vm_watch_begin(struct qi_context *context, const struct vm *vm, struct qv_machine *machine,
+int vm_watch_begin(struct qi_context *context, const struct vm *vm, struct qv_session *session,
                    struct vm_watch *watch)
 {
+    struct qv_machine *m = qv_session_machine(session);
     int rc = 0;
 
-    *watch = (struct vm_watch){.machine = machine};
+    *watch = (struct vm_watch){.machine = m, .session = session};
+    m->watch.tell = tell;
+    m->watch.context = watch;
+    if (!parse_events(vm->trace_events, &watch->what))
+        return qi_usage(context, "--trace-events: instructions, calls, nodes, ticks, or some of "
+                                 "them with commas between");
     if (vm->stop_at)
-        rc = find_place(machine, vm->stop_at, &watch->stop_at);
+        rc = find_place(m, vm->stop_at, &watch->stop_at);
     if (rc == 0 && vm->trace)
         rc = open_trace(watch, vm->trace);
-    if (rc == 0 && vm->counts) {
-        watch->counts = calloc(machine->program->function_count, sizeof *watch->counts);
-        if (!watch->counts)
-            rc = qr_fail(QALLOW_E_NO_MEMORY, "no memory for the counts");
-        machine->call_counts = watch->counts;
-    }
-    if (rc == 0 && (vm->trace || vm->stop_at)) {
-        machine->hook = hook;
-        machine->hook_context = watch;
-    }
+    if (rc == 0 && vm->counts)
+        rc = qv_machine_count(m, 1);
+    if (rc == 0)
+        m->watch.what =
+            (vm->trace ? watch->what : 0) | (vm->stop_at ? QALLOW_VM_ON_INSTRUCTION : 0);
     return rc;
 }
 
@@ -126,10 +161,14 @@ static int say_counts(struct qi_context *context, const struct vm_watch *w)
             cJSON *json = qi_json_begin(context);
             cJSON_AddStringToObject(json, "event", "calls");
             cJSON_AddStringToObject(json, "function", name);
-            qi_json_u64(json, "calls", w->counts[i]);
+            qi_json_u64(json, "calls", w->machine->watch.counts[i].calls);
+            qi_json_u64(json, "computed", w->machine->watch.counts[i].called);
             rc = qi_json_end(json);
         } else {
-            printf("%s: %" PRIu64 " calls\n", name, w->counts[i]);
+            printf("%s: %" PRIu64 " calls", name, w->machine->watch.counts[i].calls);
+            if (w->machine->watch.counts[i].called)
+                printf(", %" PRIu64 " to compute a page", w->machine->watch.counts[i].called);
+            putchar('\n');
             rc = qi_stdout_check();
         }
     }
@@ -138,13 +177,12 @@ static int say_counts(struct qi_context *context, const struct vm_watch *w)
 
 int vm_watch_end(struct qi_context *context, struct vm_watch *watch)
 {
-    int rc = watch->counts ? say_counts(context, watch) : 0;
+    int rc = watch->machine->watch.counts ? say_counts(context, watch) : 0;
 
     if (watch->trace) {
         int failed = ferror(watch->trace);
         if (fclose(watch->trace) != 0 || failed)
             rc = rc ? rc : qr_fail(QALLOW_E_IO, "the trace could not be written");
     }
-    free(watch->counts);
     return rc;
 }

@@ -259,9 +259,11 @@ void qr_graph_destroy_loose(struct qallow_graph *graph);
  * dependents hear of. PAGE_NOT_FOUND: nothing depends on it. */
 int qr_graph_set(struct qallow_graph *graph, uint64_t page, uint64_t size, uint64_t offset,
                  const void *bytes, uint64_t length);
-/* A page that is new in the graph has this content; a node is up to date with it. Not between
+/* A page that is new in the graph has this content; a node is up to date with it, or (is_stale) is
+ * computed by the next wave, whose result is compared with it. Not between
  * qr_graph_set() and qr_graph_propagate(). */
-int qr_graph_adopt(struct qallow_graph *graph, uint64_t page, const void *bytes, uint64_t size);
+int qr_graph_adopt(struct qallow_graph *graph, uint64_t page, const void *bytes, uint64_t size,
+                   int is_stale);
 /* The content of a page of the graph, until the next call. */
 void qr_graph_look(const struct qallow_graph *graph, uint64_t page, const uint8_t **bytes,
                    uint64_t *size);

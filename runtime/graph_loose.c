@@ -40,7 +40,8 @@ int qr_graph_set(struct qallow_graph *graph, uint64_t page, uint64_t size, uint6
     return rc ? rc : qr_vertex_store(graph, v, offset, bytes, length, 0, NULL);
 }
 
-int qr_graph_adopt(struct qallow_graph *graph, uint64_t page, const void *bytes, uint64_t size)
+int qr_graph_adopt(struct qallow_graph *graph, uint64_t page, const void *bytes, uint64_t size,
+                   int is_stale)
 {
     struct qr_vertex *v = qr_graph_find(graph, page);
     qr_assert(v != NULL && !v->is_loaded && graph->touched_count == 0);
@@ -52,7 +53,7 @@ int qr_graph_adopt(struct qallow_graph *graph, uint64_t page, const void *bytes,
     if (rc)
         qr_graph_undo(graph);
     graph->undo_count = graph->undo_bytes.length = 0; /* nothing of it is to be taken back */
-    if (!rc && v->is_stale) {
+    if (!rc && v->is_stale && !is_stale) {
         v->is_stale = 0;
         graph->stale_count--;
     }

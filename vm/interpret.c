@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The interpreter: what the bodies of the table mean, and the loop, three times: as it is, counting
- * calls, and with a hook before each instruction. What is not wanted costs nothing: it is in
- * another loop.
+ * The interpreter: what the bodies of the table mean, and the loop, four times: as it is, with
+ * calls counted, with calls told of, and with each instruction told of, too. What is not wanted
+ * costs nothing: it is in another loop.
  */
 #include "vm/machine.h"
 #include "vm/scalar.h"
@@ -78,18 +78,21 @@
         fuel -= (int64_t)f->words;                                                                 \
         m->frames[m->depth].pc = pc;                                                               \
         m->frames[m->depth++].base = (uint64_t)(r - m->stack);                                     \
-        CALLED((uint32_t)IMM);                                                                     \
         r = base;                                                                                  \
         pc = f->code;                                                                              \
         for (uint32_t i = f->arguments; i < f->registers; i++)                                     \
             r[i] = 0;                                                                              \
+        CALLED((uint32_t)IMM);                                                                     \
     }
 #define RETURN_FROM()                                                                              \
     {                                                                                              \
         if (m->depth == 0)                                                                         \
             STAY(QV_HALTED)                                                                        \
+        const uint64_t *from = pc - 1;                                                             \
+        (void)from;                                                                                \
         pc = m->frames[--m->depth].pc;                                                             \
         r = m->stack + m->frames[m->depth].base;                                                   \
+        RETURNED(from);                                                                            \
     }
 #define EMIT_VALUE(what)                                                                           \
     {                                                                                              \
@@ -103,37 +106,73 @@
 #define BEFORE           ((void)0)
 #define LOOP             run_plain
 #define CALLED(function) ((void)0)
+#define RETURNED(from)   ((void)0)
 #include "vm/interpret_loop.h"
 #undef LOOP
 #undef CALLED
 #define LOOP             run_counted
-#define CALLED(function) m->call_counts[function]++
+#define CALLED(function) m->watch.counts[function].calls++
 #include "vm/interpret_loop.h"
 #undef LOOP
 #undef CALLED
-#undef BEFORE
+#undef RETURNED
 
-/* The hook sees the machine as it is before the instruction. */
-static int ask_hook(struct qv_machine *m, const uint64_t *pc, const uint64_t *r, int64_t fuel)
+/* Who watches sees the machine as it is. */
+static int tell(struct qv_machine *m, const uint64_t *pc, const uint64_t *r, int64_t fuel,
+                uint32_t what, uint32_t which)
 {
     m->pc = pc;
     m->base = (uint64_t)(r - m->stack);
     m->fuel = fuel;
-    if (m->skip_hook) {
-        m->skip_hook = 0;
+    if (!(m->watch.what & what))
+        return 0;
+    if (what == QALLOW_VM_ON_INSTRUCTION && m->skip_watch) {
+        m->skip_watch = 0;
         return 0;
     }
-    return m->hook(m->hook_context, m);
+    return m->watch.tell(m->watch.context, m, what, which);
+}
+
+static uint32_t function_at(const struct qv_machine *m, const uint64_t *pc)
+{
+    uint32_t function, word;
+    qv_locate(m, pc, &function, &word);
+    return function;
 }
 
 #define CALLED(function)                                                                           \
-    if (m->call_counts)                                                                            \
-    m->call_counts[function]++
-#define LOOP run_hooked
+    {                                                                                              \
+        if (m->watch.counts)                                                                       \
+            m->watch.counts[function].calls++;                                                     \
+        if (__builtin_expect(m->watch.what & QALLOW_VM_ON_CALL, 0) &&                              \
+            tell(m, pc, r, fuel, QALLOW_VM_ON_CALL, function) != 0)                                \
+            STOP(QV_HOOKED)                                                                        \
+    }
+#define RETURNED(from)                                                                             \
+    {                                                                                              \
+        if (__builtin_expect(m->watch.what & QALLOW_VM_ON_RETURN, 0) &&                            \
+            tell(m, pc, r, fuel, QALLOW_VM_ON_RETURN, function_at(m, from)) != 0)                  \
+            STOP(QV_HOOKED)                                                                        \
+    }
+#define LOOP run_calls
+#include "vm/interpret_loop.h"
+#undef LOOP
+#undef BEFORE
+
+#define LOOP run_instructions
 #define BEFORE                                                                                     \
-    if (ask_hook(m, pc, r, fuel) != 0)                                                             \
+    if (tell(m, pc, r, fuel, QALLOW_VM_ON_INSTRUCTION, 0) != 0)                                    \
     return QV_HOOKED
 #include "vm/interpret_loop.h"
+
+static enum qv_stop run_slice(struct qv_machine *m)
+{
+    if (m->watch.what & QALLOW_VM_ON_INSTRUCTION)
+        return run_instructions(m);
+    if (m->watch.what & (QALLOW_VM_ON_CALL | QALLOW_VM_ON_RETURN))
+        return run_calls(m);
+    return m->watch.counts ? run_counted(m) : run_plain(m);
+}
 
 /* Fuel is handed out in slices, so that somebody can stop a long tick. That shows nowhere: an
  * instruction that cannot be paid for is not begun. */
@@ -145,7 +184,7 @@ enum qv_stop qv_run(struct qv_machine *m)
         uint64_t slice = m->fuel_reserve < m->fuel_slice ? m->fuel_reserve : m->fuel_slice;
         m->fuel += (int64_t)slice;
         m->fuel_reserve -= slice;
-        stop = m->hook ? run_hooked(m) : m->call_counts ? run_counted(m) : run_plain(m);
+        stop = run_slice(m);
         if (stop != QV_OUT_OF_FUEL || m->fuel_reserve == 0)
             break;
         if (m->interrupted && m->interrupted(m->interrupted_context))

@@ -118,6 +118,7 @@ void qv_machine_destroy(struct qv_machine *machine)
     qv_pool_destroy(machine->pool);
     if (machine->memory)
         qr_unmap(machine->memory, machine->memory_size);
+    qr_free(machine->watch.counts);
     qr_free(machine->pages);
     qr_free(machine->entries);
     qr_free(machine->code);
@@ -129,6 +130,21 @@ int qv_machine_set_threads(struct qv_machine *machine, int threads)
     qv_pool_destroy(machine->pool);
     machine->pool = NULL;
     return threads > 1 ? qv_pool_create(threads, &machine->pool) : 0;
+}
+
+int qv_machine_count(struct qv_machine *machine, int wanted)
+{
+    struct qv_watch *watch = &machine->watch;
+
+    if (wanted && !watch->counts) {
+        watch->counts = qr_calloc(machine->program->function_count, sizeof *watch->counts);
+        if (!watch->counts)
+            return qr_fail(QALLOW_E_NO_MEMORY, "no memory to count calls");
+    } else if (!wanted) {
+        qr_free(watch->counts);
+        watch->counts = NULL;
+    }
+    return 0;
 }
 
 void qv_tick_begin(struct qv_machine *machine)

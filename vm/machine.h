@@ -9,13 +9,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "qallow/vm.h"
 #include "vm/program.h"
 
 /* Why the interpreter came back. */
 enum qv_stop {
     QV_TICK_DONE,   /* the tick is over; the machine goes on behind the instruction */
     QV_HALTED,      /* the tick and the program are over */
-    QV_HOOKED,      /* the hook asked for it; nothing of the instruction was done */
+    QV_HOOKED,      /* who watches asked for it; the machine goes on with the next instruction */
     QV_INTERRUPTED, /* `interrupted` asked for it; as above */
     /* the tick cannot be finished: */
     QV_OUT_OF_FUEL,
@@ -56,8 +57,22 @@ struct qv_emit {
 
 struct qv_pool;
 struct qv_machine;
-/* Called before each instruction of a machine that has one; not 0 stops it there. */
-typedef int (*qv_hook)(void *context, struct qv_machine *machine);
+
+struct qv_count {    /* of a function */
+    uint64_t calls;  /* by instructions */
+    uint64_t called; /* to compute a derived page */
+};
+
+/* Who watches a machine. `tell` may look at the machine and change nothing in it; `which` is the
+ * function that is called or has ended, or the page; `machine` is another one while it computes
+ * derived pages. Not 0 stops the machine there, unless the tick has ended or it is that other one.
+ */
+struct qv_watch {
+    uint32_t what; /* enum qallow_vm_what */
+    int (*tell)(void *context, struct qv_machine *machine, uint32_t what, uint32_t which);
+    void *context;
+    struct qv_count *counts; /* of each function; NULL: nobody wants to know. The machine's */
+};
 
 struct qv_machine {
     const struct qv_program *program;
@@ -89,10 +104,8 @@ struct qv_machine {
     int (*interrupted)(void *context); /* asked between slices; may be NULL */
     void *interrupted_context;
     char detail[160]; /* what a vector instruction that failed says */
-    qv_hook hook;
-    void *hook_context;
-    int skip_hook;         /* for the next instruction */
-    uint64_t *call_counts; /* of each function, if somebody wants to know */
+    struct qv_watch watch;
+    int skip_watch; /* the next instruction has been told of */
     const struct qb_vectors *kernels;
     struct qv_pool *pool;         /* NULL: one thread */
     uint64_t parallel_from, part; /* bytes of a result from which threads are worth their waking,
@@ -105,6 +118,8 @@ int qv_machine_create(const struct qv_program *program, struct qv_machine **mach
 void qv_machine_destroy(struct qv_machine *machine);
 /* Vector instructions on much data take up to this many threads. */
 int qv_machine_set_threads(struct qv_machine *machine, int threads);
+/* Calls are counted from now on, from 0 unless they were before; or no more. NO_MEMORY. */
+int qv_machine_count(struct qv_machine *machine, int wanted);
 
 /* Gives a tick its fuel and forgets what the last one emitted. Then qv_run(), again after QV_HOOKED
  * and QV_INTERRUPTED. */
@@ -126,7 +141,8 @@ int qv_nodes_update(struct qv_nodes *nodes, uint64_t epoch);
  * SERIALIZATION with a detail that names the first that differs. */
 int qv_nodes_verify(struct qv_nodes *nodes, uint64_t epoch);
 /* The pages of the machine are as functions of these nodes gave them, in another machine: only
- * those with is_stale[page] and what follows from them is computed. For nodes that are new. */
+ * those with is_stale[page] and what follows from what changes of them is computed. For nodes that
+ * are new. */
 int qv_nodes_adopt(struct qv_nodes *nodes, const uint8_t *is_stale);
 struct qv_computed {
     uint64_t computed, equal, bytes; /* pages; those that were the same; bytes of them all */

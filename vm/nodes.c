@@ -117,6 +117,16 @@ static uint64_t count_of(const struct qv_nodes *nodes, const struct node *node,
     return size >> qb_type_shift(page->type);
 }
 
+/* Who watches the machine sees this, too, and cannot stop it. */
+static int pass_on(void *context, struct qv_machine *runner, uint32_t what, uint32_t which)
+{
+    const struct qv_watch *watch = &((struct qv_nodes *)context)->machine->watch;
+
+    if (watch->what & what)
+        watch->tell(watch->context, runner, what, which);
+    return 0;
+}
+
 static void enter(struct qv_nodes *nodes, const struct node *node, const struct qallow_call *call)
 {
     const struct qv_page *page = page_of(nodes, node->page);
@@ -137,8 +147,8 @@ static void enter(struct qv_nodes *nodes, const struct node *node, const struct 
     r->base = r->depth = 0;
     memset(r->stack, 0, entry->registers * sizeof *r->stack);
     memcpy(r->stack, arguments, entry->arguments * sizeof *arguments);
-    if (r->call_counts)
-        r->call_counts[page->function]++;
+    if (r->watch.counts)
+        r->watch.counts[page->function].called++;
 }
 
 static int failed(struct qv_nodes *nodes, const struct node *node, enum qv_stop stop)
@@ -168,7 +178,11 @@ static int compute(void *context, struct qallow_call *call)
     if (r->fuel_reserve < words)
         return failed(nodes, node, QV_OUT_OF_FUEL);
     r->fuel_reserve -= words;
+    pass_on(nodes, r, QALLOW_VM_ON_NODE, node->page);
     enum qv_stop stop = qv_run(r);
+    r->tick = nodes->machine->tick - 1; /* that was none of its own */
+    if (stop == QV_HALTED)
+        pass_on(nodes, r, QALLOW_VM_ON_NODE_DONE, node->page);
     if (stop == QV_HALTED)
         return 0;
     return stop == QV_INTERRUPTED ? QALLOW_E_INTERRUPTED : failed(nodes, node, stop);
@@ -354,7 +368,10 @@ static void prepare(struct qv_nodes *nodes)
     r->fuel_slice = m->fuel_slice;
     r->interrupted = m->interrupted;
     r->interrupted_context = m->interrupted_context;
-    r->call_counts = m->call_counts;
+    r->tick = m->tick - 1; /* the one that is over */
+    r->watch = m->watch;
+    r->watch.tell = pass_on;
+    r->watch.context = nodes;
     r->pool = m->pool;
     r->parallel_from = m->parallel_from;
     r->part = m->part;
@@ -442,8 +459,8 @@ int qv_nodes_adopt(struct qv_nodes *nodes, const uint8_t *is_stale)
         return 0;
     for (uint32_t i = 0; rc == 0 && i < nodes->machine->program->page_count; i++) {
         const struct qv_memory *memory = &nodes->machine->pages[i];
-        if (nodes->is_source[i] || (page_of(nodes, i)->is_derived && !is_stale[i]))
-            rc = qr_graph_adopt(nodes->graph, i + 1, memory->bytes, memory->size);
+        if (nodes->is_source[i] || page_of(nodes, i)->is_derived)
+            rc = qr_graph_adopt(nodes->graph, i + 1, memory->bytes, memory->size, is_stale[i]);
         nodes->is_known[i] = nodes->is_source[i];
     }
     return rc;

@@ -320,6 +320,11 @@ int qv_session_tick(struct qv_session *session, enum qv_stop *stop, uint64_t *ep
     if (m->halted)
         return qr_fail(QALLOW_E_STATE, "the program has halted");
     qv_tick_begin(m);
+    if (m->watch.what & QALLOW_VM_ON_TICK &&
+        m->watch.tell(m->watch.context, m, QALLOW_VM_ON_TICK, 0) != 0) {
+        *stop = QV_HOOKED;
+        return 0;
+    }
     return qv_session_continue(session, stop, epoch);
 }
 
@@ -357,6 +362,8 @@ int qv_session_continue(struct qv_session *session, enum qv_stop *stop, uint64_t
     }
     if (epoch)
         *epoch = session->epoch;
+    if (rc == 0 && m->watch.what & QALLOW_VM_ON_TICK_DONE)
+        m->watch.tell(m->watch.context, m, QALLOW_VM_ON_TICK_DONE, 0);
     return rc;
 }
 

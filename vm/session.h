@@ -94,6 +94,9 @@ int qv_session_explain(const char *log, uint64_t epoch, const char *page,
                        struct qv_session **session);
 /* NULL: the program derives no pages. */
 struct qv_nodes *qv_session_nodes(struct qv_session *session);
+/* The event of which a watch was told (struct qv_watch). */
+void qv_event_of(const struct qv_session *session, const struct qv_machine *machine, uint32_t what,
+                 uint32_t which, struct qallow_vm_event *event);
 
 struct qv_machine *qv_session_machine(struct qv_session *session);
 /* NULL without a log. */

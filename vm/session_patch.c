@@ -235,13 +235,21 @@ static int carry_nodes(const struct patch *p, struct qv_session *next)
     return rc;
 }
 
-/* Who looks at the machine goes on looking. */
-static void carry_rest(const struct qv_machine *from, struct qv_machine *to)
+/* Who looks at the machine goes on looking; counts go on under the names of the functions. */
+static int carry_rest(const struct qv_machine *from, struct qv_machine *to)
 {
-    to->hook = from->hook;
-    to->hook_context = from->hook_context;
+    to->watch = from->watch;
+    to->watch.counts = NULL;
+    if (from->watch.counts && qv_machine_count(to, 1) < 0)
+        return QALLOW_E_NO_MEMORY;
+    for (size_t i = 0; to->watch.counts && i < from->program->function_count; i++) {
+        int now = qv_find_function(to->program, from->program->functions[i].name);
+        if (now >= 0)
+            to->watch.counts[now] = from->watch.counts[i];
+    }
     to->interrupted = from->interrupted;
     to->interrupted_context = from->interrupted_context;
+    return 0;
 }
 
 /* A session of the new text, without a log, in the state of the present one. */
@@ -261,9 +269,10 @@ static int make_next(const struct qv_session *s, const struct patch *p, struct q
         rc = carry_state(p, s->machine, (*next)->machine);
     if (rc == 0) {
         carry_pages(s->machine, (*next)->machine);
-        carry_rest(s->machine, (*next)->machine);
-        rc = carry_nodes(p, *next);
+        rc = carry_rest(s->machine, (*next)->machine);
     }
+    if (rc == 0)
+        rc = carry_nodes(p, *next);
     if (rc < 0) {
         qv_session_close(*next);
         *next = NULL;
@@ -358,6 +367,9 @@ static void forget(struct qv_session *s, size_t i)
     qr_free(f->formals);
     memmove(f, f + 1, behind * sizeof *f);
     memmove(entry, entry + 1, behind * sizeof *entry);
+    if (s->machine->watch.counts)
+        memmove(s->machine->watch.counts + i, s->machine->watch.counts + i + 1,
+                behind * sizeof *s->machine->watch.counts);
     p->function_count--;
     p->retired_count--;
 }

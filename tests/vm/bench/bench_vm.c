@@ -5,6 +5,7 @@
  * turns, the best of several.
  *
  *     bench_vm scalar FILE.qvm     CPU seconds of one run
+ *     bench_vm watch FILE.qvm...   what watching costs, beside the same run without
  *     bench_vm vector [THREADS]    a table
  */
 #include <stdio.h>
@@ -38,16 +39,24 @@ static struct qv_machine *machine_of(const char *text, struct qv_program **progr
     return m;
 }
 
-static int scalar(const char *path)
+static struct qv_machine *machine_of_file(const char *path, struct qv_program **program)
 {
     static char text[1 << 16];
     FILE *file = fopen(path, "r");
-    struct qv_program *program;
 
-    if (!file || fread(text, 1, sizeof text - 1, file) == 0)
-        return perror(path), 1;
+    memset(text, 0, sizeof text);
+    if (!file || fread(text, 1, sizeof text - 1, file) == 0) {
+        perror(path);
+        exit(1);
+    }
     fclose(file);
-    struct qv_machine *m = machine_of(text, &program);
+    return machine_of(text, program);
+}
+
+static int scalar(const char *path)
+{
+    struct qv_program *program;
+    struct qv_machine *m = machine_of_file(path, &program);
     double start = cpu_seconds();
     qv_tick_begin(m);
     enum qv_stop stop = qv_run(m);
@@ -59,6 +68,59 @@ static int scalar(const char *path)
     qv_machine_destroy(m);
     qv_program_destroy(program);
     return stop != QV_HALTED;
+}
+
+/* --- watching --- */
+
+static uint64_t told;
+static int tell(void *context, struct qv_machine *m, uint32_t what, uint32_t which)
+{
+    (void)context, (void)m, (void)what, (void)which;
+    told++;
+    return 0;
+}
+
+enum watching { NOT, COUNTS, TICKS, CALLS, INSTRUCTIONS, WATCHINGS };
+
+static double watched(const char *path, enum watching how)
+{
+    static const uint32_t what[WATCHINGS] = {0, 0, QALLOW_VM_ON_TICK | QALLOW_VM_ON_TICK_DONE,
+                                             QALLOW_VM_ON_CALL | QALLOW_VM_ON_RETURN,
+                                             QALLOW_VM_ON_INSTRUCTION};
+    struct qv_program *program;
+    struct qv_machine *m = machine_of_file(path, &program);
+
+    m->watch.what = what[how];
+    m->watch.tell = tell;
+    if (qv_machine_count(m, how == COUNTS) < 0)
+        exit(1);
+    double start = cpu_seconds();
+    qv_tick_begin(m);
+    if (qv_run(m) != QV_HALTED)
+        exit(1);
+    double seconds = cpu_seconds() - start;
+    qv_machine_destroy(m);
+    qv_program_destroy(program);
+    return seconds;
+}
+
+static int watch(int count, char **paths)
+{
+    printf("| program | seconds | counting | watching ticks | calls | instructions |\n"
+           "| --- | --- | --- | --- | --- | --- |\n");
+    for (int i = 0; i < count; i++) {
+        double best[WATCHINGS];
+        for (int round = 0; round < ROUNDS; round++)
+            for (enum watching how = NOT; how < WATCHINGS; how++) {
+                double seconds = watched(paths[i], how);
+                best[how] = round == 0 || seconds < best[how] ? seconds : best[how];
+            }
+        printf("| %s | %.3f |", paths[i], best[NOT]);
+        for (enum watching how = COUNTS; how < WATCHINGS; how++)
+            printf(" x %.2f |", best[how] / best[NOT]);
+        putchar('\n');
+    }
+    return 0;
 }
 
 /* A program that repeats the instruction, on pages of `bytes`, once a tick r6 times. */
@@ -135,6 +197,8 @@ int main(int argc, char **argv)
 
     if (argc == 3 && strcmp(argv[1], "scalar") == 0)
         return scalar(argv[2]);
+    if (argc >= 3 && strcmp(argv[1], "watch") == 0)
+        return watch(argc - 2, argv + 2);
     int threads = argc == 3 ? (int)strtol(argv[2], NULL, 10) : 1;
     printf("%-22s %9s %8s %8s %8s %10s\n", "instruction", "page KiB", "GB/s", "C GB/s", "of C",
            "of memcpy");

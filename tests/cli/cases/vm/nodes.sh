@@ -99,3 +99,9 @@ printf ".page a u8 16\n.node b u64 2 f blockwise a 8\n$g$main" >t.qvm
 status qallow vm t.qvm --verify
 printf ".memory 5M\n.page a u8 1M\n.node b u64 128K f whole a\n$g$main" >t.qvm
 status qallow vm t.qvm --verify
+
+echo "--- watched"
+qallow vm p.qvm --ticks 1 --trace t.csv --trace-events nodes,ticks --counts
+cat t.csv
+status qallow vm p.qvm --trace t.csv --trace-events nodes,tacks
+status qallow vm p.qvm --trace-events nodes
