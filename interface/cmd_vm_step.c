@@ -35,13 +35,32 @@ static int count(void *context, struct qv_machine *m, uint32_t what, uint32_t wh
     return 0;
 }
 
-static void begin_tick(struct stepper *s)
+/* The session may have got another machine. */
+static int take_machine(struct stepper *s)
 {
+    void *memory = realloc(s->memory, qv_session_machine(s->session)->memory_size);
+
+    s->m = qv_session_machine(s->session);
+    if (!memory)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a copy of the machine");
+    s->memory = memory;
+    return 0;
+}
+
+static int begin_tick(struct stepper *s)
+{
+    int rc = qv_session_catch_up(s->session);
+
+    if (rc == 0)
+        rc = take_machine(s);
+    if (rc < 0)
+        return rc;
     s->then = *s->m;
     memcpy(s->memory, s->m->memory, s->m->memory_size);
     s->done = 0;
     s->in_tick = 1;
     qv_tick_begin(s->m);
+    return 0;
 }
 
 /* Runs up to instruction `to` of this tick (UINT64_MAX: to its end). A tick that ends is committed.
@@ -49,7 +68,7 @@ static void begin_tick(struct stepper *s)
 static int run_to(struct stepper *s, uint64_t to, int *ended)
 {
     enum qv_stop stop;
-    int rc;
+    int rc = 0;
 
     *ended = 0;
     if (s->m->halted) {
@@ -57,7 +76,9 @@ static int run_to(struct stepper *s, uint64_t to, int *ended)
         return 0;
     }
     if (!s->in_tick)
-        begin_tick(s);
+        rc = begin_tick(s);
+    if (rc < 0)
+        return rc;
     s->stop_at = to;
     rc = qv_session_continue(s->session, &stop, NULL);
     if (rc < 0)
@@ -106,26 +127,27 @@ static int forward(struct stepper *s, uint64_t count)
 /* The tick before, up to its last instruction. 1: there is none. */
 static int back_a_tick(struct stepper *s)
 {
-    uint64_t epoch = qv_session_epoch(s->session), last;
-    int ended = 0, rc;
+    uint64_t last;
+    int ended = 0, rc = qv_session_back(s->session);
 
-    if (!qv_session_store(s->session) || epoch <= 1) {
+    if (rc == QALLOW_E_EPOCH_NOT_FOUND || !qv_session_store(s->session)) {
         printf("nothing before this that is known%s\n",
                qv_session_store(s->session) ? "" : "; --log keeps it");
         return 1;
     }
-    rc = qv_session_rewind(s->session, epoch - 1);
-    if (rc < 0)
-        return rc;
     s->in_tick = 0;
-    rc = run_to(s, UINT64_MAX, &ended); /* counts its instructions */
-    if (rc < 0)
-        return rc;
+    if (rc == 0)
+        rc = take_machine(s);
+    if (rc == 0)
+        rc = run_to(s, UINT64_MAX, &ended); /* counts its instructions */
     last = s->last_done;
-    rc = qv_session_rewind(s->session, epoch - 1);
+    if (rc == 0)
+        rc = qv_session_back(s->session);
+    if (rc == 0)
+        rc = take_machine(s);
+    s->in_tick = 0;
     if (rc < 0)
         return rc;
-    s->in_tick = 0;
     return run_to(s, last > 0 ? last - 1 : 0, &ended);
 }
 
@@ -228,9 +250,8 @@ int vm_step(struct qi_context *context, const struct vm *vm, struct qv_session *
     int rc;
 
     (void)vm;
-    s.memory = malloc(s.m->memory_size);
-    if (!s.memory)
-        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a copy of the machine");
+    if (take_machine(&s) < 0)
+        return QALLOW_E_NO_MEMORY;
     s.m->watch.what = QALLOW_VM_ON_INSTRUCTION;
     s.m->watch.tell = count;
     s.m->watch.context = &s;

@@ -315,8 +315,11 @@ int qv_session_look(const char *log, uint64_t epoch, struct qv_session **session
 
 int qv_session_tick(struct qv_session *session, enum qv_stop *stop, uint64_t *epoch)
 {
+    int rc = qv_session_catch_up(session);
     struct qv_machine *m = session->machine;
 
+    if (rc < 0)
+        return rc;
     if (m->halted)
         return qr_fail(QALLOW_E_STATE, "the program has halted");
     qv_tick_begin(m);

@@ -59,10 +59,15 @@ int qv_session_resume(const char *log, uint64_t epoch, const struct qv_session_o
 int qv_session_tick(struct qv_session *session, enum qv_stop *stop, uint64_t *epoch);
 /* The same for a tick that a hook has stopped. */
 int qv_session_continue(struct qv_session *session, enum qv_stop *stop, uint64_t *epoch);
-/* Takes the machine back to an earlier epoch of its log, which stays as it is: the ticks from there
- * to the newest epoch are run again, but not recorded again. EPOCH_NOT_FOUND, SERIALIZATION,
- * DAMAGED; then the machine must not run. */
+/* Takes the machine back to an earlier epoch of its log, which stays as it is: what follows is run
+ * again, but not recorded again. The machine may be another one afterwards (qv_session_machine).
+ * EPOCH_NOT_FOUND, SERIALIZATION, DAMAGED, STATE (no log); then the machine must not run. */
 int qv_session_rewind(struct qv_session *session, uint64_t epoch);
+/* The same, to where the last tick began. EPOCH_NOT_FOUND: no tick before is in the log. */
+int qv_session_back(struct qv_session *session);
+/* Before a tick of a machine that was taken back: patches and inputs that the log has at this place
+ * are there again. qv_session_tick() does it. The machine may be another one afterwards. */
+int qv_session_catch_up(struct qv_session *session);
 /* The epoch that the machine was in last; 0 without a log. */
 uint64_t qv_session_epoch(const struct qv_session *session);
 /* Runs everything in the log again, from the first epoch that is kept, and compares the digest of

@@ -9,7 +9,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "runtime/bytes.h"
 #include "runtime/error.h"
 #include "runtime/os.h"
 #include "vm/session_internal.h"
@@ -73,21 +72,15 @@ static int change(struct qv_session *s, struct qallow_view *view)
 int qv_step_again(struct qv_session *s, struct qallow_store *log, uint64_t epoch)
 {
     struct qallow_view *view = NULL;
-    struct qallow_page page = QALLOW_PAGE_INIT;
-    uint8_t header[24];
     enum qv_stop stop;
-    int rc = qallow_view_at(log, epoch, &view);
+    uint64_t tick = 0;
+    int rc = qv_tick_of(log, epoch, &tick);
 
-    if (rc < 0)
-        return rc;
-    rc = qallow_page_lookup(view, "machine", &page);
+    if (rc < 0 || tick != s->machine->tick)
+        return rc < 0 ? rc : qv_session_tick(s, &stop, NULL);
+    rc = qallow_view_at(log, epoch, &view);
     if (rc == 0)
-        rc = qallow_page_read(view, page.id, 0, header, sizeof header);
-    if (rc == 0 && qr_load64(header + 16) == s->machine->tick) {
         rc = change(s, view);
-    } else if (rc == 0) {
-        rc = qv_session_tick(s, &stop, NULL);
-    }
     qallow_view_destroy(view);
     return rc;
 }

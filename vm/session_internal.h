@@ -39,6 +39,14 @@ int qv_load(struct qallow_store *from, const char *log, uint64_t epoch,
 /* A page of at most `limit` bytes; to be freed with qr_free(). */
 int qv_load_page(struct qallow_view *view, const char *path, uint64_t limit, uint8_t **bytes,
                  uint64_t *length);
+/* Everything but the program, which must be that of the view. */
+int qv_load_all(struct qv_session *session, struct qallow_view *view);
+/* The tick that comes next in an epoch. */
+int qv_tick_of(struct qallow_store *log, uint64_t epoch, uint64_t *tick);
+/* Exchanges program, machine and what belongs to them. */
+void qv_exchange(struct qv_session *a, struct qv_session *b);
+/* Who looks at the machine goes on looking; counts go on under the names of the functions. */
+int qv_carry_watch(const struct qv_machine *from, struct qv_machine *to);
 /* Reads one page of the program from a view. */
 int qv_load_data(struct qv_session *session, struct qallow_view *view, size_t page);
 /* Sets the ids of pages to those of the view. */

@@ -141,7 +141,7 @@ static int check_digest(struct qallow_store *store, uint64_t epoch, int threads)
     return rc;
 }
 
-static int load_all(struct qv_session *s, struct qallow_view *view)
+int qv_load_all(struct qv_session *s, struct qallow_view *view)
 {
     int rc = check_code(s, view);
 
@@ -174,7 +174,7 @@ int qv_load(struct qallow_store *from, const char *log, uint64_t epoch,
             rc = QALLOW_E_SERIALIZATION; /* the text is of a log: the detail stays */
     }
     if (rc == 0)
-        rc = load_all(s, view);
+        rc = qv_load_all(s, view);
     if (rc == 0)
         rc = qv_layout_of(s, view);
     qr_free(text);
@@ -296,21 +296,4 @@ int qv_is_session(const char *log, uint64_t epoch)
     qallow_view_destroy(view);
     qallow_close(store);
     return rc == QALLOW_E_SERIALIZATION ? 0 : rc < 0 ? rc : 1;
-}
-
-int qv_session_rewind(struct qv_session *session, uint64_t epoch)
-{
-    struct qallow_view *view = NULL;
-    int rc = session->store ? qallow_view_at(session->store, epoch, &view)
-                            : qr_fail(QALLOW_E_STATE, "the machine has no log");
-
-    if (rc < 0)
-        return rc;
-    rc = load_all(session, view);
-    for (size_t i = 0; i < session->program->page_count; i++)
-        memset(session->machine->pages[i].dirty, 0, session->machine->pages[i].size / QV_BLOCK + 1);
-    qallow_view_destroy(view);
-    if (rc == 0)
-        session->epoch = epoch;
-    return rc;
 }

@@ -235,8 +235,7 @@ static int carry_nodes(const struct patch *p, struct qv_session *next)
     return rc;
 }
 
-/* Who looks at the machine goes on looking; counts go on under the names of the functions. */
-static int carry_rest(const struct qv_machine *from, struct qv_machine *to)
+int qv_carry_watch(const struct qv_machine *from, struct qv_machine *to)
 {
     to->watch = from->watch;
     to->watch.counts = NULL;
@@ -269,7 +268,7 @@ static int make_next(const struct qv_session *s, const struct patch *p, struct q
         rc = carry_state(p, s->machine, (*next)->machine);
     if (rc == 0) {
         carry_pages(s->machine, (*next)->machine);
-        rc = carry_rest(s->machine, (*next)->machine);
+        rc = qv_carry_watch(s->machine, (*next)->machine);
     }
     if (rc == 0)
         rc = carry_nodes(p, *next);
@@ -283,8 +282,7 @@ static int make_next(const struct qv_session *s, const struct patch *p, struct q
     return 0;
 }
 
-/* Exchanges what a patch replaces. */
-static void exchange(struct qv_session *a, struct qv_session *b)
+void qv_exchange(struct qv_session *a, struct qv_session *b)
 {
     struct qv_session was = *a;
 
@@ -310,7 +308,7 @@ static int take_over(struct qv_session *s, const struct patch *p)
 
     if (rc < 0)
         return rc;
-    exchange(s, next);
+    qv_exchange(s, next);
     rc = qv_session_derive(s);
     qv_nodes_computed(s->nodes, &computed);
     p->result->computed = computed.computed;
@@ -319,7 +317,7 @@ static int take_over(struct qv_session *s, const struct patch *p)
     else if (rc == 0)
         qv_clear_dirty(s->machine);
     if (rc < 0)
-        exchange(s, next);
+        qv_exchange(s, next);
     qv_session_close(next);
     p->result->epoch = s->epoch;
     return rc;

@@ -32,3 +32,32 @@ status qallow vm --check run.tlog
 echo "--- without a log"
 printf 's 4\nb\nt\nb\ns\n' | status qallow vm deep.qvm --step
 status qallow vm deep.qvm --step --counts
+
+echo "--- back and forward over patches and new inputs"
+cat >p.qvm <<'END'
+.input data u64 4
+.page sum u64 1
+.func main
+again:
+    call r1, step
+    emit sum, r1
+    commit
+    jmp again
+.func step
+    reduce.add.u64 r0, data
+    ld.64 r1, sum[r2]
+    add r0, r0, r1
+    st.64 r0, sum[r2]
+    ret
+END
+sed 's/add r0, r0, r1/add r0, r0, r1\n    addi r0, r0, 1000/' p.qvm >q.qvm
+sed 's/jmp again/muli r3, r3, 2\n    jmp again/' q.qvm >r.qvm
+printf '\1\0\0\0\0\0\0\0' >one
+printf '\2\0\0\0\0\0\0\0' >two
+qallow vm p.qvm --input data=one --ticks 2 --log p.tlog
+qallow vm --resume p.tlog --patch q.qvm --input data=two --ticks 2
+qallow vm --resume p.tlog --patch r.qvm --ticks 1
+for i in {1..40}; do echo b 1; done >back
+for i in {1..6}; do echo t; done >forward
+cat back forward | qallow vm --resume p.tlog --step
+qallow vm --check p.tlog
