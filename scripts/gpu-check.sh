@@ -1,15 +1,15 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Everything that needs a GPU, in one command on a machine that has one and may have nothing else:
-# build, compare every kernel with the reference, look for bad accesses and races, measure, and
-# write docs/performance/gpu.md.
+# build, compare every kernel with the reference, and deltas that the device makes and takes with
+# those of the CPU, look for bad accesses and races, measure, and write docs/performance/gpu.md.
 #
 #   scripts/gpu-check.sh [--build-dir DIR] [--bytes N] [--output FILE] [--no-sanitizer]
 #
 # Nothing is downloaded. Where Meson or a library is missing, bring a build folder made elsewhere,
 # on the same distribution, with
 #   meson setup DIR --buildtype=release -Dcuda=enabled && ninja -C DIR
-# and name it: what is in it is run as it is. bench_device and checkkernels are enough.
+# and name it: what is in it is run as it is. bench_device, test_device and checkkernels are enough.
 #
 # Exit status: 0 all is right; 69 there is no GPU or a tool is missing (one line says which); 1 a
 # check failed; 64 wrong usage.
@@ -49,7 +49,8 @@ fi
 bring="bring a build folder made elsewhere (--build-dir DIR), see the head of $0"
 check=$build/tests/kernels/checkkernels
 bench=$build/tests/device/bench_device
-if [[ $brought == no || ! -x $check || ! -x $bench ]]; then
+deltas=$build/tests/device/test_device
+if [[ $brought == no || ! -x $check || ! -x $bench || ! -x $deltas ]]; then
     for tool in meson ninja nvcc cc; do
         command -v "$tool" >/dev/null ||
             unavailable "$tool is missing: $bring"
@@ -71,20 +72,24 @@ if grep -q '^SKIP cuda' "$log"; then
     unavailable "$(sed -n 's/^SKIP cuda: //p' "$log")"
 fi
 
-# --- bad accesses and races, on fewer cases: it is some hundred times slower ---
+"$deltas" --cuda
+
+# --- bad accesses and races in the same, some hundred times slower ---
 sanitized="not run (--no-sanitizer)"
 if [[ $sanitizer == yes ]]; then
     if command -v compute-sanitizer >/dev/null; then
         for tool in memcheck racecheck initcheck; do
-            compute-sanitizer --tool "$tool" --error-exitcode 1 \
-                "$check" --seed 1 --filter delta >"$log" 2>&1 || {
-                tail -n 40 "$log" >&2
-                echo "gpu-check: compute-sanitizer --tool $tool found something" >&2
-                exit 1
-            }
+            for part in "$check --seed 1" "$deltas --cuda"; do
+                # shellcheck disable=SC2086 # a command line
+                compute-sanitizer --tool "$tool" --error-exitcode 1 $part >"$log" 2>&1 || {
+                    tail -n 40 "$log" >&2
+                    echo "gpu-check: compute-sanitizer --tool $tool found something" >&2
+                    exit 1
+                }
+            done
             echo "compute-sanitizer $tool: nothing found"
         done
-        sanitized="memcheck, racecheck and initcheck found nothing"
+        sanitized="memcheck, racecheck and initcheck found nothing in either"
     else
         sanitized="not run: it is not on this machine (cuda-sanitizer of the toolkit)"
         echo "gpu-check: compute-sanitizer: $sanitized" >&2
@@ -102,7 +107,8 @@ mkdir -p "$(dirname "$output")"
     echo
     echo "$table"
     echo
-    echo "checkkernels: every kernel gives the bytes of the reference."
+    echo "checkkernels: every kernel gives the bytes of the reference. test_device: deltas of the"
+    echo "device and of the CPU are the same bytes and lead to the same states."
     echo "compute-sanitizer: $sanitized."
 } >"$output"
 echo "$table"

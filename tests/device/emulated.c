@@ -87,6 +87,38 @@ static enum qb_result counted(enum emulated_call call)
 
 static const char *text(void *context) { return faults.text; }
 
+/* --- copies that were begun --- */
+
+/* A copy between the device and memory that it can reach happens as late as it may: when somebody
+ * waits for it, or before the next work on the device. So who uses a pinned buffer again without
+ * having waited loses what was in it. There is one queue for all streams. */
+static struct {
+    void *to;
+    const void *from;
+    uint64_t size;
+} pending[64];
+static uint64_t begun, done; /* copies so far */
+
+/* Does the first `count` copies. */
+static void catch_up(uint64_t count)
+{
+    for (; done < count; done++) {
+        const unsigned i = done % (sizeof pending / sizeof *pending);
+        memmove(pending[i].to, pending[i].from, pending[i].size);
+    }
+}
+
+static void begin_copy(void *to, const void *from, uint64_t size)
+{
+    const unsigned room = sizeof pending / sizeof *pending;
+    if (begun - done == room)
+        catch_up(done + 1);
+    pending[begun % room].to = to;
+    pending[begun % room].from = from;
+    pending[begun % room].size = size;
+    begun++;
+}
+
 /* --- memory --- */
 
 struct block {
@@ -157,6 +189,7 @@ static void release(void *context, enum qb_memory kind, void *memory)
 {
     if (memory == NULL)
         return;
+    catch_up(begun);
     for (struct block **b = &blocks; *b != NULL; b = &(*b)->next) {
         struct block *found = *b;
         if (found->memory != memory)
@@ -185,13 +218,16 @@ static enum qb_result copy(void *context, void *to, const void *from, uint64_t s
     if (result != QB_DONE || size == 0)
         return result;
     bus_bytes += is_device(to) != is_device(from) ? size : 0;
-    memmove(to, from, size);
+    begin_copy(to, from, size);
+    if (owner(to) == NULL || owner(from) == NULL) /* the CPU's: done when this returns */
+        catch_up(begun);
     return QB_DONE;
 }
 
 static enum qb_result fill(void *context, void *to, int byte, uint64_t size, void *stream)
 {
     enum qb_result result = counted(EMULATED_FILL);
+    catch_up(begun);
     if (result == QB_DONE && size > 0)
         memset(to, byte, size);
     return result;
@@ -207,6 +243,7 @@ static enum qb_result launch(void *context, enum qb_operation operation,
                              const struct qb_batch *batch, void *stream)
 {
     enum qb_result result = counted(EMULATED_LAUNCH);
+    catch_up(begun);
     if (result == QB_DONE)
         emulated_run(operation, batch);
     return result;
@@ -222,6 +259,7 @@ static enum qb_result scan(void *context, struct qb_counts *counts, uint64_t cou
                            uint64_t bytes, void *stream)
 {
     enum qb_result result = counted(EMULATED_SCAN);
+    catch_up(begun);
     if (result == QB_DONE)
         emulated_scan(counts, count);
     return result;
@@ -232,7 +270,7 @@ static enum qb_result stream_create(void *context, void **stream)
     *stream = NULL;
     enum qb_result result = counted(EMULATED_STREAM);
     if (result == QB_DONE)
-        *stream = malloc(1);
+        *stream = calloc(1, sizeof begun);
     return result;
 }
 
@@ -243,12 +281,20 @@ static enum qb_result event_create(void *context, void **event)
     return stream_create(context, event);
 }
 
+/* An event is the number of copies that were begun before it. */
 static enum qb_result event_record(void *context, void *event, void *stream)
 {
+    memcpy(event, &begun, sizeof begun);
     return counted(EMULATED_STREAM);
 }
 
-static enum qb_result event_wait(void *context, void *event) { return counted(EMULATED_WAIT); }
+static enum qb_result event_wait(void *context, void *event)
+{
+    uint64_t count;
+    memcpy(&count, event, sizeof count);
+    catch_up(count);
+    return counted(EMULATED_WAIT);
+}
 
 static enum qb_result event_elapsed(void *context, void *from, void *to, double *milliseconds)
 {
@@ -256,7 +302,11 @@ static enum qb_result event_elapsed(void *context, void *from, void *to, double 
     return QB_DONE;
 }
 
-static enum qb_result wait_for(void *context, void *stream) { return counted(EMULATED_WAIT); }
+static enum qb_result wait_for(void *context, void *stream)
+{
+    catch_up(begun);
+    return counted(EMULATED_WAIT);
+}
 
 const struct qb_runtime *emulated_runtime(void)
 {

@@ -2,10 +2,16 @@
 /*
  * Deltas between buffers: the CPU and the (emulated) device make the same bytes and lead to the
  * same states, and whatever goes wrong leaves the state as it was, with the error that fits.
+ *
+ *     test_device [--cuda]     with the real device, what does not ask the emulated one anything;
+ *                              ends with 77 where there is none
+ *
+ * The real device's buffers are unified memory, so that the tests can look into them.
  */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,14 +37,26 @@ struct fixture {
     uint64_t random;
 };
 
+static int is_real; /* the device */
+
+static const struct qb_runtime *the_runtime(void)
+{
+    return is_real ? qb_runtime_cuda() : emulated_runtime();
+}
+
+static enum qb_memory kind_of_memory(void)
+{
+    return is_real ? QB_MEMORY_UNIFIED : QB_MEMORY_DEVICE;
+}
+
 static struct qallow_buffer buffer(int device, uint64_t length)
 {
-    const struct qb_runtime *r = emulated_runtime();
+    const struct qb_runtime *r = the_runtime();
     struct qallow_buffer b = QALLOW_BUFFER_INIT;
     b.length = length;
     b.location = device ? QALLOW_GPU : QALLOW_CPU;
     if (device)
-        assert_int_equal(r->allocate(r->context, QB_MEMORY_DEVICE, length + 1, &b.data), 0);
+        assert_int_equal(r->allocate(r->context, kind_of_memory(), length + 1, &b.data), 0);
     else
         b.data = malloc(length + 1);
     return b;
@@ -46,9 +64,9 @@ static struct qallow_buffer buffer(int device, uint64_t length)
 
 static void drop(struct qallow_buffer *b)
 {
-    const struct qb_runtime *r = emulated_runtime();
+    const struct qb_runtime *r = the_runtime();
     if (b->location == QALLOW_GPU)
-        r->release(r->context, QB_MEMORY_DEVICE, b->data);
+        r->release(r->context, kind_of_memory(), b->data);
     else
         free(b->data);
 }
@@ -76,7 +94,7 @@ static int setup(void **state)
     f->random = 7;
     emulated_fail(EMULATED_ANY, 0, QB_DONE);
     emulated_set_memory(UINT64_C(1) << 30);
-    qr_set_device_runtime(emulated_runtime());
+    qr_set_device_runtime(the_runtime());
     for (int device = 0; device < 2; device++) {
         for (unsigned i = 0; i < BUFFERS; i++) {
             f->old[device][i] = buffer(device, lengths[i]);
@@ -464,8 +482,35 @@ static void test_staging(void **state)
     drop(&to);
 }
 
-int main(void)
+/* With the real device. */
+static int run_on_device(void)
 {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_twins, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_change, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_digest, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_limit, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_wrong_base, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_other_buffers, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_cut_off, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_damaged, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_forged, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_arguments, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_staging, setup, teardown),
+    };
+    struct qb_device_info info;
+    if (qr_device_describe(&info) < 0) {
+        printf("SKIP: %s\n", qallow_error_detail());
+        return 77;
+    }
+    is_real = 1;
+    return cmocka_run_group_tests_name("device", tests, NULL, NULL);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 2 && strcmp(argv[1], "--cuda") == 0)
+        return run_on_device();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_twins, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_change, setup, teardown),

@@ -305,6 +305,23 @@ static bool widen(struct delta *delta)
     return true;
 }
 
+/* Counts that are right in all and wrong for each tile: one more here, one fewer there. */
+static void expect_counts_checked(struct session *x, struct delta *delta)
+{
+    struct qb_delta_entry *e = delta->entries;
+    delta->total.records--;
+    ck_expect(!well_formed(x, delta), "a delta that lacks a run is malformed");
+    delta->total.records++;
+    if (delta->total.entries < 2)
+        return;
+    e[0].records++, e[1].records--;
+    ck_expect(!well_formed(x, delta), "a run of another tile is malformed");
+    e[0].records--, e[1].records++;
+    e[0].bytes++, e[1].bytes--;
+    ck_expect(!well_formed(x, delta), "a byte of another tile is malformed");
+    e[0].bytes--, e[1].bytes++;
+}
+
 static void check_delta_on(struct ck_device *device, struct contents *s,
                            const struct delta *expected)
 {
@@ -324,13 +341,12 @@ static void check_delta_on(struct ck_device *device, struct contents *s,
         ck_expect(well_formed(&x, &delta), "a good delta is well-formed");
         expect_applied(&x, to, s->new_);
         expect_applied(&x, to, s->old);
+        expect_counts_checked(&x, &delta);
         if (widen(&delta))
             ck_expect(!well_formed(&x, &delta), "runs that are too close are malformed");
         damage(&delta);
         if (well_formed(&x, &delta))
             ck_launch(x.device, QB_DELTA_APPLY, &x.batch);
-        delta.total.records--;
-        ck_expect(!well_formed(&x, &delta), "a delta that lacks a run is malformed");
     }
     session_end(&x);
     delta_end(&delta);
