@@ -7,6 +7,7 @@
 #include "qallow/graph.h"
 #include "runtime/error.h"
 #include "runtime/os.h"
+#include "vm/world.h"
 
 static const char *const words[] = {"source", "input", "definition", "request"};
 
@@ -24,7 +25,31 @@ static void print_extent(const struct qallow_reason *r)
                r->offset + r->length - 1);
 }
 
-static void print_reason(const struct qv_machine *m, const struct qallow_reason *r)
+/* The function that a patch has defined anew, and that makes the page stale, or -1. */
+static int defined_anew(const struct qv_session *session, const struct qv_machine *m,
+                        const struct qallow_reason *r)
+{
+    if (r->why != QALLOW_WHY_DEFINITION || !qv_session_was_patched(session))
+        return -1;
+    return qv_find_reached(m->program, page_of(m, r->page)->function, m->program->world);
+}
+
+static void print_definition(const struct qv_session *session, const struct qv_machine *m,
+                             const struct qallow_reason *r)
+{
+    int function = defined_anew(session, m, r);
+
+    if (function < 0)
+        printf("which was new");
+    else if (function == (int)page_of(m, r->page)->function)
+        printf("which was defined anew in world %" PRIu32, m->program->world);
+    else
+        printf("since %s was defined anew in world %" PRIu32, m->program->functions[function].name,
+               m->program->world);
+}
+
+static void print_reason(const struct qv_session *session, const struct qv_machine *m,
+                         const struct qallow_reason *r)
 {
     const struct qv_page *page = page_of(m, r->page);
 
@@ -39,13 +64,15 @@ static void print_reason(const struct qv_machine *m, const struct qallow_reason 
     if (r->why == QALLOW_WHY_INPUT)
         printf("since %s changed", page_of(m, r->cause)->name);
     else
-        printf("which was new");
+        print_definition(session, m, r);
     print_extent(r);
 }
 
-static void json_reason(cJSON *array, const struct qv_machine *m, const struct qallow_reason *r)
+static void json_reason(cJSON *array, const struct qv_session *session, const struct qv_machine *m,
+                        const struct qallow_reason *r)
 {
     cJSON *json = cJSON_CreateObject();
+    int function = defined_anew(session, m, r);
 
     cJSON_AddStringToObject(json, "page", page_of(m, r->page)->name);
     cJSON_AddStringToObject(json, "why", words[r->why]);
@@ -54,24 +81,26 @@ static void json_reason(cJSON *array, const struct qv_machine *m, const struct q
         cJSON_AddStringToObject(json, "cause", page_of(m, r->cause)->name);
     if (r->name)
         cJSON_AddStringToObject(json, "function", r->name);
+    if (function >= 0)
+        cJSON_AddStringToObject(json, "defined_anew", m->program->functions[function].name);
     qi_json_u64(json, "computed_bytes", r->computed_bytes);
     qi_json_u64(json, "changed_offset", r->offset);
     qi_json_u64(json, "changed_length", r->length);
     cJSON_AddItemToArray(array, json);
 }
 
-static int say(struct qi_context *context, const struct qv_machine *m,
-               const struct qallow_reason *reasons, size_t count)
+static int say(struct qi_context *context, const struct qv_session *session,
+               const struct qv_machine *m, const struct qallow_reason *reasons, size_t count)
 {
     if (context->json) {
         cJSON *json = qi_json_begin(context);
         cJSON *array = cJSON_AddArrayToObject(json, "reasons");
         for (size_t i = 0; i < count; i++)
-            json_reason(array, m, &reasons[i]);
+            json_reason(array, session, m, &reasons[i]);
         return qi_json_end(json);
     }
     for (size_t i = 0; i < count; i++)
-        print_reason(m, &reasons[i]);
+        print_reason(session, m, &reasons[i]);
     return qi_stdout_check();
 }
 
@@ -96,7 +125,7 @@ int vm_explain(struct qi_context *context, const struct vm *vm)
                                   (uint64_t)qv_find_page(m->program, vm->explain) + 1, reasons,
                                   most, &count);
     if (rc == 0)
-        rc = say(context, m, reasons, count < most ? count : most);
+        rc = say(context, session, m, reasons, count < most ? count : most);
     qr_free(reasons);
     int closed = qv_session_close(session);
     return rc ? rc : closed;

@@ -352,6 +352,7 @@ int qv_session_continue(struct qv_session *session, enum qv_stop *stop, uint64_t
     if (rc < 0)
         return rc;
     rc = qv_session_commit(session);
+    session->was_patched = 0;
     if (rc == QALLOW_E_FUNCTION) { /* it never was */
         m->tick--;
         m->fuel_used = fuel_used;
@@ -371,6 +372,7 @@ int qv_session_continue(struct qv_session *session, enum qv_stop *stop, uint64_t
 }
 
 uint64_t qv_session_epoch(const struct qv_session *session) { return session->epoch; }
+int qv_session_was_patched(const struct qv_session *session) { return session->was_patched; }
 struct qv_machine *qv_session_machine(struct qv_session *session) { return session->machine; }
 struct qallow_store *qv_session_store(struct qv_session *session) { return session->store; }
 

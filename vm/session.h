@@ -97,6 +97,8 @@ int qv_session_patch(struct qv_session *session, const char *text, size_t length
  * page, or it is not derived. */
 int qv_session_explain(const char *log, uint64_t epoch, const char *page,
                        struct qv_session **session);
+/* Whether the epoch it is in was a patch, made by this session. */
+int qv_session_was_patched(const struct qv_session *session);
 /* NULL: the program derives no pages. */
 struct qv_nodes *qv_session_nodes(struct qv_session *session);
 /* The event of which a watch was told (struct qv_watch). */

@@ -24,6 +24,7 @@ struct qv_session {
     char *text;
     size_t text_length;
     int text_is_new;   /* not in the log yet */
+    int was_patched;   /* the last epoch was a patch */
     int threads;       /* as in the options */
     uint64_t set_fuel; /* the same */
     uint8_t *buffer;   /* for the state */

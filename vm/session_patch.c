@@ -319,6 +319,7 @@ static int take_over(struct qv_session *s, const struct patch *p)
     if (rc < 0)
         qv_exchange(s, next);
     qv_session_close(next);
+    s->was_patched = rc == 0;
     p->result->epoch = s->epoch;
     return rc;
 }

@@ -166,6 +166,44 @@ int qv_reached_ages(const struct qv_program *program, uint32_t *ages)
     return rc;
 }
 
+/* `queue` has room for all functions; `is_seen` is all zero. */
+static int search(const struct qv_program *program, uint32_t from, uint32_t age, uint32_t *queue,
+                  uint8_t *is_seen)
+{
+    size_t head = 0, tail = 0;
+
+    queue[tail++] = from;
+    is_seen[from] = 1;
+    while (head < tail) {
+        uint32_t at = queue[head++];
+        const struct qv_function *f = &program->functions[at];
+        if (f->age == age)
+            return (int)at;
+        for (uint32_t word = 0; word < f->word_count;) {
+            unsigned op = qv_word_op(f->words[word]);
+            uint32_t callee = (uint32_t)qv_word_imm(f->words[word]);
+            if (op == QV_CALL && !is_seen[callee]) {
+                is_seen[callee] = 1;
+                queue[tail++] = callee;
+            }
+            word += qv_op_words(op);
+        }
+    }
+    return -1;
+}
+
+int qv_find_reached(const struct qv_program *program, uint32_t from, uint32_t age)
+{
+    uint32_t *queue = qr_malloc(program->function_count * sizeof *queue);
+    uint8_t *is_seen = qr_calloc(program->function_count, 1);
+    int found = queue && is_seen ? search(program, from, age, queue, is_seen)
+                                 : qr_fail(QALLOW_E_NO_MEMORY, "no memory for who calls whom");
+
+    qr_free(queue);
+    qr_free(is_seen);
+    return found;
+}
+
 /* --- the text --- */
 
 struct text {

@@ -25,6 +25,8 @@ int qv_same_function(const struct qv_program *a, const struct qv_function *f,
 void qv_in_progress(const struct qv_machine *machine, uint8_t *flags);
 /* Of every function the greatest age among those it can reach, itself included. NO_MEMORY. */
 int qv_reached_ages(const struct qv_program *program, uint32_t *ages);
+/* A function of this age that `from` reaches, itself first, or -1; NO_MEMORY. */
+int qv_find_reached(const struct qv_program *program, uint32_t from, uint32_t age);
 /* `source` with what the machine keeps below .world: the ages of `program`, and those functions of
  * `from` for which `keep` is 1. *text: to be freed with qr_free(). NO_MEMORY, LIMIT. */
 int qv_world_text(const char *source, size_t length, const struct qv_program *program,

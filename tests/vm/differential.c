@@ -173,6 +173,27 @@ static struct qv_machine *migrate(struct qv_machine *old)
 
 static uint64_t stops[QV_STOPS], ticks;
 
+/* Of all states that were reached, so that builds can be compared (same_logs.py). */
+static uint64_t digest = 1;
+static void add_to_digest(const void *bytes, size_t length)
+{
+    const uint8_t *at = bytes;
+    for (size_t i = 0; i < length; i++)
+        digest = (digest ^ at[i]) * UINT64_C(0x100000001b3);
+}
+static void digest_state(const struct qv_machine *m)
+{
+    size_t length = qv_state_size(m);
+    uint8_t *state = malloc(length);
+
+    qv_state_encode(m, state);
+    add_to_digest(state, length);
+    free(state);
+    for (size_t p = 0; p < m->program->page_count; p++)
+        add_to_digest(m->pages[p].bytes, m->pages[p].size);
+    add_to_digest(m->emits, m->emit_count * sizeof *m->emits);
+}
+
 static void run(const struct qv_program *program)
 {
     struct qv_machine *m[2] = {NULL, NULL};
@@ -199,8 +220,10 @@ static void run(const struct qv_program *program)
             if (stop != QV_TRAP_BOUNDS) /* a gather that failed has written what it liked */
                 check_pages(m[k], n, before);
         }
-        if (!failed && (stop == QV_TICK_DONE || stop == QV_HALTED))
+        if (!failed && (stop == QV_TICK_DONE || stop == QV_HALTED)) {
             m[1] = migrate(m[1]);
+            digest_state(m[0]);
+        }
         stops[stop]++;
         ticks++;
     }
@@ -244,11 +267,12 @@ int main(void)
     }
     printf(
         "%llu programs, %llu ticks with %s kernels: %llu went on, %llu halted; of fuel %llu, trap "
-        "%llu, bounds %llu, stack %llu, emits %llu, vector %llu\n",
+        "%llu, bounds %llu, stack %llu, emits %llu, vector %llu; states %016llx\n",
         (unsigned long long)count, (unsigned long long)ticks, qb_vectors()->name,
         (unsigned long long)stops[QV_TICK_DONE], (unsigned long long)stops[QV_HALTED],
         (unsigned long long)stops[QV_OUT_OF_FUEL], (unsigned long long)stops[QV_TRAP_PROGRAM],
         (unsigned long long)stops[QV_TRAP_BOUNDS], (unsigned long long)stops[QV_TRAP_STACK],
-        (unsigned long long)stops[QV_TRAP_EMITS], (unsigned long long)stops[QV_TRAP_VECTOR]);
+        (unsigned long long)stops[QV_TRAP_EMITS], (unsigned long long)stops[QV_TRAP_VECTOR],
+        (unsigned long long)digest);
     return stops[QV_TICK_DONE] == 0 || stops[QV_HALTED] == 0; /* then the programs are no good */
 }

@@ -57,6 +57,22 @@ status qallow vm --resume p.tlog --explain total --epoch 99
 status qallow vm --resume p.tlog --explain total --ticks 5
 status qallow vm p.qvm --explain total
 
+echo "--- a patch, and why pages are as it made them"
+sed -e 's/vmul.f64 out, in, r0/call r0, twice\n    vmul.f64 out, in, r0/' p.qvm >t.qvm
+cat >>t.qvm <<'END'
+.func twice 1 pure
+    fadd r0, r0, r0
+    ret
+END
+qallow vm t.qvm --ticks 1 --log t.tlog
+sed 's/fadd r0, r0, r0/li r1, 0/' t.qvm >q.qvm
+qallow vm --resume t.tlog --patch q.qvm --ticks 0
+status qallow vm --resume t.tlog --explain total
+status qallow vm --resume t.tlog --explain gross --json
+sed 's/reduce.add/reduce.max/' q.qvm >r.qvm
+qallow vm --resume t.tlog --patch r.qvm --ticks 1
+status qallow vm --resume t.tlog --explain total --epoch 4
+status qallow vm --resume t.tlog --explain total
 echo "--- a patch"
 sed 's/reduce.add/reduce.max/' p.qvm >q.qvm
 status qallow vm --resume p.tlog --patch q.qvm --epoch 3 --log patched.tlog
