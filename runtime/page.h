@@ -62,7 +62,7 @@ struct qr_page {
     uint64_t held_is_used : 1; /* since the hand of held.c passed */
     struct qb_u128 content_sum; /* sum of the cells' digest terms (hash_cells with qr_page_seed) */
     /* The pieces in order; behind them `recent_count` overwrites that are not yet in their places
-     * (pieces.c): to look at the pieces, take a copy. Points to inline_piece when there is one. */
+     * (pieces.c): to look at the pieces, take a copy. One piece may stand in inline_piece. */
     struct qr_piece *pieces;
     uint64_t piece_count : 30, piece_capacity : 30, recent_count : 4;
     uint8_t *held;    /* the content in memory as well (held.c), or NULL */

@@ -85,12 +85,12 @@ static int reserve(struct qr_page *page, uint32_t count)
     return 0;
 }
 
-/* The array holds `count` pieces from now on. One piece has no array. */
+/* The array holds `count` pieces from now on. */
 static void install(struct qr_state *state, struct qr_page *page, uint32_t count)
 {
     state->piece_total += (uint64_t)count - page->piece_count;
     page->piece_count = count;
-    if (count > 1 || page->pieces == &page->inline_piece)
+    if (count > 1 || page->pieces == &page->inline_piece || qr_page_keeps_array(page))
         return;
     struct qr_piece *array = page->pieces;
     page->inline_piece = array[0];

@@ -613,9 +613,15 @@ void qr_state_set_content(struct qr_state *state, struct qr_page *page, struct q
     }
     state->piece_total += (uint64_t)count - qr_page_pieces_max(page);
     page->recent_count = 0;
+    qr_assert(count < PIECES_MAX);
+    if (count == 1 && qr_page_keeps_array(page)) {
+        page->pieces[0] = pieces[0];
+        page->piece_count = 1;
+        qr_free(pieces);
+        return;
+    }
     if (page->pieces != &page->inline_piece)
         qr_free(page->pieces);
-    qr_assert(count < PIECES_MAX);
     page->pieces = pieces;
     page->piece_count = count;
     page->piece_capacity = capacity < PIECES_MAX ? capacity : PIECES_MAX - 1;
@@ -658,7 +664,7 @@ static int copy_page(struct qr_state *to, const struct qr_page *from)
     }
     if (from->extra_length)
         memcpy(page->extra, from->extra, from->extra_length);
-    if (count > 1)
+    if (count > 0)
         memcpy(page->pieces, from->pieces, count * sizeof *page->pieces);
     if ((rc = table_reserve(&to->by_id)) || (rc = table_reserve(&to->by_name)))
         return rc;

@@ -95,6 +95,14 @@ void qr_state_set_content(struct qr_state *state, struct qr_page *page, struct q
 
 /* --- pieces (pieces.c) --- */
 
+/* One piece needs no array. But a page that programs write to will soon have many again: its array
+ * stays, if it is small. */
+static inline int qr_page_keeps_array(const struct qr_page *page)
+{
+    enum { KEPT_MAX = 128 };
+    return page->held && page->pieces != &page->inline_piece && page->piece_capacity <= KEPT_MAX;
+}
+
 /* Writes over a range that lies in the page, with bytes of the log. NO_MEMORY: nothing happened. */
 int qr_page_overwrite(struct qr_state *state, struct qr_page *page, uint64_t offset,
                       uint64_t length, qr_ref ref);

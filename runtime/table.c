@@ -44,13 +44,9 @@ void qr_sink_put(struct qr_sink *sink, const void *bytes, size_t length)
     }
 }
 
-void qr_sink_varint(struct qr_sink *sink, uint64_t value)
+void qr_sink_varint_slowly(struct qr_sink *sink, uint64_t value)
 {
-    uint8_t bytes[QR_VARINT_MAX], *at = sink->buffer + sink->fill;
-    if (sink->capacity - sink->fill >= QR_VARINT_MAX && !sink->rc) {
-        sink->fill += (size_t)(qr_put_varint(at, value) - at);
-        return;
-    }
+    uint8_t bytes[QR_VARINT_MAX];
     qr_sink_put(sink, bytes, (size_t)(qr_put_varint(bytes, value) - bytes));
 }
 

@@ -24,7 +24,16 @@ int qr_sink_init(struct qr_sink *sink, size_t capacity,
 /* Flushes with last = 1, frees the buffer and returns the first failure. */
 int qr_sink_finish(struct qr_sink *sink);
 void qr_sink_put(struct qr_sink *sink, const void *bytes, size_t length);
-void qr_sink_varint(struct qr_sink *sink, uint64_t value);
+void qr_sink_varint_slowly(struct qr_sink *sink, uint64_t value);
+static inline void qr_sink_varint(struct qr_sink *sink, uint64_t value)
+{
+    if (sink->capacity - sink->fill < QR_VARINT_MAX || sink->rc) {
+        qr_sink_varint_slowly(sink, value);
+        return;
+    }
+    uint8_t *at = sink->buffer + sink->fill;
+    sink->fill += (size_t)(qr_put_varint(at, value) - at);
+}
 void qr_sink_u64(struct qr_sink *sink, uint64_t value);
 void qr_sink_sum(struct qr_sink *sink, struct qb_u128 sum);
 

@@ -21,32 +21,34 @@
 #include "telemetry/telemetry.h"
 
 enum {
-    SMALL_COMMIT = 256 << 10,  /* bytes; smaller ones get their blocks written ahead */
-    KEYFRAME_MIN = 4 << 20,    /* bytes of log between keyframes, at least */
-    KEYFRAME_RATIO = 8,        /* and at least this many times the size of the last one */
-    PIECES_MIN = 16,           /* a page may have so many pieces ... */
-    PIECES_PER_BYTES = 128,    /* ... and one more for so many bytes, before it gets an image */
-    HELD_MAX = 16 << 10,       /* bytes of records that may ride in a COMMIT frame */
-    COMMIT_TAIL_MAX = 128,     /* its own fields, at most */
-    MANY_PIECES = 1 << 20,     /* of all pages; beyond, pages get an image 8 times sooner */
+    SMALL_COMMIT = 256 << 10, /* bytes; smaller ones get their blocks written ahead */
+    KEYFRAME_MIN = 4 << 20,   /* bytes of log between keyframes, at least */
+    KEYFRAME_RATIO = 8,       /* at least this many times the size of the last one */
+    KEYFRAME_PER_PAGE = 512,  /* and so many bytes a page: reading them takes no longer than having
+                                 a page from a keyframe */
+    PIECES_MIN = 16,          /* a page may have so many pieces ... */
+    PIECES_PER_BYTES = 128,   /* ... and one more for so many bytes, before it gets an image */
+    HELD_MAX = 16 << 10,      /* bytes of records that may ride in a COMMIT frame */
+    COMMIT_TAIL_MAX = 128,    /* its own fields, at most */
+    MANY_PIECES = 1 << 20,    /* of all pages; beyond, pages get an image 8 times sooner */
 };
 
 struct qr_txn {
     struct qr_store *store;
     struct qr_log_mark mark;
     struct qr_applier applier;
-    int begun;              /* something was appended */
-    int rc;                 /* the first failure; only abort is left */
-    uint64_t next_id;       /* ids handed out and not yet created */
-    uint8_t *held;          /* a small body that is applied but not written: it rides in the COMMIT
-                               frame, or becomes a DATA frame at the same place if more comes */
+    int begun;        /* something was appended */
+    int rc;           /* the first failure; only abort is left */
+    uint64_t next_id; /* ids handed out and not yet created */
+    uint8_t *held;    /* a small body that is applied but not written: it rides in the COMMIT
+                         frame, or becomes a DATA frame at the same place if more comes */
     size_t held_length;
     struct qb_u128 base_digest;
-    uint64_t *fragmented;   /* pages that need an image */
+    uint64_t *fragmented; /* pages that need an image */
     size_t fragmented_count, fragmented_capacity;
     struct qr_event_batch *events;
     int is_forced;
-    uint64_t committed;     /* the newest epoch, once this has not failed */
+    uint64_t committed; /* the newest epoch, once this has not failed */
 };
 
 int qr_store_check_writable(struct qr_store *store)
@@ -369,8 +371,9 @@ int qr_txn_events(struct qr_txn *txn, const void *events, size_t length)
 
 static int append_event_frame(struct qr_txn *txn, size_t from, size_t to)
 {
-    return from == to ? 0 : qr_log_append(txn->store->log, QR_FRAME_EVENT, 0,
-                                          txn->events->bytes + from, to - from, NULL);
+    return from == to ? 0
+                      : qr_log_append(txn->store->log, QR_FRAME_EVENT, 0, txn->events->bytes + from,
+                                      to - from, NULL);
 }
 
 /* Gives the events the time of the commit. Those that are to be recorded become frames. */
@@ -413,7 +416,8 @@ static int write_out(struct qr_store *store, uint64_t bytes)
 int qr_store_keyframe_is_due(const struct qr_store *store)
 {
     uint64_t since = store->log->end - store->keyframe_end;
-    return since > KEYFRAME_MIN && since > KEYFRAME_RATIO * store->keyframe_bytes;
+    return since > KEYFRAME_MIN && since > KEYFRAME_RATIO * store->keyframe_bytes &&
+           since > KEYFRAME_PER_PAGE * store->state->page_count;
 }
 
 int qr_store_write_keyframe(struct qr_store *store)
