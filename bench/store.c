@@ -98,25 +98,33 @@ void qm_store_finish(struct qm_store *s)
     *s = (struct qm_store){0};
 }
 
-static int write_once(struct qm_writer *w, struct qallow_txn *txn)
+static struct qallow_write next_write(struct qm_writer *w)
 {
     struct qm_store *s = w->store;
     uint64_t r = qm_random(&w->seed);
     uint64_t number = r % (s->page_count / w->threads) * w->threads + w->thread;
     uint64_t places = (s->page_size - w->length) / 64 + 1;
-    uint64_t at = (r >> 40) % places * 64;
     size_t from = (r >> 20) % (QM_SOURCE - w->length);
-    return qallow_page_write(txn, s->pages[number], at, s->source + from, w->length);
+    return (struct qallow_write){.page = s->pages[number],
+                                 .offset = (r >> 40) % places * 64,
+                                 .bytes = s->source + from,
+                                 .length = w->length};
 }
 
 int qm_store_write(struct qm_writer *w, uint64_t writes)
 {
+    enum { AT_ONCE = 64 };
+    struct qallow_write some[AT_ONCE];
     struct qallow_txn *txn;
     int rc = qallow_begin(w->store->store, &txn);
     if (rc < 0)
         return rc;
-    for (uint64_t i = 0; rc == 0 && i < writes; i++)
-        rc = write_once(w, txn);
+    for (uint64_t n; rc == 0 && writes > 0; writes -= n) {
+        n = writes < AT_ONCE ? writes : AT_ONCE;
+        for (uint64_t i = 0; i < n; i++)
+            some[i] = next_write(w);
+        rc = qallow_pages_write(txn, some, n, NULL);
+    }
     if (rc == 0)
         return qallow_commit(txn, NULL);
     qallow_abort(txn);

@@ -149,6 +149,24 @@ int qr_api_get_edited(struct qallow_txn *txn, uint64_t id, struct edited **edite
     return rc;
 }
 
+/* Pages lie in no cache: all are asked for before the first is looked at. */
+int qr_api_get_each(struct qallow_txn *txn, const struct qallow_write *writes, size_t count,
+                    struct edited **edited, size_t *got)
+{
+    pthread_mutex_t *lock = &txn->store->store->sharing.lock;
+    int rc = 0;
+    pthread_mutex_lock(lock);
+    const struct qr_state *state = qr_store_state(txn->store->store);
+    for (size_t i = 0; i < count; i++) {
+        qr_state_fetch(state, writes[i].page, QR_FETCH_SLOT);
+        __builtin_prefetch(writes[i].bytes);
+    }
+    for (*got = 0; *got < count && rc == 0; *got += rc == 0)
+        rc = claim(txn, writes[*got].page, &edited[*got]);
+    pthread_mutex_unlock(lock);
+    return rc;
+}
+
 struct edited *qr_api_find_edited(struct qallow_txn *txn, uint64_t id)
 {
     pthread_mutex_t *lock = &txn->store->store->sharing.lock;

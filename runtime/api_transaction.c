@@ -480,22 +480,60 @@ int qallow_page_splice(struct qallow_txn *txn, uint64_t page, uint64_t offset, u
     return rc < 0 ? rc : splice(txn, e, offset, removed, middle);
 }
 
+static int write_to(struct qallow_txn *txn, struct edited *e, uint64_t offset, const void *bytes,
+                    size_t length)
+{
+    if (offset > e->size)
+        return beyond(e, offset, length);
+    int rc = qr_api_overwrite(txn, e, offset, bytes, length);
+    if (rc != 0)
+        return rc < 0 ? rc : 0;
+    return qallow_page_splice(txn, e->id, offset, smaller(length, e->size - offset), bytes, length);
+}
+
 int qallow_page_write(struct qallow_txn *txn, uint64_t page, uint64_t offset, const void *bytes,
                       size_t length)
 {
     struct edited *e;
-    int rc;
 
     QR_CHECK_ARGUMENT(txn != NULL);
-    rc = qr_api_get_edited(txn, page, &e);
-    if (rc == 0 && offset > e->size)
-        rc = beyond(e, offset, length);
     QR_CHECK_ARGUMENT(bytes != NULL || length == 0);
-    if (rc == 0)
-        rc = qr_api_overwrite(txn, e, offset, bytes, length);
-    if (rc != 0)
-        return rc < 0 ? rc : 0;
-    return qallow_page_splice(txn, page, offset, smaller(length, e->size - offset), bytes, length);
+    int rc = qr_api_get_edited(txn, page, &e);
+    return rc < 0 ? rc : write_to(txn, e, offset, bytes, length);
+}
+
+/* As many as are looked up together; *made is how many were written. */
+static int write_some(struct qallow_txn *txn, const struct qallow_write *writes, size_t count,
+                      size_t *made)
+{
+    struct edited *edited[QR_API_AT_ONCE];
+    size_t got;
+    int rc = 0, found = qr_api_get_each(txn, writes, count, edited, &got);
+
+    for (*made = 0; *made < got && rc == 0; *made += rc == 0) {
+        const struct qallow_write *w = &writes[*made];
+        rc = write_to(txn, edited[*made], w->offset, w->bytes, w->length);
+    }
+    return rc < 0 ? rc : found;
+}
+
+int qallow_pages_write(struct qallow_txn *txn, const struct qallow_write *writes, size_t count,
+                       size_t *made)
+{
+    size_t done = 0, now;
+    int rc = 0;
+
+    if (made)
+        *made = 0;
+    QR_CHECK_ARGUMENT(txn != NULL);
+    QR_CHECK_ARGUMENT(writes != NULL || count == 0);
+    for (size_t i = 0; i < count; i++)
+        QR_CHECK_ARGUMENT(writes[i].bytes != NULL || writes[i].length == 0);
+    for (; rc == 0 && done < count; done += now)
+        rc = write_some(txn, writes + done, smaller(count - done, QR_API_AT_ONCE), &now);
+    if (made)
+        *made = done;
+    return rc;
 }
 
 int qallow_page_resize(struct qallow_txn *txn, uint64_t page, uint64_t new_size)

@@ -77,7 +77,10 @@ struct qallow_txn {
     int is_forced;          /* it brings all derived pages up to date */
 };
 
-enum { QR_API_CHUNK = 1 << 20 }; /* old and new bytes compared at once; a multiple of QB_CELL */
+enum {
+    QR_API_CHUNK = 1 << 20, /* old and new bytes compared at once; a multiple of QB_CELL */
+    QR_API_AT_ONCE = 32,    /* writes whose pages are looked up together */
+};
 
 /* Memory until the transaction ends; NULL if there is none (NO_MEMORY as detail). */
 void *qr_api_txn_alloc(struct qallow_txn *txn, size_t size);
@@ -88,6 +91,10 @@ int qr_api_load_content(struct qallow_txn *txn, struct edited *e);
 /* The page as the transaction sees it. Met for the first time it is as in the store, and becomes
  * the transaction's. PAGE_NOT_FOUND, BUSY, NO_MEMORY. */
 int qr_api_get_edited(struct qallow_txn *txn, uint64_t id, struct edited **edited);
+/* The same for the pages of some writes, `count` of them at most QR_API_AT_ONCE; *got says of how
+ * many before the first that fails. */
+int qr_api_get_each(struct qallow_txn *txn, const struct qallow_write *writes, size_t count,
+                    struct edited **edited, size_t *got);
 /* The same for a page that the transaction may not have met; NULL if it has not. */
 struct edited *qr_api_find_edited(struct qallow_txn *txn, uint64_t id);
 /* The only transaction that creates, renames, frees pages or sets their attributes. BUSY. */

@@ -391,10 +391,51 @@ int qr_batch_delta_end(struct qr_batch *batch, struct qb_u128 content_sum)
     return finish(batch, &none, NULL, content_sum);
 }
 
+/* What most deltas of programs are: some bytes of a page whose size stays are written over. The
+ * record is the one that put_part() makes of it. 1: done; 0: it is another one, or does not fit. */
+static int put_overwrite(struct qr_batch *batch, uint64_t id, uint64_t size,
+                         const struct qr_edit *edit, const struct qb_u128 *sum)
+{
+    enum { FIELDS_MAX = 32 };
+    size_t used = batch->count && !batch->sealed ? batch->bodies[batch->count - 1].length : 0;
+    uint64_t n = edit->new_length;
+    struct qr_body *body;
+    if (edit->source != QR_LITERAL || n != edit->old_length || n == 0 || n > BODY_TARGET / 2 ||
+        used + PART_MIN + FIELDS_MAX + n > BODY_TARGET)
+        return 0;
+    int rc = reserve(batch, (size_t)n + PART_MIN + FIELDS_MAX, &body);
+    if (rc)
+        return rc;
+    uint8_t *start = body->raw + body->length, *p = start;
+    *p++ = QR_RECORD_DELTA;
+    p = qr_put_varint(p, qr_varint_length(id) + 1 + qr_varint_length(size) + 1 + 16 +
+                             qr_varint_length(edit->offset) + qr_varint_length(n << 3) + n);
+    p = qr_put_varint(p, id);
+    *p++ = QR_DELTA_FIRST | QR_DELTA_LAST;
+    p = qr_put_varint(p, size);
+    *p++ = 0; /* the new size is the old one */
+    qr_store64(p, sum->lo);
+    qr_store64(p + 8, sum->hi);
+    p = qr_put_varint(p + 16, edit->offset);
+    p = qr_put_varint(p, n << 3 | QR_OP_OVERWRITE);
+    memcpy(p, edit->bytes, (size_t)n);
+    p += n;
+    body->length += (size_t)(p - start);
+    batch->bytes += (size_t)(p - start);
+    batch->records++;
+    return 1;
+}
+
 int qr_batch_delta(struct qr_batch *batch, uint64_t id, uint64_t base_id, uint64_t old_size,
                    uint64_t new_size, struct qr_edits *edits, const uint8_t *old_or_null,
                    struct qb_u128 content_sum)
 {
-    int rc = qr_batch_delta_begin(batch, id, base_id, old_size, new_size);
+    int rc = 0;
+    qr_assert(!batch->in_delta);
+    if (edits->count == 1 && base_id == 0 && old_size == new_size && !old_or_null)
+        rc = put_overwrite(batch, id, new_size, edits->items, &content_sum);
+    if (rc)
+        return rc < 0 ? rc : 0;
+    rc = qr_batch_delta_begin(batch, id, base_id, old_size, new_size);
     return rc ? rc : finish(batch, edits, old_or_null, content_sum);
 }

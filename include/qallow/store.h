@@ -216,6 +216,16 @@ QALLOW_API int qallow_page_create(struct qallow_txn *txn,
  * LIMIT: larger than a page may be (2^48 bytes). */
 QALLOW_API int qallow_page_write(struct qallow_txn *txn, uint64_t page, uint64_t offset,
                                  const void *bytes, size_t length);
+struct qallow_write {
+    uint64_t page, offset;
+    const void *bytes;
+    size_t length;
+};
+/* qallow_page_write() for each of `count` in turn. Where they are many and small it takes less time
+ * than as many calls. The first that fails ends it, with its result; those before it have been
+ * made: *made (may be NULL) of them. */
+QALLOW_API int qallow_pages_write(struct qallow_txn *txn, const struct qallow_write *writes,
+                                  size_t count, size_t *made);
 /* Cuts the page, or lets it grow by zeros, which take no space. PAGE_NOT_FOUND, LIMIT. */
 QALLOW_API int qallow_page_resize(struct qallow_txn *txn, uint64_t page, uint64_t new_size);
 /* Replaces `removed` bytes at `offset` by `length` others; what stands behind them moves. The range

@@ -404,6 +404,99 @@ static void test_written_over_as_a_whole(void **state)
     assert_ok(qallow_close(store));
 }
 
+/* --- many writes at once --- */
+
+enum { TWIN_PAGES = 40, TWIN_SIZE = 1000, TWIN_WRITES = 300 };
+
+static void make_pages(struct qallow_store *store, uint64_t *pages)
+{
+    static const uint8_t zeros[TWIN_SIZE];
+    struct qallow_txn *txn;
+    char name[32];
+    assert_ok(qallow_begin(store, &txn));
+    for (int i = 0; i < TWIN_PAGES; i++) {
+        snprintf(name, sizeof name, "page%d", i);
+        pages[i] = create_page(txn, name, 0, QALLOW_RAW);
+        assert_ok(qallow_page_write(txn, pages[i], 0, zeros, sizeof zeros));
+    }
+    assert_ok(qallow_commit(txn, NULL));
+}
+
+/* Over each other, over whole pages, empty, and beyond ends. */
+static void random_writes(struct qallow_write *writes, const uint64_t *pages, const uint8_t *bytes,
+                          uint64_t *random)
+{
+    for (int i = 0; i < TWIN_WRITES; i++) {
+        uint64_t r = next_random(random);
+        size_t length = r % 8 == 0 ? TWIN_SIZE : (size_t)(r >> 8) % 80;
+        writes[i] = (struct qallow_write){.page = pages[(r >> 16) % TWIN_PAGES],
+                                          .offset = r % 8 ? (r >> 32) % (TWIN_SIZE + 1) : 0,
+                                          .bytes = bytes + (r >> 48) % TWIN_SIZE,
+                                          .length = length};
+    }
+}
+
+/* Many writes in one call make what as many calls make. */
+static void test_writes_at_once(void **state)
+{
+    struct qallow_store *stores[2] = {open_new("at_once.tlog"), open_new("in_turn.tlog")};
+    struct qallow_epoch epochs[2] = {QALLOW_EPOCH_INIT, QALLOW_EPOCH_INIT};
+    struct qallow_write writes[TWIN_WRITES];
+    struct qallow_txn *txns[2];
+    uint64_t pages[2][TWIN_PAGES], random = seed, epoch;
+    uint8_t bytes[2 * TWIN_SIZE];
+    size_t made;
+
+    for (int i = 0; i < 2; i++)
+        make_pages(stores[i], pages[i]);
+    for (int round = 0; round < 20; round++) {
+        random_bytes(&random, bytes, sizeof bytes);
+        random_writes(writes, pages[0], bytes, &random);
+        for (int i = 0; i < 2; i++)
+            assert_ok(qallow_begin(stores[i], &txns[i]));
+        assert_ok(qallow_pages_write(txns[0], writes, TWIN_WRITES, &made));
+        assert_int_equal(made, TWIN_WRITES);
+        for (const struct qallow_write *w = writes; w < writes + TWIN_WRITES; w++)
+            assert_ok(qallow_page_write(txns[1], w->page, w->offset, w->bytes, w->length));
+        for (int i = 0; i < 2; i++) {
+            assert_ok(qallow_commit(txns[i], &epoch));
+            assert_ok(qallow_epoch_get(stores[i], epoch, &epochs[i]));
+        }
+        assert_memory_equal(&epochs[0], &epochs[1], sizeof *epochs);
+    }
+    for (int i = 0; i < 2; i++)
+        assert_ok(qallow_close(stores[i]));
+}
+
+/* The first that fails ends it; those before it are made. */
+static void test_writes_that_fail(void **state)
+{
+    struct qallow_store *store = open_new("at_once_fails.tlog");
+    uint8_t found[4];
+    uint64_t page = store_with_page(store, "....", 4);
+    struct qallow_txn *txn;
+    size_t made = 99;
+
+    assert_ok(qallow_begin(store, &txn));
+    assert_ok(qallow_pages_write(txn, NULL, 0, &made));
+    assert_int_equal(made, 0);
+    const struct qallow_write no_page[] = {
+        {page, 0, "a", 1}, {page, 1, "b", 1}, {page + 7, 0, "c", 1}, {page, 3, "d", 1}};
+    assert_result(qallow_pages_write(txn, no_page, 4, &made), QALLOW_E_PAGE_NOT_FOUND);
+    assert_int_equal(made, 2);
+    const struct qallow_write behind_end[] = {{page, 2, "e", 1}, {page, 9, "f", 1}};
+    assert_result(qallow_pages_write(txn, behind_end, 2, &made), QALLOW_E_INVALID_DELTA);
+    assert_int_equal(made, 1);
+    const struct qallow_write no_bytes[] = {{page, 0, "x", 1}, {page, 0, NULL, 1}};
+    assert_result(qallow_pages_write(txn, no_bytes, 2, &made), QALLOW_E_ARGUMENT);
+    assert_int_equal(made, 0);
+    assert_result(qallow_pages_write(txn, NULL, 1, NULL), QALLOW_E_ARGUMENT);
+    assert_ok(qallow_commit(txn, NULL));
+    assert_ok(qallow_page_read(qallow_newest(store), page, 0, found, 4));
+    assert_memory_equal(found, "abe.", 4);
+    assert_ok(qallow_close(store));
+}
+
 /* --- checkpoints --- */
 
 /* What is written in a transaction is compressed where the store is told to. */
@@ -454,8 +547,7 @@ static void test_checkpoint(void **state)
     assert_ok(qallow_commit(txn, NULL));
     unlink(path("two.qckpt"));
     assert_ok(qallow_checkpoint_export(store, 2, path("two.qckpt"), 0));
-    assert_result(qallow_checkpoint_export(store, 1, path("two.qckpt"), 0),
-                  QALLOW_E_CANNOT_CREATE);
+    assert_result(qallow_checkpoint_export(store, 1, path("two.qckpt"), 0), QALLOW_E_CANNOT_CREATE);
     assert_result(qallow_checkpoint_export(store, 9, path("nine.qckpt"), 0),
                   QALLOW_E_EPOCH_NOT_FOUND);
     assert_int_equal(access(path("nine.qckpt"), F_OK), -1);
@@ -599,6 +691,8 @@ int main(void)
         cmocka_unit_test(test_unchanged_bytes),
         cmocka_unit_test(test_random_history),
         cmocka_unit_test(test_written_over_as_a_whole),
+        cmocka_unit_test(test_writes_at_once),
+        cmocka_unit_test(test_writes_that_fail),
         cmocka_unit_test(test_random_history_in_little_memory),
         cmocka_unit_test(test_random_history_without_memory),
         cmocka_unit_test(test_compressed),
