@@ -50,8 +50,11 @@ static int print_text(const struct qv_machine *m, uint64_t epoch)
 
     if (epoch)
         printf("epoch %" PRIu64 ": ", epoch);
-    printf("%s, %" PRIu64 " ticks done, %" PRIu64 " fuel used\n", m->halted ? "halted" : "goes on",
+    printf("%s, %" PRIu64 " ticks done, %" PRIu64 " fuel used", m->halted ? "halted" : "goes on",
            m->tick - 1, m->fuel_used);
+    if (m->program->world)
+        printf(", world %" PRIu32, m->program->world);
+    putchar('\n');
     for (uint64_t i = 0; i <= m->depth; i++) {
         struct place place = call_at(m, i);
         qv_disassemble_one(m->program, place.function, place.word, instruction, sizeof instruction);
@@ -96,6 +99,7 @@ static int print_json(struct qi_context *context, const struct qv_machine *m, ui
     qi_json_u64(json, "ticks", m->tick - 1);
     qi_json_u64(json, "fuel", m->fuel_used);
     qi_json_u64(json, "random", m->random);
+    qi_json_u64(json, "world", m->program->world);
     add_calls(json, m);
     pages = cJSON_AddArrayToObject(json, "pages");
     for (size_t i = 0; i < m->program->page_count; i++) {

@@ -86,10 +86,14 @@ static void check_page(const struct qv_function *f)
     MUST(back.arguments == f->arguments && back.registers == f->registers && back.age == f->age);
     MUST(back.word_count == f->word_count &&
          memcmp(back.words, f->words, f->word_count * sizeof *f->words) == 0);
+    MUST(back.is_closed == f->is_closed && back.formal_count == f->formal_count);
+    for (size_t i = 0; i < f->formal_count; i++)
+        MUST(back.formals[i].type == f->formals[i].type);
     MUST(qv_function_encode(&back, &again, &again_length) == 0);
     MUST(again_length == length && memcmp(again, bytes, length) == 0);
     remember(bytes, length);
     qr_free(back.words);
+    qr_free(back.formals);
     qr_free(again);
     /* a page that was cut, or says another number of words, is none */
     MUST(qv_function_decode(bytes, length - 1 - below(length), &back) == QALLOW_E_SERIALIZATION);
@@ -121,6 +125,29 @@ static struct qv_program *check_functions(const struct qv_program *generated)
     }
     qv_program_destroy(other);
     return program;
+}
+
+/* Functions of derived pages, which random programs do not have. */
+static void check_closed(void)
+{
+    static const char text[] = ".page a u64 8\n.page d u64 3\n"
+                               ".node b u64 8 sum elementwise a, whole d\n"
+                               ".node c f32 8 far window a 1 2\n"
+                               ".func main\n halt\n"
+                               ".func sum 2 of out u64, in u64, all u64\n"
+                               " reduce.add.u64 r2, all\n call r2, twice\n"
+                               " vadd.u64 out, in, r2\n ret\n"
+                               ".func far of out f32, in u64\n len r0, out\n"
+                               " vcvt.f32.u64 out, in\n call r1, none\n ret\n"
+                               ".func twice 1 pure\n add r0, r0, r0\n ret\n"
+                               ".func none pure\n ret\n";
+    struct qv_program *program = assemble(text, strlen(text));
+    struct qv_program *back = check_functions(program);
+
+    for (size_t i = 0; i < program->function_count; i++)
+        MUST(qv_same_function(program, &program->functions[i], back, &back->functions[i]));
+    qv_program_destroy(program);
+    qv_program_destroy(back);
 }
 
 /* --- patches --- */
@@ -391,6 +418,7 @@ int main(void)
     MUST(mkdtemp(directory));
     snprintf(logs[0], sizeof logs[0], "%s/log", directory);
     snprintf(logs[1], sizeof logs[1], "%s/branch", directory);
+    check_closed();
     for (number = 0; number < count; number++) {
         struct qv_program *generated = generate_program(seed * 1000003 + number);
         struct qv_program *program = check_functions(generated);

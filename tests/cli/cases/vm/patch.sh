@@ -88,6 +88,17 @@ qallow vm --check fib.tlog
 qallow vm --resume run.tlog --patch with-world.qvm --ticks 1
 qallow vm --check run.tlog
 
+echo "--- a log whose first epochs are gone"
+qallow replay run.tlog --epoch 8 | head -n 4
+qallow replay run.tlog --epoch 8 --json | grep -o '"world":[0-9]*'
+cp run.tlog pruned.tlog
+qallow checkpoint prune pruned.tlog --keep-epochs 6 >/dev/null
+qallow vm --check pruned.tlog
+sed 's/aside/beside/' two.qvm >three.qvm
+qallow vm --resume pruned.tlog --patch three.qvm --ticks 2 | head -n 4
+qallow vm --check pruned.tlog
+for i in {1..90}; do echo b 1; done | qallow vm --resume pruned.tlog --step | tail -n 2
+
 echo "--- what does not fit leaves everything as it was"
 cp run.tlog before.tlog
 sed 's/u64 4/u64 5/' two.qvm >bad.qvm
