@@ -78,7 +78,8 @@ static const struct qi_option options[] = {
      .minimum = 1, .maximum = 256, .help = "threads to use (default: as many as CPUs)"},
     {.name = "max-memory", .kind = QI_SIZE, FIELD(max_memory), .argument = "SIZE",
      .minimum = 8 << 20, .fallback = "64M",
-     .help = "memory for the buffers of a restore, which runs on fewer threads if need be"},
+     .help = "memory for the buffers of a restore, which runs on fewer threads if need be; for the "
+             "state of a machine (default: 4G)"},
     {.name = "telemetry", .kind = QI_TEXT, FIELD(telemetry), .argument = "FILE",
      .help = "append metrics to this CSV file, once at the end, also after a failure"},
     {.name = NULL},
@@ -127,7 +128,8 @@ static int replay_machine(struct qi_context *context, const struct replay *r,
     if (rc == 0)
         return qi_usage(context, "what to do with the epoch: --output DIR, --in-place DIR, "
                                  "--page NAME or --list");
-    return vm_show(context, r->log, epoch);
+    return vm_show(context, r->log, epoch,
+                   qi_given(context, "max-memory") ? r->max_memory : QV_LOG_MEMORY);
 }
 
 static int run_open(struct qi_context *context, const struct replay *r, struct qr_store *store)

@@ -90,7 +90,9 @@ static const struct qi_option options[] = {
      .argument = "N",
      .minimum = 1,
      .maximum = QV_MAX_FUEL,
-     .help = "what a tick may use (default: what the program says)"},
+     .help =
+         "what a tick may use (default: what the program says); with --check, what the function "
+         "of a derived page may, since ticks may use what they did"},
     {.name = "seed",
      .kind = QI_NUMBER,
      FIELD(seed),
@@ -104,6 +106,13 @@ static const struct qi_option options[] = {
      .minimum = 1,
      .maximum = 256,
      .help = "for vector instructions on much data (default: as many as CPUs)"},
+    {.name = "max-memory",
+     .kind = QI_SIZE,
+     FIELD(max_memory),
+     .argument = "SIZE",
+     .minimum = 1,
+     .help = "what a machine may take (default: 4G with --resume, --check and --explain; for a "
+             "PROGRAM what its .memory says)"},
     {.name = "trace",
      .kind = QI_TEXT,
      FIELD(trace),
@@ -163,7 +172,10 @@ static int run(struct qi_context *context, const void *values)
 
     if (vm.threads == 0)
         vm.threads = qi_default_threads();
-    if (!runs && (vm.log || vm.ticks || vm.inputs.count || vm.fuel || qi_given(context, "seed")))
+    if (!vm.max_memory && (vm.resume || vm.check))
+        vm.max_memory = QV_LOG_MEMORY;
+    if (!runs && (vm.log || vm.ticks || vm.inputs.count || (vm.fuel && !vm.check) ||
+                  qi_given(context, "seed")))
         return qi_usage(context, "--check, --verify, --disassemble or --reference, or a run");
     if (vm.step && (vm.trace || vm.stop_at || vm.counts || context->json))
         return qi_usage(context, "--step alone");

@@ -10,13 +10,15 @@
 struct vm {
     const char *program, *log, *resume, *check, *patch, *explain, *telemetry;
     const char *trace, *trace_events, *stop_at;
-    uint64_t epoch, ticks, fuel, seed;
+    uint64_t epoch, ticks, fuel, seed, max_memory;
     struct qi_list inputs;
     int threads, clock, sync;
     int verify, disassemble, reference, counts, step;
     struct qi_uuid uuid;
 };
 
+/* 1 if somebody has asked to stop; for `interrupted` of machines and checks. */
+int vm_interrupted(void *context);
 /* Runs a program, or goes on with a log. */
 int vm_run(struct qi_context *context, const struct vm *vm);
 /* --trace, --break and --counts: what looks at a machine while it runs (cmd_vm_trace.c). */
@@ -63,6 +65,6 @@ int vm_inspect(struct qi_context *context, const struct vm *vm);
 /* --reference */
 int vm_reference(void);
 /* The state of the machine of a log in an epoch, for `qallow replay`. */
-int vm_show(struct qi_context *context, const char *log, uint64_t epoch);
+int vm_show(struct qi_context *context, const char *log, uint64_t epoch, uint64_t max_memory);
 
 #endif

@@ -109,7 +109,7 @@ int vm_explain(struct qi_context *context, const struct vm *vm)
     struct qv_session *session = NULL;
     struct qallow_reason *reasons = NULL;
     size_t count = 0;
-    int rc = qv_session_explain(vm->resume, vm->epoch, vm->explain, &session);
+    int rc = qv_session_explain(vm->resume, vm->epoch, vm->explain, vm->max_memory, &session);
 
     if (rc < 0)
         return rc;

@@ -189,7 +189,7 @@ static int say_end(struct qi_context *context, struct qv_session *session, uint6
 
 /* --- running --- */
 
-static int interrupted(void *context)
+int vm_interrupted(void *context)
 {
     (void)context;
     return qi_signal_received() != 0;
@@ -205,7 +205,7 @@ static int run_ticks(struct qi_context *context, const struct vm *vm, struct qv_
     uint64_t ticks = 0;
     int rc = 0, failed = 0;
 
-    m->interrupted = interrupted;
+    m->interrupted = vm_interrupted;
     while (rc == 0 && !m->halted && (!qi_given(context, "ticks") || ticks < vm->ticks)) {
         rc = qi_signal_check();
         if (rc == 0)
@@ -292,6 +292,7 @@ static int run_with(struct qi_context *context, const struct vm *vm, const struc
                                          .input_count = vm->inputs.count,
                                          .seed = vm->seed,
                                          .fuel = vm->fuel,
+                                         .max_memory = vm->max_memory,
                                          .threads = vm->threads,
                                          .has_no_log = !vm->log && !vm->resume,
                                          .error = &error};
@@ -357,9 +358,16 @@ int vm_check(struct qi_context *context, const struct vm *vm)
 {
     struct qi_progress line;
     uint64_t epochs = 0;
+    struct qv_check_options options = {.threads = vm->threads,
+                                       .node_fuel = vm->fuel,
+                                       .max_memory = vm->max_memory,
+                                       .progress = progress,
+                                       .interrupted = vm_interrupted,
+                                       .context = &line};
 
     qi_progress_begin(&line, context, "running again, epochs");
-    int rc = qv_session_check(vm->check, vm->threads, progress, &line, &epochs);
+    qi_signals_catch();
+    int rc = qv_session_check(vm->check, &options, &epochs);
     qi_progress_end(&line);
     if (rc < 0)
         return rc;

@@ -6,6 +6,8 @@
 
 #include "interface/cmd_vm.h"
 
+enum { CALLS_SHOWN = 100 }; /* the innermost; a log may have millions */
+
 struct place {
     const struct qv_function *function;
     uint32_t word, line;
@@ -55,12 +57,14 @@ static int print_text(const struct qv_machine *m, uint64_t epoch)
     if (m->program->world)
         printf(", world %" PRIu32, m->program->world);
     putchar('\n');
-    for (uint64_t i = 0; i <= m->depth; i++) {
+    for (uint64_t i = 0; i <= m->depth && i < CALLS_SHOWN; i++) {
         struct place place = call_at(m, i);
         qv_disassemble_one(m->program, place.function, place.word, instruction, sizeof instruction);
         printf("%s %s, line %u: %s\n", i ? "called from" : "at", place.function->name, place.line,
                instruction);
     }
+    if (m->depth >= CALLS_SHOWN)
+        printf("called from %" PRIu64 " more\n", m->depth + 1 - CALLS_SHOWN);
     print_registers(m);
     for (size_t i = 0; i < m->program->page_count; i++)
         printf("%s %s: %" PRIu64 " of %s\n", m->program->pages[i].is_input ? "input" : "page",
@@ -73,7 +77,7 @@ static void add_calls(cJSON *json, const struct qv_machine *m)
 {
     cJSON *calls = cJSON_AddArrayToObject(json, "calls");
 
-    for (uint64_t i = 0; i <= m->depth; i++) {
+    for (uint64_t i = 0; i <= m->depth && i < CALLS_SHOWN; i++) {
         struct place place = call_at(m, i);
         cJSON *call = cJSON_CreateObject();
         cJSON_AddStringToObject(call, "function", place.function->name);
@@ -100,6 +104,7 @@ static int print_json(struct qi_context *context, const struct qv_machine *m, ui
     qi_json_u64(json, "fuel", m->fuel_used);
     qi_json_u64(json, "random", m->random);
     qi_json_u64(json, "world", m->program->world);
+    qi_json_u64(json, "depth", m->depth);
     add_calls(json, m);
     pages = cJSON_AddArrayToObject(json, "pages");
     for (size_t i = 0; i < m->program->page_count; i++) {
@@ -117,10 +122,10 @@ int vm_print_state(struct qi_context *context, const struct qv_machine *machine,
     return context->json ? print_json(context, machine, epoch) : print_text(machine, epoch);
 }
 
-int vm_show(struct qi_context *context, const char *log, uint64_t epoch)
+int vm_show(struct qi_context *context, const char *log, uint64_t epoch, uint64_t max_memory)
 {
     struct qv_session *session = NULL;
-    int rc = qv_session_look(log, epoch, &session);
+    int rc = qv_session_look(log, epoch, max_memory, &session);
 
     if (rc < 0)
         return rc;

@@ -19,7 +19,7 @@ struct stepper {
     struct qv_machine *m;
     uint64_t done, stop_at; /* instructions of this tick */
     uint64_t last_done;     /* of the tick that ended last */
-    int in_tick;
+    int in_tick, failed;
     void *memory; /* of the machine at the tick's beginning, and the rest of it */
     struct qv_machine then;
 };
@@ -81,6 +81,8 @@ static int run_to(struct stepper *s, uint64_t to, int *ended)
         return rc;
     s->stop_at = to;
     rc = qv_session_continue(s->session, &stop, NULL);
+    if (rc == QALLOW_E_FUNCTION || (rc < 0 && qv_is_failure(stop)))
+        s->failed = 1;
     if (rc < 0)
         return rc;
     if (stop != QV_HOOKED) {
@@ -252,6 +254,7 @@ int vm_step(struct qi_context *context, const struct vm *vm, struct qv_session *
     (void)vm;
     if (take_machine(&s) < 0)
         return QALLOW_E_NO_MEMORY;
+    s.m->interrupted = vm_interrupted;
     s.m->watch.what = QALLOW_VM_ON_INSTRUCTION;
     s.m->watch.tell = count;
     s.m->watch.context = &s;
@@ -268,5 +271,10 @@ int vm_step(struct qi_context *context, const struct vm *vm, struct qv_session *
             rc = qi_stdout_flush();
     }
     free(s.memory);
+    if (s.failed) {
+        qi_report(context, rc);
+        return QI_DIFFERS;
+    }
+    rc = rc < 0 ? rc : qi_signal_check(); /* at the prompt it ends the input */
     return rc < 0 ? rc : 0;
 }

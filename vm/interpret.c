@@ -174,19 +174,25 @@ static enum qv_stop run_slice(struct qv_machine *m)
     return m->watch.counts ? run_counted(m) : run_plain(m);
 }
 
+enum { WATCHED_SLICE = 1 << 18 };
+
 /* Fuel is handed out in slices, so that somebody can stop a long tick. That shows nowhere: an
- * instruction that cannot be paid for is not begun. */
+ * instruction that cannot be paid for is not begun, and who watches, and has been told of it, is
+ * not told again. Watching takes its time, so slices are smaller then. */
 enum qv_stop qv_run(struct qv_machine *m)
 {
     enum qv_stop stop = QV_OUT_OF_FUEL;
 
     for (;;) {
         uint64_t slice = m->fuel_reserve < m->fuel_slice ? m->fuel_reserve : m->fuel_slice;
+        if (m->watch.what & QALLOW_VM_ON_INSTRUCTION && slice > WATCHED_SLICE)
+            slice = WATCHED_SLICE;
         m->fuel += (int64_t)slice;
         m->fuel_reserve -= slice;
         stop = run_slice(m);
         if (stop != QV_OUT_OF_FUEL || m->fuel_reserve == 0)
             break;
+        m->skip_watch = (m->watch.what & QALLOW_VM_ON_INSTRUCTION) != 0;
         if (m->interrupted && m->interrupted(m->interrupted_context))
             return QV_INTERRUPTED;
     }

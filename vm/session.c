@@ -146,6 +146,7 @@ int qv_session_commit(struct qv_session *s)
     if (s->store && s->epoch == qallow_view_epoch(qallow_newest(s->store)))
         return qv_record_tick(s, &s->epoch);
     s->epoch += s->store != NULL; /* it is there already */
+    s->machine->fuel_limit = s->set_fuel ? s->set_fuel : s->program->fuel;
     qv_clear_dirty(s->machine);
     return 0;
 }
@@ -163,6 +164,11 @@ int qv_session_new(const char *text, size_t length, const char *path,
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a machine");
     int rc =
         qv_assemble(text, length, path, &s->program, options->error ? options->error : &unused);
+    if (rc == 0 && options->max_memory && qv_program_memory(s->program) > options->max_memory)
+        rc = qr_fail(QALLOW_E_LIMIT,
+                     "%s: the machine takes up to %llu bytes: at most %llu (--max-memory)",
+                     qr_quotez(path), (unsigned long long)qv_program_memory(s->program),
+                     (unsigned long long)options->max_memory);
     if (rc == 0)
         rc = qv_machine_create(s->program, &s->machine);
     if (rc == 0)
@@ -181,6 +187,7 @@ int qv_session_new(const char *text, size_t length, const char *path,
     }
     s->threads = options->threads;
     s->set_fuel = options->fuel;
+    s->max_memory = options->max_memory;
     memcpy(s->text, text, length);
     s->text_length = length;
     if (options->fuel)
@@ -305,9 +312,10 @@ int qv_session_resume(const char *log, uint64_t epoch, const struct qv_session_o
     return 0;
 }
 
-int qv_session_look(const char *log, uint64_t epoch, struct qv_session **session)
+int qv_session_look(const char *log, uint64_t epoch, uint64_t max_memory,
+                    struct qv_session **session)
 {
-    struct qv_session_options options = {.has_no_log = 1, .threads = 1};
+    struct qv_session_options options = {.has_no_log = 1, .threads = 1, .max_memory = max_memory};
     return qv_session_resume(log, epoch, &options, session);
 }
 

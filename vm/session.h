@@ -18,6 +18,9 @@
 #include "qallow/store.h"
 #include "vm/machine.h"
 
+/* What a machine that is read from a log takes at most, if nobody says otherwise. */
+#define QV_LOG_MEMORY ((uint64_t)4 << 30)
+
 struct qv_session;
 
 struct qv_input {
@@ -37,7 +40,8 @@ struct qv_session_options {
     const struct qv_input *inputs;
     size_t input_count;
     uint64_t seed;
-    uint64_t fuel; /* of a tick; 0: what the program says */
+    uint64_t fuel;       /* of a tick; 0: what the program says */
+    uint64_t max_memory; /* LIMIT if the machine may take more; 0: any amount */
     int threads;
     int has_no_log;                /* the machine alone, in memory */
     struct qv_source_error *error; /* of the program; may be NULL */
@@ -70,10 +74,18 @@ int qv_session_back(struct qv_session *session);
 int qv_session_catch_up(struct qv_session *session);
 /* The epoch that the machine was in last; 0 without a log. */
 uint64_t qv_session_epoch(const struct qv_session *session);
+struct qv_check_options {
+    int threads;
+    uint64_t node_fuel;  /* of a derived page's function; 0: what the program says */
+    uint64_t max_memory; /* as in qv_session_options */
+    /* Both may be NULL. The check ends with INTERRUPTED when `interrupted` says 1. */
+    void (*progress)(void *context, uint64_t done, uint64_t total);
+    int (*interrupted)(void *context);
+    void *context;
+};
 /* Runs everything in the log again, from the first epoch that is kept, and compares the digest of
- * each. DIFFERS with a detail. `progress` may be NULL. */
-int qv_session_check(const char *log, int threads, void (*progress)(void *, uint64_t, uint64_t),
-                     void *context, uint64_t *epochs);
+ * each. A tick may use as much fuel as it did. DIFFERS with a detail. */
+int qv_session_check(const char *log, const struct qv_check_options *options, uint64_t *epochs);
 
 /* What a patch did. Which functions: those of the present program whose age is `world`, and those
  * that reach one of these (vm/world.h). */
@@ -95,7 +107,7 @@ int qv_session_patch(struct qv_session *session, const char *text, size_t length
 /* A machine as it was in an epoch (0: the newest), or if a derived page was not computed in that,
  * in the last one that changed it: its graph says why. Without a log to write. ARGUMENT: no such
  * page, or it is not derived. */
-int qv_session_explain(const char *log, uint64_t epoch, const char *page,
+int qv_session_explain(const char *log, uint64_t epoch, const char *page, uint64_t max_memory,
                        struct qv_session **session);
 /* Whether the epoch it is in was a patch, made by this session. */
 int qv_session_was_patched(const struct qv_session *session);
@@ -113,6 +125,7 @@ int qv_session_close(struct qv_session *session);
 /* 1 if the epoch of the log has the pages of a machine, 0 if not. */
 int qv_is_session(const char *log, uint64_t epoch);
 /* The state of a log's machine in an epoch, for reading: a session without a log to write. */
-int qv_session_look(const char *log, uint64_t epoch, struct qv_session **session);
+int qv_session_look(const char *log, uint64_t epoch, uint64_t max_memory,
+                    struct qv_session **session);
 
 #endif

@@ -6,34 +6,43 @@
  */
 #include <string.h>
 
-#include "runtime/bytes.h"
 #include "runtime/error.h"
 #include "runtime/os.h"
 #include "vm/session_internal.h"
+#include "vm/state.h"
 
-int qv_tick_of(struct qallow_store *log, uint64_t epoch, uint64_t *tick)
+int qv_moment_of(struct qallow_store *log, uint64_t epoch, struct qv_moment *moment)
 {
     struct qallow_page page = QALLOW_PAGE_INIT;
     struct qallow_view *view = NULL;
-    uint8_t header[24];
+    uint8_t header[QV_STATE_MOMENT];
     int rc = qallow_view_at(log, epoch, &view);
 
     if (rc < 0)
         return rc;
     rc = qallow_page_lookup(view, "machine", &page);
+    if (rc == QALLOW_E_PAGE_NOT_FOUND || (rc == 0 && page.bytes < sizeof header))
+        rc = qr_fail(QALLOW_E_SERIALIZATION, "epoch %llu is not of a machine",
+                     (unsigned long long)epoch);
     if (rc == 0)
         rc = qallow_page_read(view, page.id, 0, header, sizeof header);
     if (rc == 0)
-        *tick = qr_load64(header + 16);
+        qv_state_moment(header, &moment->tick, &moment->fuel_used);
     qallow_view_destroy(view);
     return rc;
+}
+
+void qv_fuel_as_recorded(struct qv_machine *m, const struct qv_moment *behind)
+{
+    uint64_t used = behind->fuel_used - m->fuel_used;
+    m->fuel_limit = used <= QV_MAX_FUEL ? used : QV_MAX_FUEL;
 }
 
 /* A machine of another program takes the place of the present one. */
 static int load_program(struct qv_session *s, struct qallow_view *view, uint64_t epoch)
 {
     struct qv_session_options options = {
-        .threads = s->threads, .fuel = s->set_fuel, .has_no_log = 1};
+        .threads = s->threads, .fuel = s->set_fuel, .max_memory = s->max_memory, .has_no_log = 1};
     struct qv_session *other = NULL;
     int rc = qv_load(s->store, "the log", epoch, &options, &other);
 
@@ -73,13 +82,16 @@ int qv_session_rewind(struct qv_session *s, uint64_t epoch)
 
 int qv_session_back(struct qv_session *session)
 {
-    uint64_t tick = session->machine->tick, at = tick, epoch = session->epoch;
-    int rc = session->store ? 0 : qr_fail(QALLOW_E_STATE, "the machine has no log");
+    struct qallow_stats stats = QALLOW_STATS_INIT;
+    struct qv_moment at = {.tick = session->machine->tick};
+    uint64_t epoch = session->epoch;
+    int rc = session->store ? qallow_stats_get(session->store, &stats)
+                            : qr_fail(QALLOW_E_STATE, "the machine has no log");
 
-    while (rc == 0 && at == tick) {
-        if (--epoch == 0)
+    while (rc == 0 && at.tick == session->machine->tick) {
+        if (epoch-- == stats.first_epoch)
             return qr_fail(QALLOW_E_EPOCH_NOT_FOUND, "no tick before this is in the log");
-        rc = qv_tick_of(session->store, epoch, &at);
+        rc = qv_moment_of(session->store, epoch, &at);
     }
     return rc < 0 ? rc : qv_session_rewind(session, epoch);
 }
@@ -88,14 +100,17 @@ int qv_session_catch_up(struct qv_session *session)
 {
     uint64_t newest =
         session->store ? qallow_view_epoch(qallow_newest(session->store)) : session->epoch;
-    uint64_t tick = 0;
+    struct qv_moment next;
     int rc = 0;
 
     while (rc == 0 && session->epoch < newest) {
-        rc = qv_tick_of(session->store, session->epoch + 1, &tick);
-        if (rc < 0 || tick != session->machine->tick)
-            return rc;
-        rc = qv_session_rewind(session, session->epoch + 1);
+        rc = qv_moment_of(session->store, session->epoch + 1, &next);
+        if (rc == 0 && next.tick != session->machine->tick) {
+            qv_fuel_as_recorded(session->machine, &next);
+            return 0;
+        }
+        if (rc == 0)
+            rc = qv_session_rewind(session, session->epoch + 1);
     }
     return rc;
 }

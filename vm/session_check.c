@@ -69,15 +69,31 @@ static int change(struct qv_session *s, struct qallow_view *view)
     return rc;
 }
 
+static int tick_again(struct qv_session *s, uint64_t epoch, const struct qv_moment *behind)
+{
+    enum qv_stop stop = QV_TICK_DONE;
+
+    if (s->machine->halted)
+        return qr_fail(QALLOW_E_DIFFERS, "epoch %llu: the program has halted before",
+                       (unsigned long long)epoch);
+    qv_fuel_as_recorded(s->machine, behind);
+    int rc = qv_session_tick(s, &stop, NULL);
+    if (rc == QALLOW_E_FUNCTION || qv_is_failure(stop))
+        rc = qr_fail(QALLOW_E_DIFFERS, "epoch %llu: running it again, %s",
+                     (unsigned long long)epoch, qallow_error_detail());
+    return rc;
+}
+
 int qv_step_again(struct qv_session *s, struct qallow_store *log, uint64_t epoch)
 {
     struct qallow_view *view = NULL;
-    enum qv_stop stop;
-    uint64_t tick = 0;
-    int rc = qv_tick_of(log, epoch, &tick);
+    struct qv_moment moment;
+    int rc = qv_moment_of(log, epoch, &moment);
 
-    if (rc < 0 || tick != s->machine->tick)
-        return rc < 0 ? rc : qv_session_tick(s, &stop, NULL);
+    if (rc < 0)
+        return rc;
+    if (moment.tick != s->machine->tick)
+        return tick_again(s, epoch, &moment);
     rc = qallow_view_at(log, epoch, &view);
     if (rc == 0)
         rc = change(s, view);
@@ -113,43 +129,54 @@ static void remove_directory(struct checking *c)
     rmdir(c->directory);
 }
 
-static int run_again(struct checking *c, const char *log, int threads,
-                     void (*progress)(void *, uint64_t, uint64_t), void *context, uint64_t *epochs)
+/* The log and its first epoch, which the machine is in. */
+static int begin(struct checking *c, const char *log, uint64_t first,
+                 const struct qv_check_options *o)
 {
-    struct qallow_stats stats = QALLOW_STATS_INIT;
-    struct qv_session_options options = {.threads = threads, .has_no_log = 1};
+    struct qv_session_options options = {
+        .threads = o->threads, .fuel = o->node_fuel, .max_memory = o->max_memory, .has_no_log = 1};
     struct qallow_options store = QALLOW_OPTIONS_INIT;
-    int rc = qallow_stats_get(c->log, &stats);
+    int rc = qv_load(c->log, log, first, &options, &c->session);
 
-    if (rc == 0)
-        rc = qv_load(c->log, log, stats.first_epoch, &options, &c->session);
     if (rc == 0)
         rc = make_directory(c);
     store.sync = QALLOW_SYNC_NONE;
     if (rc == 0)
         rc = qv_record_new(c->session, c->copy, &store, NULL);
+    return rc < 0 ? rc : compare(c, first);
+}
+
+static int run_again(struct checking *c, const char *log, const struct qv_check_options *o,
+                     uint64_t *epochs)
+{
+    struct qallow_stats stats = QALLOW_STATS_INIT;
+    int rc = qallow_stats_get(c->log, &stats);
+
     if (rc == 0)
-        rc = compare(c, stats.first_epoch);
+        rc = begin(c, log, stats.first_epoch, o);
     for (uint64_t e = stats.first_epoch + 1; rc == 0 && e <= stats.last_epoch; e++) {
-        rc = qv_step_again(c->session, c->log, e);
+        c->session->machine->interrupted = o->interrupted;
+        c->session->machine->interrupted_context = o->context;
+        rc = o->interrupted && o->interrupted(o->context)
+                 ? qr_fail(QALLOW_E_INTERRUPTED, "stopped before epoch %llu", (unsigned long long)e)
+                 : qv_step_again(c->session, c->log, e);
         if (rc == 0)
             rc = compare(c, e);
-        if (progress)
-            progress(context, e - stats.first_epoch, stats.last_epoch - stats.first_epoch);
+        if (o->progress)
+            o->progress(o->context, e - stats.first_epoch, stats.last_epoch - stats.first_epoch);
     }
     *epochs = stats.last_epoch - stats.first_epoch + 1;
     return rc;
 }
 
-int qv_session_check(const char *log, int threads, void (*progress)(void *, uint64_t, uint64_t),
-                     void *context, uint64_t *epochs)
+int qv_session_check(const char *log, const struct qv_check_options *options, uint64_t *epochs)
 {
     struct checking c = {.log = NULL};
     int rc = qallow_open(log, NULL, &c.log);
 
     if (rc < 0)
         return rc;
-    rc = run_again(&c, log, threads, progress, context, epochs);
+    rc = run_again(&c, log, options, epochs);
     qv_session_close(c.session);
     remove_directory(&c);
     qallow_close(c.log);

@@ -32,9 +32,9 @@ static int find_version(struct qallow_store *log, uint64_t epoch, const char *na
 
 /* The machine of an epoch, which it has got to from the one before, if that is there. */
 static int arrive(struct qallow_store *log, const char *path, uint64_t first, uint64_t epoch,
-                  struct qv_session **session)
+                  uint64_t max_memory, struct qv_session **session)
 {
-    struct qv_session_options options = {.threads = 1, .has_no_log = 1};
+    struct qv_session_options options = {.threads = 1, .has_no_log = 1, .max_memory = max_memory};
     int rc = qv_load(log, path, epoch > first ? epoch - 1 : first, &options, session);
 
     if (rc == 0 && epoch > first)
@@ -52,7 +52,7 @@ static int was_computed(struct qv_session *s, int page, uint64_t epoch)
 }
 
 static int explain(struct qallow_store *log, const char *path, uint64_t epoch, const char *name,
-                   struct qv_session **session)
+                   uint64_t max_memory, struct qv_session **session)
 {
     struct qallow_stats stats = QALLOW_STATS_INIT;
     uint64_t version = 0;
@@ -62,7 +62,7 @@ static int explain(struct qallow_store *log, const char *path, uint64_t epoch, c
     if (rc == 0)
         rc = find_version(log, epoch, name, &version);
     if (rc == 0)
-        rc = arrive(log, path, stats.first_epoch, epoch, session);
+        rc = arrive(log, path, stats.first_epoch, epoch, max_memory, session);
     if (rc < 0)
         return rc;
     int page = qv_find_page((*session)->program, name);
@@ -74,10 +74,10 @@ static int explain(struct qallow_store *log, const char *path, uint64_t epoch, c
     qv_session_close(*session);
     *session = NULL;
     version = version < stats.first_epoch ? stats.first_epoch : version;
-    return arrive(log, path, stats.first_epoch, version, session);
+    return arrive(log, path, stats.first_epoch, version, max_memory, session);
 }
 
-int qv_session_explain(const char *path, uint64_t epoch, const char *name,
+int qv_session_explain(const char *path, uint64_t epoch, const char *name, uint64_t max_memory,
                        struct qv_session **session)
 {
     struct qallow_store *log = NULL;
@@ -86,7 +86,7 @@ int qv_session_explain(const char *path, uint64_t epoch, const char *name,
     *session = NULL;
     if (rc < 0)
         return rc;
-    rc = explain(log, path, epoch, name, session);
+    rc = explain(log, path, epoch, name, max_memory, session);
     qallow_close(log);
     if (rc < 0) {
         qv_session_close(*session);

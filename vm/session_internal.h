@@ -27,7 +27,8 @@ struct qv_session {
     int was_patched;   /* the last epoch was a patch */
     int threads;       /* as in the options */
     uint64_t set_fuel; /* the same */
-    uint8_t *buffer;   /* for the state */
+    uint64_t max_memory;
+    uint8_t *buffer; /* for the state */
     size_t buffer_size;
 };
 
@@ -42,8 +43,13 @@ int qv_load_page(struct qallow_view *view, const char *path, uint64_t limit, uin
                  uint64_t *length);
 /* Everything but the program, which must be that of the view. */
 int qv_load_all(struct qv_session *session, struct qallow_view *view);
-/* The tick that comes next in an epoch. */
-int qv_tick_of(struct qallow_store *log, uint64_t epoch, uint64_t *tick);
+/* Which tick comes next in an epoch, and the fuel that all before it have used. */
+struct qv_moment {
+    uint64_t tick, fuel_used;
+};
+int qv_moment_of(struct qallow_store *log, uint64_t epoch, struct qv_moment *moment);
+/* The next tick may use what it used when it was recorded; `behind` it was this. */
+void qv_fuel_as_recorded(struct qv_machine *machine, const struct qv_moment *behind);
 /* Exchanges program, machine and what belongs to them. */
 void qv_exchange(struct qv_session *a, struct qv_session *b);
 /* Who looks at the machine goes on looking; counts go on under the names of the functions. */

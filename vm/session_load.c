@@ -98,11 +98,14 @@ static int load_emitted(struct qv_session *s, struct qallow_view *view)
 
     if (rc < 0)
         return rc;
+    if (length % sizeof *s->machine->emits != 0)
+        rc = qr_fail(QALLOW_E_SERIALIZATION, "page emitted has %llu bytes",
+                     (unsigned long long)length);
     s->machine->emit_count = length / sizeof *s->machine->emits;
     memcpy(s->machine->emits, bytes, s->machine->emit_count * sizeof *s->machine->emits);
     for (size_t i = 0; rc == 0 && i < s->machine->emit_count; i++)
         if (s->machine->emits[i].name >= s->program->name_count ||
-            s->machine->emits[i].kind > QV_EMIT_F64 || length % sizeof *s->machine->emits != 0)
+            s->machine->emits[i].kind > QV_EMIT_F64)
             rc = qr_fail(QALLOW_E_SERIALIZATION, "page emitted: value %zu has no name", i);
     qr_free(bytes);
     return rc;

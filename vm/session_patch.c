@@ -254,7 +254,8 @@ int qv_carry_watch(const struct qv_machine *from, struct qv_machine *to)
 /* A session of the new text, without a log, in the state of the present one. */
 static int make_next(const struct qv_session *s, const struct patch *p, struct qv_session **next)
 {
-    struct qv_session_options options = {.threads = s->threads, .fuel = s->set_fuel};
+    struct qv_session_options options = {
+        .threads = s->threads, .fuel = s->set_fuel, .max_memory = s->max_memory};
     char *text = NULL;
     size_t length = 0;
     int rc =

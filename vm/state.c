@@ -219,6 +219,12 @@ int qv_state_decode(struct qv_machine *m, const uint8_t *bytes, size_t length)
     return rc;
 }
 
+void qv_state_moment(const uint8_t bytes[QV_STATE_MOMENT], uint64_t *tick, uint64_t *fuel_used)
+{
+    *tick = qr_load64(bytes + 16);
+    *fuel_used = qr_load64(bytes + 32);
+}
+
 void qv_state_renumber(uint8_t *bytes, const uint32_t *numbers)
 {
     uint64_t depth = qr_load64(bytes + 56);

@@ -14,6 +14,9 @@ void qv_state_encode(const struct qv_machine *machine, uint8_t *bytes);
 int qv_state_decode(struct qv_machine *machine, const uint8_t *bytes, size_t length);
 /* Replaces the number of each function in a state. */
 void qv_state_renumber(uint8_t *bytes, const uint32_t *numbers);
+/* The tick that comes next, and the fuel that all before it have used, from the first bytes. */
+enum { QV_STATE_MOMENT = 40 };
+void qv_state_moment(const uint8_t bytes[QV_STATE_MOMENT], uint64_t *tick, uint64_t *fuel_used);
 /* What a log must not be believed beyond. */
 size_t qv_state_limit(const struct qv_program *program);
 

@@ -329,7 +329,7 @@ static void one_program(uint64_t seed)
     compare(&p, s);
     run_ticks(&p, s, (int)(TICKS + 1 - from) + 2);
     ok(qv_session_close(s));
-    ok(qv_session_check(log, 1, NULL, NULL, &epochs));
+    ok(qv_session_check(log, &(struct qv_check_options){.threads = 1}, &epochs));
     assert_int_equal(epochs, TICKS + 3);
 
     options_for(&o, branch, 0);
@@ -402,7 +402,7 @@ static void fails_with(int most, int expected, int ticks, const char *detail)
     assert_int_equal(qv_session_tick(s, &stop, NULL), expected);
     assert_string_equal(qallow_error_detail(), detail);
     ok(qv_session_close(s));
-    ok(qv_session_check(log, 1, NULL, NULL, &epochs));
+    ok(qv_session_check(log, &(struct qv_check_options){.threads = 1}, &epochs));
     assert_int_equal(epochs, 1 + ticks);
     options_for(&o, NULL, 0);
     ok(qv_session_resume(log, 0, &o, &s)); /* and the tick fails again */
@@ -490,7 +490,7 @@ static void test_patches(void **unused)
     patch(s, "b", ".node g u32 4 one elementwise f\n", "in", 4, 8, 1); /* g is new */
     ok(qv_session_tick(s, &stop, NULL));
     ok(qv_session_close(s));
-    ok(qv_session_check(log, 1, NULL, NULL, &epochs));
+    ok(qv_session_check(log, &(struct qv_check_options){.threads = 1}, &epochs));
     assert_int_equal(epochs, 11);
     options_for(&o, NULL, 0);
     for (uint64_t e = 1; e <= epochs; e++) {

@@ -303,7 +303,7 @@ static void branch(uint64_t epochs)
     MUST(qv_session_tick(s, &stop, NULL) == 0);
     patch(s);
     MUST(qv_session_close(s) == 0);
-    MUST(qv_session_check(logs[1], 1, NULL, NULL, &count) == 0);
+    MUST(qv_session_check(logs[1], &(struct qv_check_options){.threads = 1}, &count) == 0);
     forget(logs[1]);
 }
 
@@ -349,7 +349,7 @@ static void check_session(void)
     MUST(qv_session_create(text.at, text.length, "program", &options, &s) == 0);
     run(s);
     MUST(qv_session_close(s) == 0);
-    MUST(qv_session_check(logs[0], 1, NULL, NULL, &epochs) == 0);
+    MUST(qv_session_check(logs[0], &(struct qv_check_options){.threads = 1}, &epochs) == 0);
     branch(epochs);
     forget(logs[0]);
 }

@@ -61,3 +61,36 @@ for i in {1..40}; do echo b 1; done >back
 for i in {1..6}; do echo t; done >forward
 cat back forward | qallow vm --resume p.tlog --step
 qallow vm --check p.tlog
+echo "--- inputs that changed between ticks, and more fuel than the program says"
+cat >in.qvm <<'QVM'
+.input d u8 4
+.page p u8 4
+.fuel 5
+.func main
+    li r0, 0
+    nop
+    nop
+again:
+    ld.u8 r1, d[r0]
+    emit v, r1
+    st.8 r1, p[r0]
+    commit
+    jmp again
+QVM
+printf AAAA >A
+printf BBBB >B
+printf CCCC >C
+qallow vm in.qvm --input d=A --log in.tlog --ticks 2 --fuel 100 | tail -n 1 | cut -d, -f1-3
+qallow vm --resume in.tlog --input d=B --ticks 0 | cut -d, -f1-3
+qallow vm --resume in.tlog --input d=C --ticks 1 --fuel 100 | tail -n 1 | cut -d, -f1-3
+printf 'b\nb 5\nb 100\nt\nt\nt\np p\nt\nq\n' | status qallow vm --resume in.tlog --step --fuel 100
+status qallow vm --check in.tlog
+qallow vm --resume in.tlog --epoch 5 --log branch.tlog --input d=A --ticks 0 >branch.txt
+printf 'b\nt\nq\n' | status qallow vm --resume branch.tlog --step --fuel 100
+echo "--- a log whose first epochs are gone"
+qallow checkpoint prune in.tlog --keep-epochs 3 | head -n 1 | cut -d: -f1
+printf 'b 100\nt\nq\n' | status qallow vm --resume in.tlog --step --fuel 100
+status qallow vm --check in.tlog
+echo "--- a tick that fails ends it, as it ends a run"
+printf '.func main\nnop\ntrap 7\n' >trap.qvm
+printf 't\ns\n' | status qallow vm trap.qvm --step
