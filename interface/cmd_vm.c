@@ -66,8 +66,8 @@ static const struct qi_option options[] = {
      .kind = QI_TEXT,
      FIELD(explain),
      .argument = "PAGE",
-     .help = "with --resume: run nothing, say why this derived page was computed last, as of "
-             "--epoch"},
+     .help = "with --resume: run nothing, say why this page was computed last, or who wrote it, as "
+             "of --epoch"},
     {.name = "verify",
      .kind = QI_FLAG,
      FIELD(verify),

@@ -2,6 +2,8 @@
 /* The table of instructions as data: what the assembler, verifier and disassembler look up. */
 #include "vm/instruction.h"
 
+#include <string.h>
+
 const struct qv_op_info qv_ops[QV_OPS] = {
 #define QV_SCALAR(NAME, mnemonic, operands, body, text) {mnemonic, operands, text, 0, 0, 0},
 #define QV_VECTOR(NAME, mnemonic, operands, types, kernel, text)                                   \
@@ -28,4 +30,15 @@ int qv_types_fit(unsigned op, unsigned type, unsigned type2)
     default:
         return 1;
     }
+}
+
+unsigned qv_written_page(const uint64_t *words)
+{
+    unsigned op = qv_word_op(words[0]);
+    struct qv_vector v;
+
+    if (!qv_ops[op].is_vector)
+        return strchr(qv_ops[op].operands, 'w') ? qv_word_page(words[0]) : QV_NO_PAGE;
+    qv_vector_decode(words, &v);
+    return strchr("DMH", qv_ops[op].operands[0]) ? v.page[0] : QV_NO_PAGE;
 }

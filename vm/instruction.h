@@ -101,6 +101,8 @@ static inline unsigned qv_op_words(unsigned op)
 {
     return qv_ops[op].is_vector || op == QV_LC ? 2 : 1;
 }
+/* The page that an instruction writes to, by its operands, or QV_NO_PAGE. */
+unsigned qv_written_page(const uint64_t *words);
 /* 1 if an instruction may be of these types; type2 is 0 where there is one only. */
 int qv_types_fit(unsigned op, unsigned type, unsigned type2);
 

@@ -394,6 +394,7 @@ int qv_session_close(struct qv_session *session)
     qv_program_destroy(session->program);
     qr_free(session->page_ids);
     qr_free(session->layout);
+    qr_free(session->writers);
     qr_free(session->text);
     qr_free(session->buffer);
     qr_free(session);

@@ -104,11 +104,21 @@ struct qv_patched {
 int qv_session_patch(struct qv_session *session, const char *text, size_t length, const char *path,
                      struct qv_source_error *error, struct qv_patched *patched);
 
-/* A machine as it was in an epoch (0: the newest), or if a derived page was not computed in that,
- * in the last one that changed it: its graph says why. Without a log to write. ARGUMENT: no such
- * page, or it is not derived. */
+/* A machine as it was in an epoch (0: the newest), or if the page was not computed in that, in the
+ * last one that changed it. If it is derived, the machine's graph says why; otherwise the writer
+ * does. Without a log to write. ARGUMENT: no such page. */
 int qv_session_explain(const char *log, uint64_t epoch, const char *page, uint64_t max_memory,
                        struct qv_session **session);
+/* The last instruction of the tick that has been explained which wrote to the page; no writes: none
+ * did. */
+struct qv_writer {
+    const uint64_t *pc;
+    uint64_t writes; /* instructions that did */
+    char function[QV_MAX_FUNCTION_NAME + 1];
+    uint32_t line; /* 0: unknown */
+    char instruction[200];
+};
+struct qv_writer qv_session_writer(const struct qv_session *session, int page);
 /* Whether the epoch it is in was a patch, made by this session. */
 int qv_session_was_patched(const struct qv_session *session);
 /* NULL: the program derives no pages. */

@@ -23,10 +23,11 @@ struct qv_session {
     size_t layout_count;
     char *text;
     size_t text_length;
-    int text_is_new;   /* not in the log yet */
-    int was_patched;   /* the last epoch was a patch */
-    int threads;       /* as in the options */
-    uint64_t set_fuel; /* the same */
+    int text_is_new;           /* not in the log yet */
+    int was_patched;           /* the last epoch was a patch */
+    struct qv_writer *writers; /* of each page, while something is explained */
+    int threads;               /* as in the options */
+    uint64_t set_fuel;         /* the same */
     uint64_t max_memory;
     uint8_t *buffer; /* for the state */
     size_t buffer_size;

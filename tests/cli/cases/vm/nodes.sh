@@ -121,3 +121,39 @@ qallow vm p.qvm --ticks 1 --trace t.csv --trace-events nodes,ticks --counts
 cat t.csv
 status qallow vm p.qvm --trace t.csv --trace-events nodes,tacks
 status qallow vm p.qvm --trace-events nodes
+
+echo "--- who wrote a page that is not derived"
+qallow vm "$CASES/deep.qvm" --log deep.tlog | tail -n 1
+for epoch in 1 2 4 6; do
+    qallow vm --resume deep.tlog --explain squares --epoch $epoch
+done
+qallow vm --resume deep.tlog --explain squares --json
+qallow vm --resume deep.tlog --explain halves
+cat >in.qvm <<'END'
+.input data u64 4
+.page copy u64 4
+.func main
+again:
+    call r1, take
+    commit
+    jmp again
+.func take
+    li r0, 2
+    vmov.u64 copy, data for r0
+    commit
+    vmov.u64 copy, data for r0
+    st.64 r0, copy[r0]
+    ret
+END
+printf '\1\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0' >one
+printf '\3\0\0\0\0\0\0\0\4\0\0\0\0\0\0\0' >two
+qallow vm in.qvm --input data=one --ticks 1 --log in.tlog
+sed 's/li r0, 2/li r0, 1/' in.qvm >in1.qvm
+qallow vm --resume in.tlog --patch in1.qvm --input data=two --ticks 1
+for page in data copy; do
+    for epoch in 1 2 3 4 5; do
+        qallow vm --resume in.tlog --explain $page --epoch $epoch
+    done
+done
+qallow vm --resume in.tlog --ticks 1
+qallow vm --resume in.tlog --explain copy
