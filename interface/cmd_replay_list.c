@@ -1,20 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `qallow replay --list`, `--follow` and `--plan`: epochs as lines. */
-#include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/inotify.h>
-#include <unistd.h>
 
 #include "interface/cmd_replay.h"
+#include "interface/watch_log.h"
 
 /* All labels, by epoch. */
 struct labels {
     struct label {
         uint64_t epoch;
         char *name;
-    } *items;
+    } * items;
     size_t count, capacity;
 };
 
@@ -205,47 +202,6 @@ int replay_plan(struct qi_context *context, const struct replay *replay, struct 
 
 /* --- following --- */
 
-static int lock_path(const struct qr_store *store, char **path)
-{
-    const char *log = qr_store_path(store);
-    size_t size = strlen(log) + sizeof ".lock";
-
-    *path = qr_malloc(size);
-    if (!*path)
-        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a path");
-    snprintf(*path, size, "%s.lock", log);
-    return 0;
-}
-
-/* The writer says in LOG.lock how far the log is durable, after it has written the log, and closes
- * it when it ends. The file may appear later than the log, so this is asked for each time; what is
- * watched already stays so. Without it the second in wait_for_change() goes by. */
-static void watch_lock(int watch, const char *path)
-{
-    (void)inotify_add_watch(watch, path, IN_MODIFY | IN_CLOSE_WRITE);
-}
-
-/* Waits until the log changes, at most a second: the file system may be one that does not tell.
- * 1: go on; 0: the log is gone; or an error. */
-static int wait_for_change(const struct qi_context *context, int watch, const char *path)
-{
-    char events[4096];
-    struct pollfd fds[2] = {{.fd = watch, .events = POLLIN},
-                            {.fd = qi_signal_fd(), .events = POLLIN}};
-
-    if (poll(fds, 2, 1000) < 0 && errno != EINTR)
-        return qr_fail_errno(errno, "waiting for %s", path);
-    if (qi_signal_received())
-        return qi_signal_check();
-    if (fds[0].revents & POLLIN && read(watch, events, sizeof events) < 0 && errno != EAGAIN)
-        return qr_fail_errno(errno, "waiting for %s", path);
-    if (access(path, F_OK) != 0) {
-        qi_note(context, "%s is gone", qr_quotez(path));
-        return 0;
-    }
-    return 1;
-}
-
 /* Prints what has come since *next. */
 static int print_new(const struct qi_context *context, struct qr_store *store, uint64_t *next)
 {
@@ -279,22 +235,13 @@ int replay_follow(struct qi_context *context, const struct replay *replay, struc
 {
     struct qr_store_info info;
     struct replay_target target;
+    struct qi_log_watch watch;
     uint64_t next;
-    int rc = 0, watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-    char *lock = NULL;
+    int rc = qi_log_watch_begin(&watch, replay->log);
 
-    if (watch < 0)
-        return qr_fail_errno(errno, "inotify");
     qi_signals_catch();
-    rc = lock_path(store, &lock);
     if (rc < 0)
         goto out;
-    if (inotify_add_watch(watch, replay->log,
-                          IN_MODIFY | IN_CLOSE_WRITE | IN_MOVE_SELF | IN_DELETE_SELF |
-                              IN_ATTRIB) < 0) {
-        rc = qr_fail_errno(errno, "watching %s", replay->log);
-        goto out;
-    }
     qr_store_info(store, &info);
     next = info.last_epoch + 1;
     if (qi_epoch_chosen(context)) {
@@ -311,19 +258,18 @@ int replay_follow(struct qi_context *context, const struct replay *replay, struc
     if (rc == 0)
         rc = qi_stdout_flush();
     while (rc == 0) {
-        watch_lock(watch, lock); /* before looking: what comes after the look wakes us */
+        qi_log_watch_arm(&watch);
         rc = print_new(context, store, &next);
         if (rc == 0 && replay->output)
             rc = replay_apply_new(context, replay, store, &target);
         if (rc == 0) {
-            rc = wait_for_change(context, watch, replay->log);
+            rc = qi_log_watch_wait(context, &watch);
             if (rc == 0)
                 break;
             rc = rc < 0 ? rc : 0;
         }
     }
 out:
-    qr_free(lock);
-    close(watch);
+    qi_log_watch_end(&watch);
     return rc;
 }

@@ -3,6 +3,7 @@
 #include "interface/cmd_vm.h"
 
 #include <stddef.h>
+#include <string.h>
 
 #include "interface/commands.h"
 #include "interface/epochs.h"
@@ -36,6 +37,18 @@ static const struct qi_option options[] = {
      FIELD(inputs),
      .argument = "NAME=FILE",
      .help = "what an input of the program holds; may be given several times"},
+    {.name = "follow",
+     .letter = 'F',
+     .kind = QI_TEXT,
+     FIELD(follow),
+     .argument = "LOG",
+     .help =
+         "inputs are pages of this log, by their names or as --input NAME=PAGE says; each epoch "
+         "that changes one is followed by a tick. -: frames from standard input, see docs/vm.md"},
+    {.name = "once",
+     .kind = QI_FLAG,
+     FIELD(once),
+     .help = "with --follow LOG: end where the log ends, do not wait for more"},
     {.name = "resume",
      .letter = 'r',
      .kind = QI_TEXT,
@@ -191,6 +204,12 @@ static int run(struct qi_context *context, const void *values)
         (!vm.resume || vm.log || vm.inputs.count || vm.patch || vm.fuel || vm.step || vm.trace ||
          vm.stop_at || vm.counts || vm.telemetry || qi_given(context, "ticks")))
         return qi_usage(context, "--explain PAGE --resume LOG, and nothing but --epoch");
+    if (vm.follow && (!runs || vm.step || vm.explain || vm.patch))
+        return qi_usage(context, "--follow with a run");
+    if (vm.once && (!vm.follow || strcmp(vm.follow, "-") == 0))
+        return qi_usage(context, "--follow LOG beside --once");
+    if (vm.follow && strcmp(vm.follow, "-") == 0 && vm.inputs.count)
+        return qi_usage(context, "--follow - without --input: frames say which input they are for");
     if (vm.resume && qi_given(context, "seed"))
         return qi_usage(context, "--seed for a new run: a log has its random numbers");
     if (qi_given(context, "uuid") && !vm.log)
@@ -231,6 +250,8 @@ const struct qi_command qi_command_vm = {
              "from epoch 50, into a log of its own"},
             {"qallow vm --resume run.tlog --patch new.qvm", "go on with another program"},
             {"qallow vm --check run.tlog", "does it come out the same again?"},
+            {"qallow vm mean.qvm --follow work.tlog --input a=sensors/a --log run.tlog",
+             "a tick for each change that a recorder finds"},
             {"qallow vm --resume run.tlog --explain total", "why was this page computed?"},
             {"qallow vm examples/crc32.qvm --input data=README.md", "a program with an input"},
             {0}},

@@ -5,15 +5,17 @@
 
 #include "interface/options.h"
 #include "interface/report.h"
+#include "interface/watch_log.h"
+#include "vm/follow.h"
 #include "vm/session.h"
 
 struct vm {
-    const char *program, *log, *resume, *check, *patch, *explain, *telemetry;
+    const char *program, *log, *resume, *check, *patch, *explain, *telemetry, *follow;
     const char *trace, *trace_events, *stop_at;
     uint64_t epoch, ticks, fuel, seed, max_memory;
     struct qi_list inputs;
     int threads, clock, sync;
-    int verify, disassemble, reference, counts, step;
+    int verify, disassemble, reference, counts, step, once;
     struct qi_uuid uuid;
 };
 
@@ -35,6 +37,23 @@ struct vm_watch {
 int vm_watch_begin(struct qi_context *context, const struct vm *vm, struct qv_session *session,
                    struct vm_watch *watch);
 int vm_watch_end(struct qi_context *context, struct vm_watch *watch);
+/* --follow: where inputs come from, if not from files. */
+struct vm_source {
+    struct qv_session *session;
+    struct qv_follow *follow; /* another log; or NULL */
+    struct qi_log_watch watch;
+    int waits; /* at the end of the log, for more */
+    int reads; /* standard input */
+    uint8_t *data;
+    size_t capacity;
+    uint64_t frames;
+};
+int vm_source_begin(const struct vm *vm, struct qv_session *session, const struct qv_input *inputs,
+                    struct vm_source *source);
+void vm_source_end(struct vm_source *source);
+/* Before a tick: 1: what it shall see is there; 0: nothing comes any more. */
+int vm_source_next(const struct qi_context *context, struct vm_source *source);
+
 /* --telemetry */
 struct vm_meter {
     struct qt_csv *csv; /* or NULL */

@@ -195,10 +195,19 @@ int vm_interrupted(void *context)
     return qi_signal_received() != 0;
 }
 
+/* A program that has halted still has derived pages, which follow its inputs. */
+static int may_go_on(const struct qv_machine *m, const struct vm *vm)
+{
+    for (size_t i = 0; vm->follow && i < m->program->page_count; i++)
+        if (m->program->pages[i].is_derived)
+            return 1;
+    return !m->halted;
+}
+
 /* Ticks until the program halts, enough have been made, or somebody asks to stop. What was done is
  * said in any case. */
 static int run_ticks(struct qi_context *context, const struct vm *vm, struct qv_session *session,
-                     const struct vm_watch *watch, struct vm_meter *meter)
+                     const struct vm_watch *watch, struct vm_meter *meter, struct vm_source *source)
 {
     struct qv_machine *m = qv_session_machine(session);
     enum qv_stop stop = QV_TICK_DONE;
@@ -206,14 +215,17 @@ static int run_ticks(struct qi_context *context, const struct vm *vm, struct qv_
     int rc = 0, failed = 0;
 
     m->interrupted = vm_interrupted;
-    while (rc == 0 && !m->halted && (!qi_given(context, "ticks") || ticks < vm->ticks)) {
+    while (rc == 0 && may_go_on(m, vm) && (!qi_given(context, "ticks") || ticks < vm->ticks)) {
         rc = qi_signal_check();
-        if (rc == 0)
+        int comes = rc == 0 ? vm_source_next(context, source) : rc;
+        rc = comes < 0 ? comes : 0;
+        int runs = comes > 0 && !m->halted;
+        if (runs)
             rc = vm_meter_tick(context, meter, session, &stop);
-        if (rc < 0 || watch->reached)
+        if (comes <= 0 || rc < 0 || watch->reached)
             break;
         ticks++;
-        rc = vm_say_emitted(context, m);
+        rc = runs ? vm_say_emitted(context, m) : 0;
     }
     if (rc == QALLOW_E_FUNCTION || (rc < 0 && qv_is_failure(stop))) {
         qi_report(context, rc);
@@ -295,6 +307,8 @@ static int run_with(struct qi_context *context, const struct vm *vm, const struc
                                          .max_memory = vm->max_memory,
                                          .threads = vm->threads,
                                          .has_no_log = !vm->log && !vm->resume,
+                                         .inputs_come = vm->follow != NULL,
+                                         .follows = vm->follow && strcmp(vm->follow, "-") != 0,
                                          .error = &error};
     struct qv_session *session = NULL;
 
@@ -317,11 +331,15 @@ static int run_with(struct qi_context *context, const struct vm *vm, const struc
     }
     struct vm_watch watch;
     struct vm_meter meter = {.csv = NULL};
+    struct vm_source source;
     rc = vm_watch_begin(context, vm, session, &watch);
     if (rc == 0)
         rc = vm_meter_begin(vm->telemetry, &meter);
+    int followed = vm_source_begin(vm, session, inputs, &source);
+    rc = rc ? rc : followed;
     if (rc == 0)
-        rc = run_ticks(context, vm, session, &watch, &meter);
+        rc = run_ticks(context, vm, session, &watch, &meter, &source);
+    vm_source_end(&source);
     vm_meter_end(context, &meter);
     if (rc == 0 && watch.reached)
         rc = vm_print_state(context, watch.machine, 0);

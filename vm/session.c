@@ -206,7 +206,8 @@ int qv_session_create(const char *text, size_t length, const char *path,
     if (rc < 0)
         return rc;
     s->machine->random = options->seed;
-    rc = feed_all(s, options, 1);
+    s->follows = options->follows;
+    rc = options->inputs_come ? 0 : feed_all(s, options, 1);
     if (rc == 0)
         rc = qv_layout_new(s);
     if (rc == 0)
@@ -302,7 +303,7 @@ int qv_session_resume(const char *log, uint64_t epoch, const struct qv_session_o
     if (rc == 0 && options->patch.text)
         rc = qv_session_patch(s, options->patch.text, options->patch.length, options->patch.path,
                               options->error, options->patch.patched);
-    if (rc == 0 && !options->has_no_log)
+    if (rc == 0 && !options->has_no_log && !options->inputs_come)
         rc = change_inputs(s, options);
     if (rc < 0) {
         qv_session_close(s);

@@ -44,6 +44,8 @@ struct qv_session_options {
     uint64_t max_memory; /* LIMIT if the machine may take more; 0: any amount */
     int threads;
     int has_no_log;                /* the machine alone, in memory */
+    int inputs_come;               /* later (vm/follow.h): none is needed now */
+    int follows;                   /* from another log */
     struct qv_source_error *error; /* of the program; may be NULL */
     struct qv_patch patch;         /* when resuming */
 };

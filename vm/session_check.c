@@ -36,11 +36,17 @@ static int compare(struct checking *c, uint64_t epoch)
 static int take_inputs(struct qv_session *s, struct qallow_view *view)
 {
     struct qv_machine *m = s->machine;
+    uint64_t id = s->followed_id; /* of our own log */
+    int rc = qv_load_followed(s, view);
 
+    s->followed_id = id;
+    s->followed_is_new = s->follows;
+    if (rc < 0)
+        return rc;
     for (size_t p = 0; p < s->program->page_count; p++) {
         if (!s->program->pages[p].is_input)
             continue;
-        int rc = qv_load_data(s, view, p);
+        rc = qv_load_data(s, view, p);
         if (rc < 0)
             return rc;
         memset(m->pages[p].dirty, 1, m->pages[p].size / QV_BLOCK + 1);

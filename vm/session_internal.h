@@ -21,6 +21,10 @@ struct qv_session {
     uint64_t text_id, machine_id, emitted_id, code_id, data_id;
     struct qv_layout *layout; /* the pages of the log, in the order in which they are created */
     size_t layout_count;
+    int follows;          /* there is a page `followed`: log and epoch that inputs are of */
+    uint8_t followed[24]; /* what it holds */
+    int followed_is_new;  /* not in the log yet */
+    uint64_t followed_id;
     char *text;
     size_t text_length;
     int text_is_new;           /* not in the log yet */
@@ -55,6 +59,8 @@ void qv_fuel_as_recorded(struct qv_machine *machine, const struct qv_moment *beh
 void qv_exchange(struct qv_session *a, struct qv_session *b);
 /* Who looks at the machine goes on looking; counts go on under the names of the functions. */
 int qv_carry_watch(const struct qv_machine *from, struct qv_machine *to);
+/* Reads the page `followed`, if there is one. */
+int qv_load_followed(struct qv_session *session, struct qallow_view *view);
 /* Reads one page of the program from a view. */
 int qv_load_data(struct qv_session *session, struct qallow_view *view, size_t page);
 /* Sets the ids of pages to those of the view. */

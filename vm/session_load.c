@@ -89,6 +89,21 @@ int qv_load_data(struct qv_session *s, struct qallow_view *view, size_t i)
     return qallow_page_read(view, page.id, 0, s->machine->pages[i].bytes, page.bytes);
 }
 
+int qv_load_followed(struct qv_session *s, struct qallow_view *view)
+{
+    struct qallow_page page = QALLOW_PAGE_INIT;
+    int rc = qallow_page_lookup(view, "followed", &page);
+
+    s->follows = rc == 0;
+    if (rc == QALLOW_E_PAGE_NOT_FOUND)
+        return 0;
+    if (rc == 0 && page.bytes != sizeof s->followed)
+        rc = qr_fail(QALLOW_E_SERIALIZATION, "page followed has %llu bytes",
+                     (unsigned long long)page.bytes);
+    s->followed_id = page.id;
+    return rc < 0 ? rc : qallow_page_read(view, page.id, 0, s->followed, sizeof s->followed);
+}
+
 static int load_emitted(struct qv_session *s, struct qallow_view *view)
 {
     uint8_t *bytes = NULL;
@@ -152,6 +167,8 @@ int qv_load_all(struct qv_session *s, struct qallow_view *view)
         rc = load_state(s, view);
     if (rc == 0)
         rc = load_emitted(s, view);
+    if (rc == 0)
+        rc = qv_load_followed(s, view);
     for (size_t i = 0; rc == 0 && i < s->program->page_count; i++)
         rc = qv_load_data(s, view, i);
     return rc < 0 ? rc : qv_nodes_verify(s->nodes, qallow_view_epoch(view));
@@ -219,6 +236,8 @@ int qv_layout_new(struct qv_session *s)
         rc = add_to_layout(s, "", "machine");
     if (rc == 0)
         rc = add_to_layout(s, "", "emitted");
+    if (rc == 0 && s->follows)
+        rc = add_to_layout(s, "", "followed");
     if (rc == 0)
         rc = add_to_layout(s, "", "data");
     for (size_t i = 0; rc == 0 && i < s->program->page_count; i++)
@@ -229,7 +248,8 @@ int qv_layout_new(struct qv_session *s)
 /* 1 if a page is one of a machine's, and not somebody else's. */
 static int is_ours(const struct qv_session *s, const struct qallow_page *page, const char *path)
 {
-    static const char *const names[] = {"program.qvm", "code", "machine", "emitted", "data"};
+    static const char *const names[] = {"program.qvm", "code",     "machine",
+                                        "emitted",     "followed", "data"};
 
     if (strncmp(path, "code/", 5) == 0)
         return qv_find_function(s->program, path + 5) >= 0 || page->bytes == 0;

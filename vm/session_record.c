@@ -84,6 +84,9 @@ static int create_one(struct qv_session *s, struct qallow_txn *txn, const char *
     if (strcmp(path, "emitted") == 0)
         return create_page(txn, 0, path, QALLOW_FILE, s->machine->emits,
                            s->machine->emit_count * sizeof *s->machine->emits, &s->emitted_id);
+    if (strcmp(path, "followed") == 0)
+        return create_page(txn, 0, path, QALLOW_FILE, s->followed, sizeof s->followed,
+                           &s->followed_id);
     int rc = encode_state(s, &length);
     return rc < 0 ? rc : create_page(txn, 0, path, QALLOW_FILE, s->buffer, length, &s->machine_id);
 }
@@ -166,7 +169,9 @@ static int write_all(struct qv_session *s, struct qallow_txn *txn)
     if (rc == 0 && s->text_is_new)
         rc = replace(txn, s->text_id, s->text, s->text_length);
     s->text_is_new = 0;
-
+    if (rc == 0 && s->followed_is_new)
+        rc = qallow_page_write(txn, s->followed_id, 0, s->followed, sizeof s->followed);
+    s->followed_is_new = 0;
     if (rc == 0)
         rc = replace(txn, s->machine_id, s->buffer, length);
     if (rc == 0)
