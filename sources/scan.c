@@ -293,7 +293,6 @@ static int add_new(struct qs_scan *scan, struct qs_frame *frame, const char *nam
         if (rc == 0)
             rc = enter(scan, frame, name, renamed ? renamed->id : 0, own_place, 1, 1);
     } else if (renamed) {
-        renamed->mark &= (uint8_t)~QS_QUEUED; /* nobody had its path: it was not queued */
         rc = queue_content(scan, frame, name, &st, renamed);
     } else if (st.st_nlink > 1) { /* a new name of a file that may have been written to */
         rc = qs_scan_other_names(scan, st.st_dev, st.st_ino, NULL);

@@ -71,8 +71,35 @@ int qs_scan_origin(struct qs_scan *scan, const struct stat *st, struct qr_page *
     return rc;
 }
 
+/* Has this scan found out something about a page below? One that was claimed is elsewhere, with all
+ * that is below it. */
+static int was_met_below(const struct qs_scan *scan, const struct qr_page *page)
+{
+    for (const struct qr_page *child = qr_state_first_child(scan->state, page->id); child;
+         child = qr_state_next_sibling(scan->state, child))
+        if (!(child->mark & QS_CLAIMED) && (child->mark || was_met_below(scan, child)))
+            return 1;
+    return 0;
+}
+
+/*
+ * A page that has moved takes along what is below it, of which nothing can be known yet: the path
+ * it had leads to nothing. If something is known, another directory stood there a moment ago, and
+ * what was found in it was taken for changes of this one. No event will say that again, so the scan
+ * must not be believed.
+ */
+static int check_unmet(const struct qs_scan *scan, const struct qr_page *page)
+{
+    if (page->mark & QS_QUEUED || was_met_below(scan, page))
+        return qr_fail(QALLOW_E_SERIALIZATION, "%s moved here while the tree was looked at",
+                       qr_quotez(scan->path));
+    return 0;
+}
+
 int qs_scan_claim(struct qs_scan *scan, struct qr_page *page)
 {
+    if (check_unmet(scan, page) < 0)
+        return QALLOW_E_SERIALIZATION;
     size_t same = scan->claimed_capacity;
     if (QR_GROW(scan->claimed, scan->claimed_count, scan->claimed_capacity) < 0)
         return QALLOW_E_NO_MEMORY;

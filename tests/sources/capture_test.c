@@ -611,6 +611,35 @@ static void test_never_resting(void **state)
     test_leave();
 }
 
+static void remove_stranger(void *context, const char *path, int directory_fd)
+{
+    if (strcmp(path, "b") == 0)
+        test_run("rm -rf tree/a/d");
+}
+
+/* a/d has moved to c, and another directory stood in its place until it had been looked at. That
+ * one's entries must not count as those of the directory that moved, of which no event will tell
+ * again. */
+static void test_stranger_in_the_place_of_a_moved_directory(void **state)
+{
+    static const char *const paths[] = {"a/d", "b", "c/d"};
+    struct recording r;
+    test_enter();
+    test_run("mkdir -p tree/a/d/deep tree/c && echo x >tree/a/d/x && echo y >tree/a/d/deep/y && "
+             "echo same >tree/a/d/both");
+    recording_open(&r, "log.tlog", "tree", NULL);
+    recording_capture(&r);
+    test_run("mv tree/a/d tree/c/d && mkdir -p tree/a/d/deep tree/b && echo 1 >tree/a/d/both");
+    const struct qs_scope scope = {
+        .paths = paths, .path_count = 3, .new_directory = remove_stranger};
+    test_ok(qs_capture(r.tree, &scope, &r.found));
+    recording_check_digest(&r);
+    recording_restore(&r, r.found.epoch, "out");
+    test_run("diff -r tree/c out/c");
+    recording_close(&r);
+    test_leave();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -634,6 +663,7 @@ int main(void)
         cmocka_unit_test(test_single_file),
         cmocka_unit_test(test_threads_do_not_show),
         cmocka_unit_test(test_never_resting),
+        cmocka_unit_test(test_stranger_in_the_place_of_a_moved_directory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
