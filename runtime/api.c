@@ -127,6 +127,16 @@ static uint64_t default_memory(void)
     return pages > 0 && bytes > 0 ? (uint64_t)pages * (uint64_t)bytes / 8 : 0;
 }
 
+/* Readers that never pause must not keep commits out. No reader takes it twice. */
+static void init_newest_lock(struct qallow_store *store)
+{
+    pthread_rwlockattr_t attributes;
+    pthread_rwlockattr_init(&attributes);
+    pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(&store->newest_lock, &attributes);
+    pthread_rwlockattr_destroy(&attributes);
+}
+
 int qallow_open(const char *path, const struct qallow_options *options, struct qallow_store **store)
 {
     struct qallow_options o = QALLOW_OPTIONS_INIT;
@@ -163,7 +173,7 @@ int qallow_open(const char *path, const struct qallow_options *options, struct q
     }
     pthread_mutex_init(&made->calls, NULL);
     pthread_mutex_init(&made->spare_lock, NULL);
-    pthread_rwlock_init(&made->newest_lock, NULL);
+    init_newest_lock(made);
     qr_hub_init(&made->events, made->store);
     made->newest.store = made;
     made->store->sharing.is_in_use = qr_api_is_claimed;

@@ -172,8 +172,10 @@ struct edited *qr_api_find_edited(struct qallow_txn *txn, uint64_t id)
     pthread_mutex_t *lock = &txn->store->store->sharing.lock;
     pthread_mutex_lock(lock);
     struct edited *e = find(txn->store, id);
+    if (e && e->txn != txn)
+        e = NULL; /* another's, which may be gone with the lock */
     pthread_mutex_unlock(lock);
-    return e && e->txn == txn ? e : NULL;
+    return e;
 }
 
 int qr_api_claim_structure(struct qallow_txn *txn)

@@ -323,18 +323,22 @@ static int is_there(const struct qallow_txn *txn, const struct edited *e, uint64
     return is_same;
 }
 
-static int set_place(struct edited *e, uint64_t parent, const char *name)
+static char *copy_name(const char *name)
 {
     size_t size = strlen(name) + 1;
     char *copy = qr_malloc(size);
-
     if (!copy)
-        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a name");
-    memcpy(copy, name, size);
+        qr_fail(QALLOW_E_NO_MEMORY, "no memory for a name");
+    else
+        memcpy(copy, name, size);
+    return copy;
+}
+
+static void set_place(struct edited *e, uint64_t parent, char *name)
+{
     qr_free(e->name);
-    e->name = copy;
+    e->name = name;
     e->parent = parent;
-    return 0;
 }
 
 static int take_options(const struct qallow_page_options *options, struct qallow_page_options *o,
@@ -384,7 +388,10 @@ int qallow_page_create(struct qallow_txn *txn, const struct qallow_page_options 
         return rc;
     rc = qr_api_add_created(txn, &e);
     if (rc == 0) {
-        rc = set_place(e, o.parent, o.name);
+        char *copy = copy_name(o.name);
+        rc = copy ? 0 : QALLOW_E_NO_MEMORY;
+        if (copy)
+            set_place(e, o.parent, copy);
         if (rc == 0)
             rc = qr_batch_page_create(txn->work->batch, e->id, o.parent, o.name, strlen(o.name),
                                       (enum qr_kind)o.kind, &attributes);
@@ -406,8 +413,15 @@ int qallow_page_rename(struct qallow_txn *txn, uint64_t page, uint64_t parent, c
         rc = check_place(txn, page, parent, name);
     if (rc < 0 || is_there(txn, e, parent, name))
         return rc;
-    rc = set_place(e, parent, name);
-    return rc < 0 ? rc : qr_batch_page_rename(txn->work->batch, page, parent, name, strlen(name));
+    char *copy = copy_name(name);
+    if (!copy)
+        return QALLOW_E_NO_MEMORY;
+    rc = qr_batch_page_rename(txn->work->batch, page, parent, name, strlen(name));
+    if (rc == 0)
+        set_place(e, parent, copy);
+    else
+        qr_free(copy);
+    return rc;
 }
 
 int qallow_page_set_attributes(struct qallow_txn *txn, uint64_t page,

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "runtime/claim.h"
 #include "runtime/error.h"
 #include "runtime/store_internal.h"
 
@@ -149,7 +150,7 @@ static int is_special(const struct qr_os *os, const char *path)
     return file == -EINVAL || file == -EISDIR;
 }
 
-int qr_checkpoint_export(struct qr_store *store, uint64_t epoch, const char *path, int overwrite)
+static int export_claimed(struct qr_store *store, uint64_t epoch, const char *path, int overwrite)
 {
     const struct qr_os *os = store->os;
     struct qr_state *state = NULL;
@@ -176,5 +177,15 @@ int qr_checkpoint_export(struct qr_store *store, uint64_t epoch, const char *pat
     }
     qr_state_destroy(state);
     qr_free(temporary);
+    return rc;
+}
+
+int qr_checkpoint_export(struct qr_store *store, uint64_t epoch, const char *path, int overwrite)
+{
+    struct qr_claim claim;
+    int rc = qr_claim_take(&claim, store->os, path);
+    if (!rc)
+        rc = export_claimed(store, epoch, path, overwrite);
+    qr_claim_release(&claim);
     return rc;
 }

@@ -27,6 +27,10 @@
 #include "runtime/store_internal.h"
 #include "telemetry/telemetry.h"
 
+/* The clock is that of the world: it may be set while somebody syncs, or stand still with the
+ * machine. */
+enum { PATIENCE_NS = 100 * 1000 * 1000 };
+
 void qr_durable_init(struct qr_store *store)
 {
     struct qr_durable *d = &store->durable;
@@ -76,11 +80,12 @@ static void let_others_land(struct qr_store *store)
     const struct qr_os *os = store->os;
     if (d->arrived >= d->group)
         return;
-    int64_t limit = os->now_ns(os->context) + d->sync_ns;
-    while (d->arrived < d->group && os->now_ns(os->context) < limit) {
+    int64_t start = os->now_ns(os->context), now = start;
+    while (d->arrived < d->group && now >= start && now - start < d->sync_ns) {
         pthread_mutex_unlock(&d->lock);
         sched_yield();
         pthread_mutex_lock(&d->lock);
+        now = os->now_ns(os->context);
     }
 }
 
@@ -101,6 +106,8 @@ static void sync_for_all(struct qr_store *store)
     pthread_mutex_lock(&d->lock);
     d->is_syncing = 0;
     d->sync_ns = after > before ? after - before : 0;
+    if (d->sync_ns > PATIENCE_NS)
+        d->sync_ns = PATIENCE_NS;
     if (rc)
         note_failure(store, rc);
     else

@@ -46,8 +46,10 @@ static int parse_based(struct qr_cursor *c, size_t stored, struct qr_elements *e
         return malformed("a base or values of no known kind");
     if (e->cost < QR_ELEMENTS_COST + stored || e->cost > QR_ELEMENTS_COST_MAX)
         return malformed("a cost that is not its own");
-    if (e->coding == QR_CODING_CHANGES)
-        e->count = (uint32_t)qr_get_varint(c);
+    uint64_t count = e->coding == QR_CODING_CHANGES ? qr_get_varint(c) : 0;
+    if (count > e->length / e->width)
+        return malformed("more changes than elements");
+    e->count = (uint32_t)count;
     return 0;
 }
 
@@ -65,8 +67,8 @@ int qr_elements_parse(const uint8_t *body, size_t stored, struct qr_elements *e)
             return malformed("elements of no known width");
     }
     int rc = e->coding >= QR_CODING_CHANGES ? parse_based(&c, stored, e) : 0;
-    if (rc == 0 && (c.bad || e->count > length / e->width))
-        rc = malformed("more changes than elements");
+    if (rc == 0 && c.bad)
+        rc = malformed("a head that is cut off");
     e->streams = c;
     return rc;
 }

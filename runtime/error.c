@@ -69,7 +69,7 @@ const char *qallow_strerror(int result)
     case QALLOW_E_CANNOT_CREATE:
         return "cannot create";
     case QALLOW_E_BUSY:
-        return "in use by another process";
+        return "in use by somebody else";
     case QALLOW_E_UNAVAILABLE:
         return "not available";
     case QALLOW_E_NO_MEMORY:

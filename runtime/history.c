@@ -402,6 +402,7 @@ static int reopen(struct qr_store *store, uint64_t *lost_from)
         store->state = old_state;
         *store->log = old_log;
     } else {
+        store->log->rewinds++;
         *lost_from = first_difference(store, &old, old_state);
         qr_directory_finish(&old);
         qr_state_destroy(old_state);
@@ -454,6 +455,7 @@ int qr_store_refresh(struct qr_store *store, int *changed, uint64_t *lost_from)
     while (!rc && (rc = qr_chain_next(&chain, &info)) > 0)
         rc = qr_directory_add_commit(&store->directory, info.epoch, chain.last_frame);
     if (!rc) {
+        store->log->rewinds++; /* what was read ahead, behind the old end, may be other frames now */
         store->log->end = store->log->flushed = chain.scan.offset;
         store->log->prev = chain.scan.prev;
         store->log->last_frame = chain.last_frame;

@@ -172,7 +172,7 @@ static int read_commits(struct qr_source *source, struct qr_directory *d)
     int rc = qr_source_need(source, 2 * QR_VARINT_MAX);
     uint64_t base = qr_get_varint(&source->cursor);
     count = qr_get_varint(&source->cursor);
-    if (base > UINT64_MAX / 4)
+    if (base >= QR_EPOCH_MAX || count > QR_EPOCH_MAX - base)
         source->cursor.bad = 1;
     for (uint64_t i = 0; i < count && !rc && !source->cursor.bad; i++) {
         rc = qr_source_need(source, QR_VARINT_MAX);

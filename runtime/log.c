@@ -275,8 +275,11 @@ int qr_log_flush(struct qr_log *log)
     if (!fill)
         return 0;
     int64_t rc = log->os->pwrite(log->os->context, log->file, log->buffer, fill, log->flushed);
-    if (rc < 0)
+    if (rc < 0) {
+        if (log->preallocated < log->end) /* some of it may be in the file: qr_log_rewind cuts it */
+            log->preallocated = log->end;
         return write_failed(log, rc);
+    }
     log->flushed = log->end;
     return 0;
 }

@@ -19,6 +19,7 @@ enum qr_open_mode {
     QR_OPEN_WRITE,       /* existing file, read and write */
     QR_OPEN_CREATE,      /* new file, read and write; -EEXIST if it exists */
     QR_OPEN_REPLACE,     /* new or emptied file, read and write */
+    QR_OPEN_CLAIM,       /* new or existing file, locked as by lock(); -EAGAIN if it is already */
 };
 
 struct qr_os {

@@ -32,6 +32,7 @@ static const int open_flags[] = {
     [QR_OPEN_WRITE] = O_RDWR,
     [QR_OPEN_CREATE] = O_RDWR | O_CREAT | O_EXCL,
     [QR_OPEN_REPLACE] = O_RDWR | O_CREAT | O_TRUNC,
+    [QR_OPEN_CLAIM] = O_RDWR | O_CREAT | O_NOFOLLOW,
 };
 
 static int posix_close(void *context, int file)
@@ -43,7 +44,8 @@ static int posix_close(void *context, int file)
 
 /* O_NONBLOCK: opening a FIFO or a device must not wait for anybody. Only regular files are handed
  * out: nothing else has a size and offsets. */
-static int posix_open(void *context, const char *path, enum qr_open_mode mode, unsigned permissions)
+static int open_regular(void *context, const char *path, enum qr_open_mode mode,
+                        unsigned permissions)
 {
     int flags = open_flags[mode] | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
     int file = (int)RETRY(open(path, flags, permissions));
@@ -57,6 +59,43 @@ static int posix_open(void *context, const char *path, enum qr_open_mode mode, u
     if (result < 0)
         posix_close(context, file);
     return result;
+}
+
+/* Open-file-description locks: they belong to the open file, so that other descriptors of the same
+ * process do not drop them, and they can be asked for without being taken. */
+static int posix_lock(void *context, int file)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int result = (int)RETRY(fcntl(file, F_OFD_SETLK, &lock));
+    return result == -EACCES ? -EAGAIN : result;
+}
+
+/* 1: whoever had the lock has taken the name away. */
+static int claim(void *context, const char *path, int file)
+{
+    struct stat opened, named;
+    int result = posix_lock(context, file);
+    if (result < 0)
+        return result;
+    return fstat(file, &opened) < 0 || lstat(path, &named) < 0 || opened.st_dev != named.st_dev ||
+           opened.st_ino != named.st_ino;
+}
+
+static int posix_open(void *context, const char *path, enum qr_open_mode mode, unsigned permissions)
+{
+    for (;;) {
+        int file = open_regular(context, path, mode, permissions);
+        if (file < 0 || mode != QR_OPEN_CLAIM)
+            return file;
+        int result = claim(context, path, file);
+        if (result == 0)
+            return file;
+        posix_close(context, file);
+        if (result < 0 && result != -EAGAIN)
+            unlink(path); /* a file system without locks */
+        if (result < 0)
+            return result;
+    }
 }
 
 static int64_t posix_pread(void *context, int file, void *buffer, size_t length, uint64_t offset)
@@ -138,15 +177,6 @@ static int posix_rename(void *context, const char *from, const char *to)
 }
 
 static int posix_unlink(void *context, const char *path) { return unlink(path) < 0 ? -errno : 0; }
-
-/* Open-file-description locks: they belong to the open file, so that other descriptors of the same
- * process do not drop them, and they can be asked for without being taken. */
-static int posix_lock(void *context, int file)
-{
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    int result = (int)RETRY(fcntl(file, F_OFD_SETLK, &lock));
-    return result == -EACCES ? -EAGAIN : result;
-}
 
 static int posix_is_locked(void *context, int file)
 {

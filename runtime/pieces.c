@@ -129,7 +129,11 @@ int qr_page_overwrite(struct qr_state *state, struct qr_page *page, uint64_t off
     }
     page->pieces[page->piece_count + page->recent_count++] = note(offset, length, ref);
     state->piece_total += 2;
-    return page->recent_count == QR_RECENT_MAX ? qr_page_settle(state, page) : 0;
+    if (page->recent_count < QR_RECENT_MAX || (rc = qr_page_settle(state, page)) == 0)
+        return 0;
+    page->recent_count--; /* nothing happened */
+    state->piece_total -= 2;
+    return rc;
 }
 
 uint32_t qr_page_copy_pieces(const struct qr_page *page, struct qr_piece *to)

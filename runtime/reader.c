@@ -422,14 +422,18 @@ static size_t near(const struct span *span, const struct span *end)
     return last == first ? 0 : (size_t)(last - first) + NEAR;
 }
 
-/* The window may reach over the end of what was committed when it was filled; if that was taken
- * back since, other frames stand there now. */
-static void check_window(struct qr_reader *reader)
+/* What was read of a log that has been cut since may be other frames now: in this process by an
+ * abort, or for a follower by the writer's. */
+static void check_frames(struct qr_reader *reader)
 {
     unsigned rewinds = reader->store->log->rewinds;
-    if (reader->rewinds != rewinds)
-        reader->window.length = 0;
+    if (reader->rewinds == rewinds)
+        return;
     reader->rewinds = rewinds;
+    reader->window.length = 0;
+    reader->newest = NULL;
+    for (int i = 0; i < FRAMES_MAX; i++)
+        drop(&reader->frames[i]);
 }
 
 static int copy_spans(struct qr_reader *reader, struct span *spans, size_t count)
@@ -437,7 +441,6 @@ static int copy_spans(struct qr_reader *reader, struct span *spans, size_t count
     int rc = 0;
     uint64_t frame = 0;
     size_t ahead = 0;
-    check_window(reader);
     qsort(spans, count, sizeof *spans, compare_spans);
     for (const struct span *s = spans; s < spans + count && !rc; s++) {
         if (qr_ref_frame(s->ref) != frame) {
@@ -534,6 +537,7 @@ int qr_content_read(struct qr_reader *reader, struct qr_content *content, uint64
     uint8_t *to = buffer;
     int rc = 0;
     qr_assert(offset <= content->size && length <= content->size - offset);
+    check_frames(reader);
     content_seek(content, offset);
     if (has_many_pieces(content, offset, length)) {
         struct span *spans = NULL;

@@ -183,8 +183,7 @@ void qr_store_fall_back(struct qr_store *store)
     if (store->state->epoch <= epoch)
         return;
     store->broken = 1; /* also if there is no memory for the state */
-    if (!store->log->failed)
-        qr_log_sync_failed(store->log);
+    qr_log_sync_failed(store->log);
     if (take_back_state(store, epoch) == 0) {
         pthread_rwlock_wrlock(&store->lock);
         qr_directory_cut(&store->directory, epoch);
@@ -464,6 +463,16 @@ static void enter_epoch(struct qr_txn *txn, int64_t time_ns, uint64_t commit_off
     qr_durable_landed(store);
 }
 
+/* Room for the epoch in the directory, so that entering it cannot fail. */
+static int reserve_epoch(struct qr_store *store)
+{
+    struct qr_directory *d = &store->directory;
+    pthread_rwlock_wrlock(&store->lock);
+    int rc = QR_GROW(d->commits, d->commit_count, d->commit_capacity);
+    pthread_rwlock_unlock(&store->lock);
+    return rc ? qr_fail(rc, "the directory of epochs") : 0;
+}
+
 static int land(struct qr_txn *txn)
 {
     struct qr_store *store = txn->store;
@@ -475,7 +484,9 @@ static int land(struct qr_txn *txn)
                        qr_quotez(store->path));
     if (txn->applier.open)
         return qr_fail(QALLOW_E_INVALID_DELTA, "a delta has no last part");
-    int rc = write_images(txn);
+    int rc = reserve_epoch(store);
+    if (!rc)
+        rc = write_images(txn);
     int64_t time_ns = commit_time(store, store->os->now_ns(store->os->context));
     if (!rc)
         rc = append_commit(txn, time_ns, &offset);

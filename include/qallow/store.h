@@ -52,7 +52,9 @@ struct qallow_view;
 
 enum qallow_sync {
     QALLOW_SYNC_COMMIT = 0,   /* a commit returns when it is on the disk */
-    QALLOW_SYNC_INTERVAL = 1, /* at most sync_interval_ms of commits can be lost in a crash */
+    QALLOW_SYNC_INTERVAL = 1, /* by the first commit that ends sync_interval_ms after the last sync;
+                                 there is no timer: the last commits wait for the next one, for
+                                 qallow_sync or for qallow_close */
     QALLOW_SYNC_NONE = 2,     /* when the system likes, and at close */
 };
 

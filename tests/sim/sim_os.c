@@ -278,6 +278,16 @@ static struct inode *open_inode(struct sim *sim, const char *path, enum qr_open_
     return inode;
 }
 
+static int is_locked_elsewhere(const struct sim *sim, int file)
+{
+    for (int i = 0; i < HANDLES; i++) {
+        if (i != file && sim->handles[i].locked &&
+            sim->handles[i].inode == sim->handles[file].inode)
+            return 1;
+    }
+    return 0;
+}
+
 static int sim_open(void *context, const char *path, enum qr_open_mode mode, unsigned permissions)
 {
     struct sim *sim = enter(context);
@@ -290,6 +300,11 @@ static int sim_open(void *context, const char *path, enum qr_open_mode mode, uns
     if (inode) {
         sim->handles[file] = (struct handle){inode, mode != QR_OPEN_READ, 0};
         result = file;
+        if (mode == QR_OPEN_CLAIM && is_locked_elsewhere(sim, file)) {
+            sim->handles[file].inode = NULL;
+            result = -EAGAIN;
+        }
+        sim->handles[file].locked = mode == QR_OPEN_CLAIM && result == file;
     }
     return leave(sim, result);
 }
@@ -467,16 +482,6 @@ static int sim_punch(void *context, int file, uint64_t offset, uint64_t length)
     if (result == 0)
         inode_change(inode, (struct change){CHANGE_PUNCH, offset, length, NULL});
     return leave(sim, result);
-}
-
-static int is_locked_elsewhere(const struct sim *sim, int file)
-{
-    for (int i = 0; i < HANDLES; i++) {
-        if (i != file && sim->handles[i].locked &&
-            sim->handles[i].inode == sim->handles[file].inode)
-            return 1;
-    }
-    return 0;
 }
 
 static int sim_lock(void *context, int file)
