@@ -94,7 +94,7 @@ const struct qi_command qi_checkpoint_export = {
     .examples = (const struct qi_example[]){
         {"qallow checkpoint export work.tlog --epoch 7 -o before.qckpt", "epoch 7 as a file"}, {0}},
     .exits = (const struct qi_exit[]){{0, NULL}, {65, NULL}, {66, NULL}, {73, NULL}, {74, NULL},
-                                      {77, NULL}, {0}},
+                                      {75, NULL}, {77, NULL}, {0}},
 };
 
 /* --- restore --- */
@@ -146,7 +146,7 @@ const struct qi_command qi_checkpoint_restore = {
     .examples = (const struct qi_example[]){
         {"qallow checkpoint restore before.qckpt -o before/", "have it back"}, {0}},
     .exits = (const struct qi_exit[]){{0, NULL}, {65, NULL}, {66, NULL}, {73, NULL}, {74, NULL},
-                                      {77, NULL}, {0}},
+                                      {75, NULL}, {77, NULL}, {0}},
 };
 
 /* --- info --- */

@@ -167,7 +167,7 @@ const struct qi_command qi_checkpoint_prune = {
         {"qallow checkpoint prune work.tlog --keep-epochs 1000", "keep the newest thousand"},
         {0}},
     .exits = (const struct qi_exit[]){{0, NULL}, {65, NULL}, {66, NULL}, {69, NULL}, {74, NULL},
-                                      {77, NULL}, {0}},
+                                      {75, NULL}, {77, NULL}, {0}},
 };
 
 /* --- label --- */

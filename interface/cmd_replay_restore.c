@@ -9,6 +9,7 @@
 #include "interface/cmd_replay.h"
 #include "runtime/query.h"
 #include "sources/path.h"
+#include "sources/target.h"
 #include "sources/tensor.h"
 #include "sources/tree.h"
 
@@ -73,6 +74,13 @@ int replay_say_restored(const struct qi_context *context, uint64_t epoch, uint64
     return qi_json_end(object);
 }
 
+static void hint_at_force(const struct qi_context *context, const struct replay *replay, int rc)
+{
+    if (rc == QALLOW_E_CANNOT_CREATE && !replay->force &&
+        faccessat(AT_FDCWD, replay->output, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+        qi_hint(context, "--force replaces it");
+}
+
 /* A whole epoch of tensors. */
 static int restore_tensors(const struct qi_context *context, const struct replay *replay,
                            struct qr_store *store, const struct qr_state *state)
@@ -86,8 +94,7 @@ static int restore_tensors(const struct qi_context *context, const struct replay
     int rc = qs_tensors_restore(store, state, replay->output, &options, &done);
 
     qr_state_destroy(before);
-    if (rc == QALLOW_E_CANNOT_CREATE && !replay->force)
-        qi_hint(context, "--force replaces it");
+    hint_at_force(context, replay, rc);
     struct qs_restore_result result = {.files = done.files, .bytes = done.bytes,
                                        .directories = done.files > 1};
     return rc ? rc
@@ -132,8 +139,7 @@ int replay_restore(struct qi_context *context, const struct replay *replay, stru
     };
     rc = qs_restore(store, state, replay->output, &options, &result);
     qi_progress_end(&progress);
-    if (rc == QALLOW_E_CANNOT_CREATE && !replay->force)
-        qi_hint(context, "--force replaces it");
+    hint_at_force(context, replay, rc);
     if (rc == 0)
         rc = replay_say_restored(context, epoch, 0, replay->output, &result);
     if (rc == 0 && lost > 0)
@@ -174,50 +180,36 @@ int replay_copy_content(struct qr_reader *reader, const struct qr_page *page, in
     return rc;
 }
 
+static int check_file_target(const char *path, int force)
+{
+    struct stat st;
+    if (lstat(path, &st) != 0)
+        return 0;
+    if (!S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode))
+        return qr_fail(QALLOW_E_CANNOT_CREATE, "%s is no regular file; --output - writes to "
+                       "standard output", qr_quotez(path));
+    return force ? 0
+                 : qr_fail(QALLOW_E_CANNOT_CREATE, "%s exists already; --force replaces it",
+                           qr_quotez(path));
+}
+
 /* Into a file beside PATH that gets its name only when it is whole. */
 static int write_file(struct qr_reader *reader, const struct qr_page *page, const char *path,
                       int force)
 {
-    qr_assert(path);
-    size_t size = strlen(path) + sizeof ".qallow-tmp";
-    char *temporary = qr_malloc(size);
-    int fd = -1, rc = 0;
-
-    if (!temporary)
-        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for a path");
-    snprintf(temporary, size, "%s.qallow-tmp", path);
-    struct stat st;
-    if (lstat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode)) {
-        rc = qr_fail(QALLOW_E_CANNOT_CREATE, "%s is no regular file; --output - writes to "
-                     "standard output", qr_quotez(path));
-        goto out;
-    }
-    if (!force && faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
-        rc = qr_fail(QALLOW_E_CANNOT_CREATE, "%s exists already; --force replaces it",
-                     qr_quotez(path));
-        goto out;
-    }
-    fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
-    if (fd < 0) {
-        rc = errno == ENOENT || errno == EEXIST
-                 ? qr_fail(QALLOW_E_CANNOT_CREATE, "%s: %s", qr_quotez(temporary), strerror(errno))
-                 : qr_fail_errno(errno, "%s", qr_quotez(temporary));
-        goto out;
-    }
-    rc = replay_copy_content(reader, page, fd, path);
-    if (rc == 0 && fsync(fd) != 0)
-        rc = qr_fail_errno(errno, "%s", qr_quotez(temporary));
-    if (close(fd) != 0 && rc == 0)
-        rc = qr_fail_errno(errno, "%s", qr_quotez(temporary));
-    if (rc == 0 && rename(temporary, path) != 0)
+    struct qs_target target = QS_NO_TARGET;
+    int rc = check_file_target(path, force);
+    if (rc == 0)
+        rc = qs_target_open(&target, path);
+    if (rc == 0)
+        rc = qs_target_make(&target, 0, 0666);
+    if (rc == 0)
+        rc = replay_copy_content(reader, page, target.temporary_fd, path);
+    if (rc == 0 && fsync(target.temporary_fd) != 0)
         rc = qr_fail_errno(errno, "%s", qr_quotez(path));
-    if (rc < 0)
-        unlink(temporary);
-    else
-        rc = qr_os_posix()->sync_directory_of(NULL, path) < 0
-                 ? qr_fail_errno(errno, "%s", qr_quotez(path)) : 0;
-out:
-    qr_free(temporary);
+    if (rc == 0)
+        rc = qs_target_put(&target);
+    qs_target_close(&target);
     return rc;
 }
 

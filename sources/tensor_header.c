@@ -123,7 +123,7 @@ static int add_tensor(struct qs_tensors *tensors, const char *name, unsigned cod
                                .extra_length = (uint16_t)(p - extra),
                                .width = width_of(qs_dtype_of(code)),
                                .name = qr_malloc(name_size),
-                               .extra = qr_malloc(sizeof extra)};
+                               .extra = qr_malloc((size_t)(p - extra))};
     if (!tensor.name || !tensor.extra ||
         QR_GROW(tensors->items, tensors->count, tensors->capacity) < 0) {
         qr_free(tensor.name);
@@ -263,13 +263,38 @@ static int read_entries(const cJSON *root, const char *path, uint64_t size,
     return 0;
 }
 
-/* JSON text as an object; NULL with detail. A NUL in a name would end it too soon. */
+/* Is there a NUL in a name? To the parser, that would end it. */
+static int has_nul_in_name(const char *text, size_t length)
+{
+    for (size_t i = 0; i < length; i++) {
+        int has_nul = 0;
+        if (text[i] != '"')
+            continue;
+        for (i++; i < length && text[i] != '"'; i++)
+            if (text[i] == '\\') {
+                has_nul |= length - i >= 6 && memcmp(text + i, "\\u0000", 6) == 0;
+                i++;
+            }
+        size_t behind = i + 1;
+        while (behind < length && strchr(" \t\r\n", text[behind]))
+            behind++;
+        if (has_nul && behind < length && text[behind] == ':')
+            return 1;
+    }
+    return 0;
+}
+
+/* JSON text as an object; NULL with detail. */
 static cJSON *parse_json(const char *text, size_t length, const char *path)
 {
-    static const char nul[] = "\\u0000";
     const char *end = NULL;
     cJSON *root = NULL;
-    if (!memmem(text, length, nul, sizeof nul - 1) && !memchr(text, 0, length))
+    if (has_nul_in_name(text, length)) {
+        qr_fail(QALLOW_E_SERIALIZATION, "%s: a name in its header has a NUL in it",
+                qr_quotez(path));
+        return NULL;
+    }
+    if (!memchr(text, 0, length))
         root = cJSON_ParseWithLengthOpts(text, length, &end, 0);
     while (root && end < text + length && strchr(" \t\r\n", *end))
         end++;

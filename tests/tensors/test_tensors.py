@@ -128,7 +128,7 @@ def history(run):
     options = ["--compress", random.choice(("off", "1", "3"))]
     name, last = "a.safetensors", None
     for step in range(random.randrange(4, 14)):
-        metadata = random.choice((None, {"step": str(step)}))
+        metadata = random.choice((None, {"step": str(step)}, {"regex": "\\u0000", "nul": "\0"}))
         data = safetensors_bytes(tensors, metadata)
         if random.randrange(8) == 0:
             name = f"step-{step}.safetensors"
