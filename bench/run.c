@@ -101,11 +101,20 @@ const char *qm_path(const struct qm_context *context, const char *name)
 static int run_case(struct qm_context *context, unsigned runs, struct qm_result *result)
 {
     int rc, removed;
-    if (mkdir(context->directory, 0700) != 0)
-        return qr_fail_errno(errno, "%s", qr_quotez(context->directory));
-    rc = qm_measure(context, runs, result);
-    removed = qm_remove_tree(context->directory);
-    return rc < 0 ? rc : removed;
+    *result = (struct qm_result){.what = context->what,
+                                 .size = context->size,
+                                 .threads = context->threads,
+                                 .runs = runs};
+    if (mkdir(context->directory, 0700) != 0) {
+        rc = qr_fail_errno(errno, "%s", qr_quotez(context->directory));
+    } else {
+        rc = qm_measure(context, runs, result);
+        removed = qm_remove_tree(context->directory);
+        rc = rc < 0 ? rc : removed;
+    }
+    if (rc < 0 && !result->detail[0])
+        snprintf(result->detail, sizeof result->detail, "%s", qallow_error_detail());
+    return rc;
 }
 
 static int run_cases(const struct qm_options *options, const char *scratch, size_t selected,
