@@ -455,7 +455,8 @@ int qr_store_refresh(struct qr_store *store, int *changed, uint64_t *lost_from)
     while (!rc && (rc = qr_chain_next(&chain, &info)) > 0)
         rc = qr_directory_add_commit(&store->directory, info.epoch, chain.last_frame);
     if (!rc) {
-        store->log->rewinds++; /* what was read ahead, behind the old end, may be other frames now */
+        /* What was read ahead, behind the old end, may be other frames now. */
+        store->log->rewinds++;
         store->log->end = store->log->flushed = chain.scan.offset;
         store->log->prev = chain.scan.prev;
         store->log->last_frame = chain.last_frame;
