@@ -76,6 +76,7 @@ static void json_fields(cJSON *object, const struct qallow_event *e)
         qi_json_u64(object, "offset", e->offset);
         qi_json_u64(object, "changed", e->changed);
     } else if (e->type == QALLOW_EVENT_CHECKPOINT) {
+        qi_json_u64(object, "exported", e->exported);
         qi_json_path(object, "path", e->name, e->name_length);
     } else {
         qi_json_path(object, "data", e->data, e->length);
@@ -142,6 +143,7 @@ static void print_fields(const struct qallow_event *e)
         print_recompute(e);
         break;
     case QALLOW_EVENT_CHECKPOINT:
+        printf("epoch %llu to ", (unsigned long long)e->exported);
         qi_print_name(stdout, e->name, e->name_length);
         break;
     default:

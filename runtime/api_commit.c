@@ -12,6 +12,7 @@
 #include "backend/kernels.h"
 #include "runtime/api_transaction.h"
 #include "runtime/delta.h"
+#include "runtime/graph.h"
 #include "runtime/meter.h"
 #include "runtime/store_internal.h"
 
@@ -334,6 +335,8 @@ int qallow_commit(struct qallow_txn *txn, uint64_t *epoch)
     uint64_t made;
 
     QR_CHECK_ARGUMENT(txn != NULL);
+    if (qr_graph_in_function) /* the commit that it is called in waits for it */
+        return qr_fail(QALLOW_E_STATE, "a page's function must not commit");
     struct qallow_store *store = txn->store;
     int rc = commit(txn, &made);
     qallow_abort(txn); /* what is left of it */

@@ -65,7 +65,7 @@ static size_t put_fields(const struct qallow_event *e, uint8_t fields[FIELDS_MAX
         p = qr_put_varint(qr_put_varint(p, e->offset), e->changed);
         break;
     case QALLOW_EVENT_CHECKPOINT:
-        p = qr_put_varint(p, e->epoch);
+        p = qr_put_varint(p, e->exported);
         break;
     default:
         break;
@@ -182,7 +182,7 @@ static void get_fields(struct qr_cursor *c, struct qallow_event *e)
         e->changed = qr_get_varint(c);
         break;
     case QALLOW_EVENT_CHECKPOINT:
-        e->epoch = qr_get_varint(c);
+        e->exported = qr_get_varint(c);
         get_rest(c, e);
         break;
     default:

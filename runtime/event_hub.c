@@ -262,15 +262,34 @@ int qallow_events_record(struct qallow_store *store, uint64_t types)
     return 0;
 }
 
+/* Told as if it had been emitted in the newest epoch. */
+static void tell_exported(struct qallow_store *store, struct qallow_event *event)
+{
+    struct qr_event_batch *batch = NULL;
+    struct qr_arena arena = {0};
+    struct qr_epoch info = {0};
+    pthread_mutex_lock(&store->calls);
+    const uint64_t newest = qr_state_epoch(qr_store_state(store->store));
+    if (qr_store_epoch(store->store, newest, &info) == 0)
+        event->time_ns = info.time_ns;
+    pthread_mutex_unlock(&store->calls);
+    if (qr_event_put(&arena, event) == 0)
+        batch = qr_malloc(sizeof *batch + arena.length);
+    if (batch) {
+        *batch = (struct qr_event_batch){.epoch = newest, .length = arena.length};
+        memcpy(batch->bytes, arena.bytes, arena.length);
+        keep_batch(&store->events, batch);
+        qr_hub_tell(store);
+    }
+    qr_free(arena.bytes);
+}
+
 void qr_hub_exported(struct qallow_store *store, uint64_t epoch, const char *path)
 {
     struct qallow_event event = QALLOW_EVENT_INIT;
-    struct qr_event_hub *hub = &store->events;
-    struct qr_arena arena = {0};
     struct qallow_txn *txn;
-    struct qr_epoch info;
     event.type = QALLOW_EVENT_CHECKPOINT;
-    event.epoch = epoch;
+    event.exported = epoch;
     event.name = path;
     event.name_length = strlen(path);
     if (store->store->event_types & QALLOW_EVENT_BIT(event.type) && !qallow_begin(store, &txn)) {
@@ -279,15 +298,6 @@ void qr_hub_exported(struct qallow_store *store, uint64_t epoch, const char *pat
         (void)qallow_commit(txn, NULL); /* it is done all the same */
         return;
     }
-    if (!atomic_load(&hub->is_used))
-        return;
-    pthread_mutex_lock(&store->calls);
-    if (qr_store_epoch(store->store, epoch, &info) == 0)
-        event.time_ns = info.time_ns;
-    pthread_mutex_unlock(&store->calls);
-    pthread_mutex_lock(&hub->lock);
-    if (qr_event_put(&arena, &event) == 0)
-        tell_all(hub, arena.bytes, arena.length, epoch);
-    pthread_mutex_unlock(&hub->lock);
-    qr_free(arena.bytes);
+    if (atomic_load(&store->events.is_used))
+        tell_exported(store, &event);
 }

@@ -269,7 +269,25 @@ static int copy_text(const char *text, char **copy)
     return 0;
 }
 
-/* The edges as vertices; those that are new are sources then. There is room for them. */
+/* One more edge, as a vertex; if that is new, it is a source then. Marks what is an input. */
+static int make_edge(struct qallow_graph *graph, const struct qallow_dependency *d,
+                     struct qr_vertex *made)
+{
+    const struct qr_vertex *there = qr_graph_find(graph, d->page);
+    if (d->page & QR_GRAPH_VOLATILE && !(there && there->function) && d->page != made->id)
+        return qr_fail(QALLOW_E_PAGE_NOT_FOUND, "no volatile page %llx in the graph",
+                       (unsigned long long)d->page);
+    uint32_t from = take_vertex(graph, d->page);
+    if (graph->marks[from])
+        return qr_fail(QALLOW_E_ARGUMENT, "page %llu is given as an input twice",
+                       (unsigned long long)d->page);
+    graph->marks[from] = 1;
+    made->inputs[made->input_count++] =
+        (struct qr_edge){from, d->access, d->unit, d->before, d->after};
+    return reserve_child(&graph->vertices[from]);
+}
+
+/* The edges. There is room for them. */
 static int make_edges(struct qallow_graph *graph, const struct qallow_node_options *o,
                       struct qr_vertex *made)
 {
@@ -280,23 +298,14 @@ static int make_edges(struct qallow_graph *graph, const struct qallow_node_optio
                        (unsigned long long)o->input_count);
     for (uint64_t i = 0; i < o->input_count && !rc; i++) {
         const struct qallow_dependency *d = &o->inputs[i];
-        const struct qr_vertex *there = qr_graph_find(graph, d->page);
-        if (d->page & QR_GRAPH_VOLATILE && !(there && there->function) && d->page != made->id)
-            return qr_fail(QALLOW_E_PAGE_NOT_FOUND, "no volatile page %llx in the graph",
-                           (unsigned long long)d->page);
-        uint32_t from = take_vertex(graph, d->page);
-        for (uint32_t k = 0; k < made->input_count; k++)
-            if (made->inputs[k].from == from)
-                return qr_fail(QALLOW_E_ARGUMENT, "page %llu is given as an input twice",
-                               (unsigned long long)d->page);
-        made->inputs[made->input_count++] =
-            (struct qr_edge){from, d->access, d->unit, d->before, d->after};
+        rc = make_edge(graph, d, made);
         if (d->access != QALLOW_WHOLE && !made->is_ranged) {
             made->is_ranged = 1;
             made->unit = o->unit ? o->unit : d->unit;
         }
-        rc = reserve_child(&graph->vertices[from]);
     }
+    for (uint32_t i = 0; i < made->input_count; i++)
+        graph->marks[made->inputs[i].from] = 0;
     made->first = made->input_count ? made->inputs[0].from : 0;
     return rc;
 }

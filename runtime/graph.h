@@ -111,7 +111,6 @@ struct qr_note {
 struct qallow_graph {
     struct qallow_store *store;
     struct qallow_graph_options options;
-    int is_forced;   /* the transaction computes what is stale also in batched mode */
     int is_deriving; /* records that come are our own */
     int has_waved;   /* the transaction's changes have reached all nodes */
     /* vertices, found by id in an open-addressing table of index + 1; vertices[0] is the table of

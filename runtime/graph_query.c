@@ -249,8 +249,10 @@ static int copy_shape(struct qallow_graph *graph, struct qallow_view *view,
                                   .table = graph->table,
                                   .table_size = graph->table_size,
                                   .checking = view};
-    if (rc)
+    if (rc) {
+        copy->count = 0; /* there is nothing to free */
         return rc;
+    }
     size_t inputs = graph->inputs_capacity ? graph->inputs_capacity : 1;
     copy->vertices = qr_malloc(graph->count * sizeof *copy->vertices);
     copy->inputs = qr_malloc(inputs * sizeof *copy->inputs);
@@ -318,7 +320,12 @@ static int check_nodes(struct qallow_graph *copy, int *has_volatile)
         struct qr_vertex *v = &copy->vertices[copy->order[n]];
         if (!v->function)
             continue;
-        rc = qr_graph_compute(copy, v, 1, &changed, &past);
+        if (!v->is_ranged && !(v->flags & QALLOW_NODE_VOLATILE)) { /* as a wave finds it */
+            struct qallow_page page = QALLOW_PAGE_INIT;
+            rc = qallow_page_get(copy->checking, v->id, &page);
+            rc = rc ? rc : qr_vertex_resize(copy, v, page.bytes);
+        }
+        rc = rc ? rc : qr_graph_compute(copy, v, 1, &changed, &past);
         copy->undo_count = copy->undo_bytes.length = 0;
         if (!rc && v->flags & QALLOW_NODE_VOLATILE)
             *has_volatile = 1;

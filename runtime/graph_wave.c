@@ -178,9 +178,12 @@ static int choose_output(struct qallow_graph *graph, const struct qr_vertex *v, 
 {
     int rc = 0;
     graph->output.count = 0;
-    for (uint32_t i = 0; i < v->input_count && !is_full; i++)
-        is_full = v->inputs[i].access == QALLOW_WHOLE &&
-                  qr_has_changed(graph, &graph->vertices[qr_input(v, i)]);
+    for (uint32_t i = 0; i < v->input_count && !is_full; i++) {
+        const struct qr_vertex *input = &graph->vertices[qr_input(v, i)];
+        is_full = qr_has_changed(graph, input)
+                      ? v->inputs[i].access == QALLOW_WHOLE
+                      : input->touched_in == graph->now && input->flags & QALLOW_NODE_ALWAYS;
+    }
     if (is_full)
         return qr_ranges_add(&graph->output, 0, size);
     for (uint32_t i = 0; i < v->input_count; i++) {
@@ -521,6 +524,17 @@ static void restore_node(struct qallow_graph *graph, struct qr_vertex *v,
     v->past = touched->before;
 }
 
+/* What lies behind an insertion has changed up to the end, wherever that is: up to the page's. */
+static void clamp_past(const struct qallow_graph *graph, const struct qr_vertex *v,
+                       struct qr_past *past)
+{
+    const struct qr_page *page =
+        graph->store ? qr_state_find(qr_store_state(graph->store->store), v->id) : NULL;
+    const uint64_t size = graph->store ? page ? page->size : 0 : v->size;
+    const uint64_t most = size > past->offset ? size - past->offset : 0;
+    past->length = past->length < most ? past->length : most;
+}
+
 /* A source has changed. Without a wave its dependents will hear of it later; if there is no memory
  * to remember the ranges, that it was all of it. */
 static void keep_source(struct qallow_graph *graph, struct qr_vertex *v, uint64_t epoch)
@@ -530,6 +544,7 @@ static void keep_source(struct qallow_graph *graph, struct qr_vertex *v, uint64_
         return;
     v->past = (struct qr_past){.epoch = epoch, .why = QALLOW_WHY_SOURCE};
     note_past(v, 0, &v->past);
+    clamp_past(graph, v, &v->past);
     for (uint32_t i = 0; i < v->changed.count && !is_wave; i++)
         if (qr_ranges_add(&v->pending, v->changed.items[i].offset, v->changed.items[i].end)) {
             if (v->pending.count)

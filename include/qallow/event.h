@@ -46,7 +46,7 @@ struct qallow_event {
     uint32_t size; /* of this struct */
     uint32_t type;
     int64_t time_ns;     /* of the commit that it belongs to, since 1970 */
-    uint64_t epoch;      /* that it belongs to; not part of what is encoded */
+    uint64_t epoch;      /* that it belongs to; encoded only of a COMMIT, whose own it is */
     const uint8_t *data; /* as encoded; valid during the call */
     uint64_t length;
     /* what the data says; 0 where the type does not have it */
@@ -57,10 +57,11 @@ struct qallow_event {
     uint64_t bytes;   /* DELTA: the page's size now. RECOMPUTE: computed. COMMIT: pages changed */
     uint64_t offset;  /* DELTA, RECOMPUTE: of the first byte that changed */
     uint64_t changed; /* DELTA: bytes written. RECOMPUTE: from the first that changed to the last */
-    uint64_t digest[2]; /* COMMIT, CHECKPOINT */
+    uint64_t digest[2]; /* COMMIT */
     const char *name;   /* PAGE, created or renamed. CHECKPOINT: the path. Not ended by a NUL */
     uint64_t name_length;
-    uint64_t reserved[4];
+    uint64_t exported; /* CHECKPOINT: the epoch that was */
+    uint64_t reserved[3];
 };
 
 /* --- subscribing --- */
@@ -125,13 +126,17 @@ QALLOW_API int qallow_events_replay(struct qallow_store *store, uint64_t from, u
  * `size`; *length (may be NULL) is set in any case. LIMIT: it does not fit. */
 QALLOW_API int qallow_event_encode(const struct qallow_event *event, void *buffer, size_t size,
                                    size_t *length);
-/* Reads one; *used is how long it was. event->data and ->name point into `bytes`; the epoch is 0.
+/* Reads one; *used is how long it was. event->data and ->name point into `bytes`; the epoch is 0,
+ * but of a COMMIT.
  * `event` must be initialised. SERIALIZATION. */
 QALLOW_API int qallow_event_decode(const void *bytes, size_t size, struct qallow_event *event,
                                    size_t *used);
 #define QALLOW_EVENT_INIT                                                                          \
     {                                                                                              \
-        sizeof(struct qallow_event), 0, 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, {0, 0}, NULL, 0, { 0 } \
+        sizeof(struct qallow_event), 0, 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, {0, 0}, NULL, 0, 0,    \
+        {                                                                                          \
+            0                                                                                      \
+        }                                                                                          \
     }
 
 #ifdef __cplusplus

@@ -169,7 +169,8 @@ QALLOW_API int qallow_begin(struct qallow_store *store, struct qallow_txn **txn)
 /* Makes the changes one epoch; *epoch (may be NULL) is its number. Bytes that were written but do
  * not differ are not logged; without any change there is no new epoch, and *epoch is the newest.
  * The handle is gone also on failure; then the store is as before. After a failed sync it is
- * read-only (STATE) until it is opened again, at the last durable epoch.
+ * read-only (STATE) until it is opened again, at the last durable epoch. In a function of a page
+ * (qallow/graph.h) nothing can be committed: STATE, and the transaction stays open.
  * PAGE_EXISTS, PAGE_NOT_FOUND, INVALID_DELTA (what the transaction's pages say about each other
  * does not fit: two of one name, a directory freed with pages in it, a page below itself),
  * IO, NO_SPACE, LIMIT. */

@@ -32,6 +32,7 @@ static void assert_round_trip(const struct qallow_event *event)
     assert_int_equal(found.page, event->page);
     assert_int_equal(found.change, event->change);
     assert_int_equal(found.kind, event->kind);
+    assert_int_equal(found.exported, event->exported);
     assert_int_equal(found.parent, event->parent);
     assert_int_equal(found.bytes, event->bytes);
     assert_int_equal(found.offset, event->offset);
@@ -92,7 +93,7 @@ static void test_round_trip(void **state)
     e.changed = 16;
     assert_round_trip(&e);
     e = event_of(QALLOW_EVENT_CHECKPOINT);
-    e.epoch = 8;
+    e.exported = 8;
     e.name = "x.qckpt";
     e.name_length = 7;
     assert_round_trip(&e);
@@ -261,6 +262,44 @@ static void test_handlers_that_act(void **state)
     assert_told(&first, TYPES(QALLOW_EVENT_COMMIT, QALLOW_EVENT_COMMIT, QALLOW_EVENT_PROGRAM));
     assert_told(&third, TYPES(QALLOW_EVENT_COMMIT, QALLOW_EVENT_COMMIT, QALLOW_EVENT_PROGRAM,
                               QALLOW_EVENT_COMMIT));
+    assert_ok(qallow_close(store));
+}
+
+/* Handlers that end subscriptions while they are told of an export, which is no commit. */
+static void leaving_handler(void *context, const struct qallow_event *event)
+{
+    struct told *told = context;
+    assert_int_equal(event->type, QALLOW_EVENT_CHECKPOINT);
+    assert_int_equal(event->exported, 1);
+    assert_int_equal(event->epoch, qallow_view_epoch(qallow_newest(told->store)));
+    told->count++;
+    if (told->also && told->also->id)
+        assert_ok(qallow_unsubscribe(told->store, told->also->id));
+    if (told->also)
+        told->also->id = 0;
+}
+
+static void test_exports(void **state)
+{
+    struct qallow_store *store = open_new("exports.tlog");
+    struct qallow_event_filter filter = QALLOW_EVENT_FILTER_INIT;
+    char name[20];
+    uint64_t page = add_page(store, "a", "1", 1);
+    write_page(store, page, 0, "2", 1);
+    filter.types = QALLOW_EVENT_BIT(QALLOW_EVENT_CHECKPOINT);
+    for (int who = 0; who < 9; who++) { /* the first to be told of it ends one */
+        struct told told[3] = {{.store = store}, {.store = store}, {.store = store}};
+        for (int i = 0; i < 3; i++)
+            assert_ok(qallow_subscribe(store, &filter, leaving_handler, &told[i], &told[i].id));
+        told[who / 3].also = &told[who % 3];
+        snprintf(name, sizeof name, "%d.qckpt", who);
+        assert_ok(qallow_checkpoint_export(store, 1, path(name), 1));
+        for (int i = 0; i < 3; i++) {
+            assert_int_equal(told[i].count, i != who % 3 || i <= who / 3);
+            if (told[i].id)
+                assert_ok(qallow_unsubscribe(store, told[i].id));
+        }
+    }
     assert_ok(qallow_close(store));
 }
 
@@ -500,7 +539,7 @@ int main(void)
         cmocka_unit_test(test_subscribing),    cmocka_unit_test(test_handlers_that_act),
         cmocka_unit_test(test_live_is_replay), cmocka_unit_test(test_following),
         cmocka_unit_test(test_recorded),       cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_memory),         cmocka_unit_test(test_exports),
     };
     if (support_begin() != 0)
         return 1;

@@ -87,6 +87,43 @@ static void test_elementwise(void **state)
     pair_end(&p);
 }
 
+static int same_word(void *context, struct qallow_call *call)
+{
+    int rc = qallow_call_resize(call, 4);
+    if (!rc)
+        memcpy(call->output, "SAME", 4);
+    return rc;
+}
+
+/* A node that counts as changed whatever comes out reaches those that read ranges of it, too. */
+static void test_always(void **state)
+{
+    struct qallow_store *store = open_new("always.tlog");
+    uint64_t a = add_page(store, "a", "1", 1), b = add_page(store, "b", "", 0);
+    uint64_t c = add_page(store, "c", "", 0), d = add_page(store, "d", "", 0);
+    struct counted word = {.function = same_word}, add = {.function = add_bytes};
+    struct counted sum = {.function = sum_bytes};
+    struct qallow_graph *graph = new_graph(store);
+    struct qallow_dependency dependencies[8];
+    struct qallow_node_options options;
+    node_options(&options, dependencies, b, "word", &word, INPUTS(a));
+    options.flags = QALLOW_NODE_ALWAYS;
+    assert_ok(qallow_graph_add(graph, &options, NULL));
+    add_elementwise(graph, c, &add, b);
+    add_node(graph, d, "sum", &sum, INPUTS(b));
+    assert_ok(qallow_graph_update(graph, NULL));
+    for (int i = 2; i < 6; i++) {
+        write_page(store, a, 0, &i, 1);
+        assert_int_equal(word.calls, i);
+        assert_int_equal(sum.calls, i);
+        assert_int_equal(add.calls, i);
+        assert_int_equal(add.length, 4);
+    }
+    assert_ok(qallow_graph_check(graph, qallow_newest(store)));
+    qallow_graph_destroy(graph);
+    assert_ok(qallow_close(store));
+}
+
 /* One byte for each block of 16: its bytes summed up. */
 static int sum_blocks(void *context, struct qallow_call *call)
 {
@@ -236,5 +273,6 @@ const struct CMUnitTest access_tests[] = {
     cmocka_unit_test(test_elementwise), cmocka_unit_test(test_blockwise),
     cmocka_unit_test(test_window),      cmocka_unit_test(test_units),
     cmocka_unit_test(test_mixed),       cmocka_unit_test(test_large),
+    cmocka_unit_test(test_always),
 };
 const size_t access_test_count = sizeof access_tests / sizeof *access_tests;

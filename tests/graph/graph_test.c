@@ -304,6 +304,13 @@ static void test_explain(void **state)
     assert_int_equal(r[0].cause, e);
     assert_int_equal(count, 2);
     assert_result(qallow_graph_explain(graph, 999, r, 4, &count), QALLOW_E_PAGE_NOT_FOUND);
+    struct qallow_txn *txn; /* what moves has changed, and that ends where the page ends */
+    assert_ok(qallow_begin(store, &txn));
+    assert_ok(qallow_page_splice(txn, a, 20, 1, "four", 4));
+    assert_ok(qallow_commit(txn, NULL));
+    assert_ok(qallow_graph_explain(graph, a, r, 1, &count));
+    assert_int_equal(r[0].offset, 20);
+    assert_int_equal(r[0].length, 67 - 20);
     qallow_graph_destroy(graph);
     assert_ok(qallow_close(store));
 }

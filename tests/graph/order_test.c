@@ -205,6 +205,40 @@ static void test_replace(void **state)
 }
 
 /* Many nodes come and go. */
+/* As many inputs as a node may have; one of them twice is noticed, and leaves nothing behind. */
+static void test_many_inputs(void **state)
+{
+    enum { MOST = 65535 };
+    struct qallow_store *store = open_new("inputs.tlog");
+    uint64_t page = add_page(store, "p", "", 0), other = add_page(store, "q", "", 0);
+    struct qallow_dependency *d = calloc(MOST, sizeof *d);
+    struct qallow_node_options o = QALLOW_NODE_OPTIONS_INIT;
+    struct qallow_graph *graph = new_graph(store);
+    struct qallow_node node = QALLOW_NODE_INIT;
+    for (size_t i = 0; i < MOST; i++)
+        d[i].page = 1000 + i;
+    o.page = page;
+    o.function = do_nothing;
+    o.inputs = d;
+    o.input_count = MOST;
+    d[MOST - 1].page = 1000;
+    assert_result(qallow_graph_add(graph, &o, NULL), QALLOW_E_ARGUMENT);
+    assert_result(qallow_graph_get(graph, 1000, &node), QALLOW_E_PAGE_NOT_FOUND);
+    d[MOST - 1].page = 1000 + MOST - 1;
+    for (int i = 0; i < 4; i++) { /* under a second all of it; by comparing each with each, 20 */
+        assert_ok(qallow_graph_add(graph, &o, NULL));
+        assert_ok(qallow_graph_get(graph, page, &node));
+        assert_int_equal(node.inputs, MOST);
+        assert_ok(qallow_graph_remove(graph, page));
+    }
+    o.page = other;
+    o.input_count = 2;
+    assert_ok(qallow_graph_add(graph, &o, NULL));
+    qallow_graph_destroy(graph);
+    assert_ok(qallow_close(store));
+    free(d);
+}
+
 static void test_churn(void **state)
 {
     enum { PAGES = 200 };
@@ -248,7 +282,8 @@ static void test_churn(void **state)
 }
 
 const struct CMUnitTest order_tests[] = {
-    cmocka_unit_test(test_cycles),  cmocka_unit_test(test_long_chains), cmocka_unit_test(test_walk),
-    cmocka_unit_test(test_replace), cmocka_unit_test(test_churn),
+    cmocka_unit_test(test_cycles), cmocka_unit_test(test_long_chains),
+    cmocka_unit_test(test_walk),   cmocka_unit_test(test_replace),
+    cmocka_unit_test(test_churn),  cmocka_unit_test(test_many_inputs),
 };
 const size_t order_test_count = sizeof order_tests / sizeof *order_tests;
