@@ -323,7 +323,7 @@ static int builder_create(struct qr_applier *a, const struct qr_record *r, struc
     b->old_count = is_image ? 0 : base->piece_count;
     uint64_t room = a->piece_limit - (a->state->piece_total < a->piece_limit
                                           ? a->state->piece_total : a->piece_limit);
-    b->limit = room > UINT32_MAX / 4 ? UINT32_MAX / 4 : (uint32_t)room;
+    b->limit = room > QR_PIECES_MAX ? QR_PIECES_MAX : (uint32_t)room;
     if (!r->last && b->old_count) { /* slots may move between parts: keep our own copy */
         b->old_owned = qr_malloc(b->old_count * sizeof *b->old_owned);
         if (!b->old_owned) {

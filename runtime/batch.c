@@ -3,9 +3,9 @@
  * Encoding records (docs/formats/tlog.md, "Records") into frame bodies.
  *
  * A body grows until the next record does not fit; then it is sealed (compressed if that pays) and
- * another is begun. Records other than deltas always fit a fresh body. The edits of a delta are
- * encoded into whatever room the open body has left; when it is used up, the record is closed as
- * one part and the next part begins in the next body.
+ * another is begun. Records other than deltas, and small deltas, always fit a fresh body. The edits
+ * of a large delta are encoded into whatever room the open body has left; when it is used up, the
+ * record is closed as one part and the next part begins in the next body.
  */
 #include "runtime/batch_internal.h"
 
@@ -24,6 +24,8 @@ enum {
      * ones make single files cheap to read, and stay in the cache while they are worked on. */
     BODY_TARGET = 256 << 10,
     BODIES_KEPT = 5, /* whose memory is used again */
+    /* Edits that take no more are not divided: a page that is read or held comes from one frame. */
+    WHOLE_MAX = BODY_TARGET / 8,
 };
 
 int qr_batch_create(int compress_level, struct qr_batch **out)
@@ -328,10 +330,10 @@ static int put_part(struct qr_batch *batch, struct qr_edits *edits, size_t *next
                     const uint8_t *old_or_null, const struct qb_u128 *sum)
 {
     struct qr_body *body;
-    int rc = reserve(batch, PART_MIN, &body);
+    size_t expected = estimate(edits, *next), want = expected + PART_MIN;
+    int rc = reserve(batch, want <= WHOLE_MAX ? want : PART_MIN, &body);
     if (rc)
         return rc;
-    size_t expected = estimate(edits, *next), want = expected + PART_MIN;
     if (body->length + want > BODY_TARGET)
         want = BODY_TARGET - body->length;
     if ((rc = reserve(batch, want, &body)))
@@ -392,16 +394,15 @@ int qr_batch_delta_end(struct qr_batch *batch, struct qb_u128 content_sum)
 }
 
 /* What most deltas of programs are: some bytes of a page whose size stays are written over. The
- * record is the one that put_part() makes of it. 1: done; 0: it is another one, or does not fit. */
+ * record is the one that put_part() makes of it. 1: done; 0: it is another one, or a long one. */
 static int put_overwrite(struct qr_batch *batch, uint64_t id, uint64_t size,
                          const struct qr_edit *edit, const struct qb_u128 *sum)
 {
     enum { FIELDS_MAX = 32 };
-    size_t used = batch->count && !batch->sealed ? batch->bodies[batch->count - 1].length : 0;
     uint64_t n = edit->new_length;
     struct qr_body *body;
-    if (edit->source != QR_LITERAL || n != edit->old_length || n == 0 || n > BODY_TARGET / 2 ||
-        used + PART_MIN + FIELDS_MAX + n > BODY_TARGET)
+    if (edit->source != QR_LITERAL || n != edit->old_length || n == 0 ||
+        n > WHOLE_MAX - PART_MIN - FIELDS_MAX)
         return 0;
     int rc = reserve(batch, (size_t)n + PART_MIN + FIELDS_MAX, &body);
     if (rc)

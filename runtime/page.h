@@ -46,7 +46,7 @@ struct qr_piece {
     uint64_t length;
 };
 
-enum { QR_RECENT_MAX = 15 };
+enum { QR_RECENT_MAX = 15, QR_PIECES_MAX = (1 << 28) - 1 };
 
 /* What a directory entry looked like when its content was read; not logged, kept in the index. */
 struct qr_stat_cache {
@@ -58,13 +58,14 @@ struct qr_page {
     /* What a delta touches, in one line of the cache: pages are aligned to it (state.c). */
     _Alignas(64) uint64_t id; /* never reused; 0 is no page */
     uint64_t size;    /* bytes of content */
-    uint64_t version : 63;     /* epoch that last changed it */
-    uint64_t held_is_used : 1; /* since the hand of held.c passed */
+    uint64_t version; /* epoch that last changed it */
     struct qb_u128 content_sum; /* sum of the cells' digest terms (hash_cells with qr_page_seed) */
     /* The pieces in order; behind them `recent_count` overwrites that are not yet in their places
      * (pieces.c): to look at the pieces, take a copy. One piece may stand in inline_piece. */
     struct qr_piece *pieces;
-    uint64_t piece_count : 30, piece_capacity : 30, recent_count : 4;
+    uint64_t piece_count : 28, piece_capacity : 28, recent_count : 4;
+    uint64_t kind : 3;         /* enum qr_kind; 0: freed */
+    uint64_t held_is_used : 1; /* since the hand of held.c passed */
     uint8_t *held;    /* the content in memory as well (held.c), or NULL */
     /* Everything else. */
     struct qr_held *held_entry; /* what is known of it */
@@ -77,7 +78,6 @@ struct qr_page {
     struct qr_stat_cache stat;
     uint32_t mode;    /* permission bits (07777) */
     uint16_t name_length, extra_length;
-    uint8_t kind;     /* enum qr_kind */
     uint8_t mark;     /* scratch for whoever scans (0 between scans) */
     uint32_t slot, first_child, next_sibling, previous_sibling; /* slot numbers, 0 = none */
 };

@@ -70,6 +70,9 @@ static int reserve(struct qr_page *page, uint32_t count)
     uint32_t used = page->piece_count + page->recent_count, capacity = page->piece_capacity;
     if (count <= capacity)
         return 0;
+    if (count > QR_PIECES_MAX)
+        return qr_fail(QALLOW_E_LIMIT, "page %llu: more than %d pieces",
+                       (unsigned long long)page->id, QR_PIECES_MAX);
     capacity = count < 8 ? 8 : count < FEW ? 2 * count : count + count / 2;
     int is_inline = page->pieces == &page->inline_piece;
     struct qr_piece *pieces =
@@ -81,7 +84,7 @@ static int reserve(struct qr_page *page, uint32_t count)
     if (is_inline)
         pieces[0] = page->inline_piece;
     page->pieces = pieces;
-    page->piece_capacity = capacity;
+    page->piece_capacity = capacity < QR_PIECES_MAX ? capacity : QR_PIECES_MAX;
     return 0;
 }
 

@@ -20,8 +20,6 @@
 
 /* ---------------------------------------------------------------- hash tables of slots */
 
-enum { PIECES_MAX = 1 << 30 }; /* of a page; an applier has its own, lower limit */
-
 static uint32_t id_hash(uint64_t id) { return (uint32_t)(id * UINT64_C(0x9E3779B97F4A7C15) >> 17); }
 
 static uint32_t name_hash(uint64_t parent, const void *name, size_t length)
@@ -191,9 +189,10 @@ void qr_state_fetch(const struct qr_state *state, uint64_t id, enum qr_fetch ste
     const struct qr_page *usual = usual_place(state, id);
     if (step == QR_FETCH_SLOT) {
         __builtin_prefetch(usual);
-        if (usual)
-            __builtin_prefetch(&usual->slot); /* and the kind */
-        __builtin_prefetch(entry);
+        if (usual && state->places)
+            __builtin_prefetch(&usual->slot); /* and the mark */
+        if (qr_slot(state, 1)->id != state->usual_distance + 1) /* some stand elsewhere */
+            __builtin_prefetch(entry);
     } else if (step == QR_FETCH_PAGE) {
         if ((!usual || usual->id != id) && entry->slot) /* nearly always the first place is right */
             __builtin_prefetch(qr_slot(state, entry->slot));
@@ -453,7 +452,7 @@ static int insert_page(struct qr_state *state, uint64_t id, uint64_t parent, con
     *page = (struct qr_page){.id = id,
                              .parent = parent,
                              .name = copy,
-                             .kind = (uint8_t)kind,
+                             .kind = (unsigned)kind & 7,
                              .name_length = (uint16_t)name_length,
                              .slot = state->slot_count++};
     page->pieces = &page->inline_piece;
@@ -613,7 +612,7 @@ void qr_state_set_content(struct qr_state *state, struct qr_page *page, struct q
     }
     state->piece_total += (uint64_t)count - qr_page_pieces_max(page);
     page->recent_count = 0;
-    qr_assert(count < PIECES_MAX);
+    qr_assert(count <= QR_PIECES_MAX);
     if (count == 1 && qr_page_keeps_array(page)) {
         page->pieces[0] = pieces[0];
         page->piece_count = 1;
@@ -624,7 +623,7 @@ void qr_state_set_content(struct qr_state *state, struct qr_page *page, struct q
         qr_free(page->pieces);
     page->pieces = pieces;
     page->piece_count = count;
-    page->piece_capacity = capacity < PIECES_MAX ? capacity : PIECES_MAX - 1;
+    page->piece_capacity = capacity < QR_PIECES_MAX ? capacity : QR_PIECES_MAX;
     if (count <= 1) { /* the usual case of a file: no array of its own */
         if (count)
             page->inline_piece = pieces[0];

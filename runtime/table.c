@@ -175,7 +175,7 @@ static void write_page(struct qr_sink *sink, const struct qr_page *page, uint64_
 {
     qr_sink_varint(sink, page->id - last_id);
     qr_sink_varint(sink, page->parent);
-    qr_sink_put(sink, &page->kind, 1);
+    qr_sink_varint(sink, page->kind); /* a byte */
     qr_sink_varint(sink, page->name_length);
     qr_sink_put(sink, page->name, page->name_length);
     qr_sink_varint(sink, page->mode);
@@ -239,7 +239,7 @@ static int read_pieces(struct qr_source *source, struct qr_state *state, struct 
     uint64_t count = qr_get_varint(&source->cursor), total = 0;
     struct qr_piece *pieces = NULL;
     uint32_t capacity = 0;
-    if (!rc && (count > UINT32_MAX / 4 || count > size))
+    if (!rc && (count > QR_PIECES_MAX || count > size))
         rc = malformed(page->id);
     for (uint32_t i = 0; i < count && !rc; i++) {
         if (i == capacity) { /* grows with what is really there, not with what is claimed */
