@@ -23,17 +23,22 @@ _Static_assert(offsetof(struct qr_vertex, bytes) == LINE, "what a hop touches is
 _Static_assert(offsetof(struct qr_vertex, pending) == 3 * LINE, "the same");
 _Static_assert(sizeof(struct qr_vertex) % LINE == 0, "all of them are");
 
-int qr_graph_enter(struct qallow_graph *graph)
+static int enter(struct qallow_graph *graph, int is_reading)
 {
     if (qr_graph_in_function)
         return qr_fail(QALLOW_E_STATE, "a page's function must not call the graph");
     if (!graph->store)
         return 0;
     pthread_mutex_lock(&graph->store->calls);
+    if (is_reading)
+        pthread_rwlock_rdlock(&graph->store->newest_lock);
     pthread_mutex_lock(
         &graph->store->store->sharing.lock); /* who claims pages asks whose they are */
     return 0;
 }
+
+int qr_graph_enter(struct qallow_graph *graph) { return enter(graph, 0); }
+int qr_graph_enter_reading(struct qallow_graph *graph) { return enter(graph, 1); }
 
 void qr_graph_leave(struct qallow_graph *graph)
 {

@@ -179,6 +179,9 @@ const char *qr_vertex_name(const struct qr_vertex *vertex);
  * graph that calls. */
 int qr_graph_enter(struct qallow_graph *graph);
 void qr_graph_leave(struct qallow_graph *graph);
+/* The same for who reads from views of the store: a view of the newest state locks that, and its
+ * lock comes before that of pages. To be unlocked behind qr_graph_leave(). */
+int qr_graph_enter_reading(struct qallow_graph *graph);
 extern _Thread_local int qr_graph_in_function; /* this thread runs functions */
 /* A graph without nodes, of a store or (NULL) of none. */
 int qr_graph_make(struct qallow_store *store, const struct qallow_graph_options *options,

@@ -342,7 +342,7 @@ int qallow_graph_check(struct qallow_graph *graph, struct qallow_view *view)
     struct qb_u128 digest;
     int has_volatile = 0;
     QR_CHECK_ARGUMENT(graph != NULL && view != NULL && view->store == graph->store);
-    int rc = qr_graph_enter(graph);
+    int rc = qr_graph_enter_reading(graph);
     if (rc)
         return rc;
     rc = copy_shape(graph, view, &copy);
@@ -358,5 +358,6 @@ int qallow_graph_check(struct qallow_graph *graph, struct qallow_view *view)
     }
     finish_copy(&copy);
     qr_graph_leave(graph);
+    pthread_rwlock_unlock(&graph->store->newest_lock);
     return rc;
 }
