@@ -8,6 +8,7 @@
 
 #include "interface/cmd_checkpoint.h"
 #include "interface/epochs.h"
+#include "sources/stop.h"
 #include "sources/tensor.h"
 #include "sources/tree.h"
 
@@ -216,6 +217,7 @@ static int run(struct qi_context *context, const void *values)
     if (rc < 0)
         return rc;
     qi_signals_catch();
+    qs_stop_when(qi_signal_check);
     store_options.writable = store_options.create = 1;
     store_options.logical_clock = save->clock == CLOCK_LOGICAL;
     store_options.compress_level = save->compress;

@@ -9,6 +9,7 @@
 #include "interface/cmd_replay.h"
 #include "runtime/query.h"
 #include "sources/path.h"
+#include "sources/stop.h"
 #include "sources/target.h"
 #include "sources/tensor.h"
 #include "sources/tree.h"
@@ -122,6 +123,7 @@ int replay_restore(struct qi_context *context, const struct replay *replay, stru
     if (rc < 0)
         goto out;
     qi_signals_catch();
+    qs_stop_when(replay->follow ? NULL : qi_signal_check); /* a follower ends between epochs */
     if (qs_has_tensors(state)) {
         rc = restore_tensors(context, replay, store, state);
         if (rc == 0 && lost > 0)

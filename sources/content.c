@@ -15,6 +15,7 @@
 
 #include "runtime/digest.h"
 #include "sources/path.h"
+#include "sources/stop.h"
 #include "sources/tree_internal.h"
 #include "telemetry/telemetry.h"
 
@@ -276,8 +277,10 @@ static int encode_content(struct qs_worker *worker, struct qs_step *change,
 
 int qs_step_encode(struct qs_worker *worker, struct qs_step *change, struct qr_batch *batch)
 {
-    int rc = 0, was_new = change->action == QS_DO_CREATE;
+    int rc = qs_stop(), was_new = change->action == QS_DO_CREATE;
     uint64_t parent;
+    if (rc < 0)
+        return rc;
     if (change->kind != QR_KIND_DIRECTORY &&
         (change->action == QS_DO_CREATE || change->action == QS_DO_CONTENT)) {
         rc = encode_content(worker, change, batch);

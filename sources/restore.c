@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "sources/path.h"
+#include "sources/stop.h"
 #include "sources/target.h"
 #include "sources/tree_internal.h"
 #include "sources/writer.h"
@@ -208,7 +209,9 @@ static void make_files(struct restore *r, int is_owner)
         if (first >= r->file_count)
             break;
         for (; rc == 0 && i < first + RUN && i < r->file_count; i++) {
-            rc = make_file(r, &writer, &here, &r->files[i]);
+            rc = qs_stop();
+            if (rc == 0)
+                rc = make_file(r, &writer, &here, &r->files[i]);
             atomic_fetch_add(&r->done, r->files[i].page->size);
         }
         if (is_owner && r->options->progress)

@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #include "sources/path.h"
+#include "sources/stop.h"
 
 enum { OPEN_LEVELS = 64 }; /* directories kept open on the way down */
 
@@ -210,8 +211,10 @@ static int look(struct qs_scan *scan, struct qs_frame *frame, const char *name,
                 struct qr_page **page)
 {
     struct stat st;
-    int keep, rc;
+    int keep, rc = qs_stop();
     *page = holder_of(scan, frame, name);
+    if (rc < 0)
+        return rc;
     if (fstatat(frame_fd(scan, frame), name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
         if (errno == ENOENT || errno == ENOTDIR)
             return 0;

@@ -17,6 +17,7 @@
 
 #include "runtime/digest.h"
 #include "sources/path.h"
+#include "sources/stop.h"
 #include "sources/tree_internal.h"
 
 enum {
@@ -221,7 +222,7 @@ static int still_the_same(struct stream *s, struct qb_u128 sum)
 static int stream_content(struct stream *s)
 {
     int rc = 0;
-    while (rc == 0 && s->n < s->new_size) {
+    while (rc == 0 && s->n < s->new_size && (rc = qs_stop()) == 0) {
         uint64_t data = next_data(s);
         rc = data > s->n ? pass_hole(s, data - s->n) : pass_window(s);
     }

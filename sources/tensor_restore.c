@@ -20,6 +20,7 @@
 #include "runtime/error.h"
 #include "runtime/os.h"
 #include "sources/path.h"
+#include "sources/stop.h"
 #include "sources/target.h"
 #include "sources/tensor_internal.h"
 #include "telemetry/telemetry.h"
@@ -97,7 +98,7 @@ static int write_chunks(struct writing *w)
     uint8_t *buffer = qr_malloc(QS_CHUNK);
     int rc = buffer ? qr_reader_create(w->store, READER_CACHE, &reader)
                     : qr_fail(QALLOW_E_NO_MEMORY, "no memory for tensors");
-    while (rc == 0 && take_chunk(w, &place, &offset)) {
+    while (rc == 0 && (rc = qs_stop()) == 0 && take_chunk(w, &place, &offset)) {
         if (place != last) {
             qr_content_finish(&content);
             rc = qr_content_init(&content, place->page);

@@ -19,6 +19,7 @@
 #include "runtime/elements.h"
 #include "runtime/error.h"
 #include "runtime/os.h"
+#include "sources/stop.h"
 #include "sources/tensor_plan.h"
 #include "telemetry/telemetry.h"
 
@@ -310,7 +311,8 @@ static int submit_all(struct saver *s)
         if (page->old.size != page->size)
             page->sum = (struct qb_u128){0, 0};
         for (uint64_t offset = 0; offset < page->size && rc == 0; offset += QS_CHUNK)
-            rc = submit(s, page, offset);
+            if ((rc = qs_stop()) == 0)
+                rc = submit(s, page, offset);
     }
     return rc ? rc : drain(s);
 }

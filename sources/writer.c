@@ -15,6 +15,7 @@
 
 #include "runtime/digest.h"
 #include "sources/path.h"
+#include "sources/stop.h"
 
 enum { HOLE_MIN = 4096, LINK_MAX_BYTES = 64 * 1024 };
 
@@ -72,7 +73,7 @@ static int each_portion(struct qs_writer *writer, const struct qr_page *page,
     int is_hole, rc = qr_content_init(&content, page);
     for (size_t i = 0; rc == 0 && i < content.piece_count;) {
         uint64_t left = next_stretch(&content, &i, &is_hole);
-        while (rc == 0 && left) {
+        while (rc == 0 && left && (rc = qs_stop()) == 0) {
             size_t n = is_hole ? (left < (1u << 30) ? (size_t)left : 1u << 30)
                        : left < QS_WRITER_BUFFER ? (size_t)left
                                                  : QS_WRITER_BUFFER;
