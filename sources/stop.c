@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See stop.h. One for the process, as signals are; a recorder, which ends in its own way, sets none.
+ * See stop.h. One for the process, as signals are; a recorder, which ends in its own way, sets
+ * none.
  */
 #include "sources/stop.h"
 
