@@ -11,23 +11,11 @@
 set -euo pipefail
 # shellcheck source=scripts/recorder.sh
 . "$(dirname "$0")/recorder.sh"
-
-bold='' plain=''
-if [ -t 1 ] && [ -z "${NO_COLOR:-}" ] && [ "${TERM:-dumb}" != dumb ]; then
-    bold=$'\e[1m' plain=$'\e[0m'
-fi
-say() { printf '\n%s# %s%s\n' "$bold" "$*" "$plain"; }
-# Shows a command line and runs it.
-run() {
-    printf '%s$ %s%s\n' "$bold" "$*" "$plain"
-    bash -c "$*"
-}
+# shellcheck source=scripts/demonstration.sh
+. "$(dirname "$0")/demonstration.sh"
 
 if [ -z "${QALLOW:-}" ] || [ -z "${TRAIN:-}" ]; then
-    echo 'building ...'
-    "$top/scripts/setup.sh" >/dev/null
-    [ -f "$top/build/build.ninja" ] || meson setup "$top/build" "$top" >/dev/null
-    ninja -C "$top/build" interface/qallow tests/tensors/train >/dev/null
+    build interface/qallow tests/tensors/train
     TRAIN=$top/build/tests/tensors/train
 fi
 find_qallow

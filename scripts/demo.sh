@@ -6,27 +6,10 @@
 set -euo pipefail
 # shellcheck source=scripts/recorder.sh
 . "$(dirname "$0")/recorder.sh"
+# shellcheck source=scripts/demonstration.sh
+. "$(dirname "$0")/demonstration.sh"
 
-bold='' plain=''
-if [ -t 1 ] && [ -z "${NO_COLOR:-}" ] && [ "${TERM:-dumb}" != dumb ]; then
-    bold=$'\e[1m' plain=$'\e[0m'
-fi
-say() { printf '\n%s# %s%s\n' "$bold" "$*" "$plain"; }
-# Shows a command line and runs it.
-run() {
-    printf '%s$ %s%s\n' "$bold" "$*" "$plain"
-    bash -c "$*"
-}
-
-echo 'building ...'
-"$top/scripts/setup.sh" >/dev/null
-[ -f "$top/build/build.ninja" ] || meson setup "$top/build" "$top" >/dev/null
-ninja -C "$top/build" interface/qallow >"${TMPDIR:-/tmp}/qallow-demo-build.$$" 2>&1 || {
-    tail -20 "${TMPDIR:-/tmp}/qallow-demo-build.$$" >&2
-    fail "the build failed; all of it is in ${TMPDIR:-/tmp}/qallow-demo-build.$$"
-}
-rm -f "${TMPDIR:-/tmp}/qallow-demo-build.$$"
-
+build interface/qallow
 find_qallow
 make_work demo
 PATH=$(dirname "$qallow"):$PATH
