@@ -15,6 +15,7 @@
 #include "runtime/delta.h"
 #include "runtime/error.h"
 #include "runtime/format.h"
+#include "runtime/log.h"
 #include "runtime/os.h"
 #include "runtime/record.h"
 #include "runtime/state_internal.h"
@@ -246,17 +247,26 @@ static int is_in_place(const struct qr_builder *b, const struct qr_record *r)
            !check.moves;
 }
 
+static int left_out(const struct qr_record *r)
+{
+    return qr_fail(QALLOW_E_STATE, "page %llu: what it is made of was left out",
+                   (unsigned long long)r->page);
+}
+
 /* Where the old bytes are read and the new ones go: over the old ones, to their place, or beside it
  * if the page's own bytes are still needed. What cannot be done in memory is an error: who loads
  * does without then. */
 static int begin_bytes(struct qr_applier *a, struct qr_builder *b, const struct qr_record *r,
                        const struct qr_page *page, const struct qr_page *base)
 {
+    int is_new = b->old_size == 0 && (page->size == 0 || !a->state->is_final);
+    int rc = a->scan && !is_new ? qr_scan_settle(a->scan) : 0;
+    if (rc)
+        return rc;
     uint8_t *to = place_of(a, page, b->new_size);
     const uint8_t *from = b->old_size ? place_of(a, base, b->old_size) : NULL;
     if (b->old_size && to && !from)
-        return qr_fail(QALLOW_E_STATE, "page %llu: what it is made of was left out",
-                       (unsigned long long)b->page);
+        return left_out(r);
     b->in_place = to && from && page == base && is_in_place(b, r);
     if (to && from && page == base && !b->in_place &&
         !(to = b->built = qr_malloc((size_t)b->new_size)))
@@ -266,24 +276,33 @@ static int begin_bytes(struct qr_applier *a, struct qr_builder *b, const struct 
     return 0;
 }
 
+/* A part of content that has no old bytes is a change of its own, whose bytes may follow later. */
+static int put_new_bytes(struct qr_applier *a, struct qr_builder *b, struct qr_cursor part)
+{
+    struct qr_ops_check check = {.old_size = 0};
+    int rc = qr_ops_check(&check, part);
+    if (!rc && check.written > b->new_size - b->bytes.written)
+        rc = qr_fail(QALLOW_E_INVALID_DELTA, "page %llu: the result is larger than %llu bytes",
+                     (unsigned long long)b->page, (unsigned long long)b->new_size);
+    if (rc)
+        return rc;
+    struct qr_change change = {.to = b->bytes.new_ + b->bytes.written,
+                               .new_size = check.written,
+                               .operations = part};
+    b->bytes.written += check.written;
+    return qr_scan_later(a->scan, b->page, &change);
+}
+
 /* A part that moves bytes behind one that did not is an error, too. */
-static int put_bytes(struct qr_builder *b, const struct qr_record *r)
+static int put_bytes(struct qr_applier *a, struct qr_builder *b, const struct qr_record *r)
 {
     struct qr_cursor part = qr_cursor(r->operations, r->operations_length);
     if (!b->bytes.new_)
         return 0;
+    if (a->scan && b->old_size == 0)
+        return put_new_bytes(a, b, part);
     return b->in_place ? qr_apply_in_place(b->bytes.new_, b->new_size, part, &b->old_end)
                        : qr_apply_part(&b->bytes, part);
-}
-
-/* New content is checked while the cache has it, if it is all there; else at the end. */
-static int is_whole_and_right(const struct qr_builder *b, const struct qr_page *page)
-{
-    enum { SIZE_MAX_HOT = 256 << 10 };
-    return b->bytes.new_ && b->old_size == 0 && b->new_size <= SIZE_MAX_HOT &&
-           qb_u128_equal(page->content_sum,
-                         qb_kernels()->hash_cells(b->bytes.new_, (size_t)b->new_size,
-                                                  qr_page_seed(page->id), 0));
 }
 
 /* The bytes are complete. */
@@ -369,8 +388,8 @@ static int builder_install(struct qr_applier *a, struct qr_builder *b, const str
     follow(a, page, r, b);
     qr_state_set_content(a->state, page, b->pieces, b->count, b->capacity, b->size,
                          &r->content_sum);
-    if (is_bytes)
-        page->mark = a->state->is_final && r->first && is_whole_and_right(b, page);
+    if (a->state->is_final)
+        page->mark = 0;
     b->pieces = NULL;
     if (a->changed)
         a->changed(a->context, page);
@@ -391,16 +410,34 @@ static int is_overwrite(const struct qr_applier *a, const struct qr_page *page,
            op->offset <= page->size - op->old_length && a->state->piece_total + 2 <= a->piece_limit;
 }
 
-/* The same in memory. */
-static int overwrite_bytes(struct qr_applier *a, struct qr_page *page, const struct qr_record *r,
-                           const struct qr_op *op)
+/* A change that comes in one part, of a page whose content goes to memory: its bytes may follow
+ * later. 1: done; 0: it is another one, or wrong. */
+static int change_bytes(struct qr_applier *a, struct qr_page *page, const struct qr_record *r)
 {
-    uint8_t *to = a->state->places->place(a->state->places->context, page);
-    if (to)
-        memcpy(to + op->offset, op->bytes, (size_t)op->old_length);
-    page->mark = 0;
-    qr_state_set_sum(a->state, page, &r->content_sum);
-    return 1;
+    int is_image = r->type == QR_RECORD_IMAGE;
+    uint64_t old_size = is_image ? 0 : page->size;
+    if (!r->first || !r->last || r->base || a->open || r->old_size != old_size ||
+        (a->state->is_final && page->size) ||
+        (is_image && (r->new_size != page->size ||
+                      !qb_u128_equal(r->content_sum, page->content_sum))))
+        return 0;
+    struct qr_change change = {.to = place_of(a, page, r->new_size),
+                               .old_size = old_size,
+                               .new_size = r->new_size,
+                               .operations = qr_cursor(r->operations, r->operations_length),
+                               .page = a->state->is_final ? page : NULL};
+    if (old_size)
+        change.from = old_size == r->new_size ? change.to : place_of(a, page, old_size);
+    if (old_size && change.to && !change.from)
+        return left_out(r);
+    if (r->new_size == page->size)
+        qr_state_set_sum(a->state, page, &r->content_sum);
+    else
+        qr_state_set_content(a->state, page, NULL, 0, 0, r->new_size, &r->content_sum);
+    int rc = 0;
+    if (change.to)
+        rc = a->scan ? qr_scan_later(a->scan, page->id, &change) : qr_change_apply(&change);
+    return rc ? rc : 1;
 }
 
 /* What most deltas of programs are: done without making the pieces anew. 1: done; 0: it is another
@@ -411,8 +448,6 @@ static int apply_overwrite(struct qr_applier *a, struct qr_page *page, const str
     struct qr_op op;
     if (!is_overwrite(a, page, r, &op))
         return 0;
-    if (a->state->places)
-        return overwrite_bytes(a, page, r, &op);
     uint64_t into = r->operations_body_offset + (uint64_t)(op.bytes - r->operations);
     int rc = qr_page_overwrite(a->state, page, op.offset, op.old_length,
                                qr_ref_make(frame_offset, into));
@@ -440,7 +475,8 @@ static int finish_delta(struct qr_applier *a, const struct qr_record *r)
 static int apply_delta(struct qr_applier *a, struct qr_page *page, const struct qr_record *r,
                        uint64_t frame_offset)
 {
-    int rc = apply_overwrite(a, page, r, frame_offset);
+    int rc = a->state->places ? change_bytes(a, page, r)
+                              : apply_overwrite(a, page, r, frame_offset);
     if (rc)
         return rc < 0 ? rc : 0;
     int is_image = r->type == QR_RECORD_IMAGE;
@@ -453,7 +489,7 @@ static int apply_delta(struct qr_applier *a, struct qr_page *page, const struct 
     struct qr_builder *b = a->open;
     struct qr_cursor cursor = qr_cursor(r->operations, r->operations_length);
     if (a->state->places) {
-        rc = put_bytes(b, r);
+        rc = put_bytes(a, b, r);
         return rc || !r->last ? rc : finish_delta(a, r);
     }
     struct qr_op op;
@@ -511,7 +547,7 @@ static int apply_record(struct qr_applier *a, const struct qr_record *r, uint64_
         return qr_state_free_page(a->state, page);
     default:
         rc = apply_delta(a, page, r, frame_offset);
-        if (!rc)
+        if (!rc && !a->state->places) /* what goes to memory nobody counts */
             qr_count_part(&a->counts, page->kind, r->type == QR_RECORD_IMAGE, r->last,
                           r->operations_length);
         return rc;
@@ -543,13 +579,17 @@ static int apply_next(struct qr_applier *a, const struct qr_record *record, uint
     return rc;
 }
 
-/* The pieces of the page, or the bytes that the first operation changes. */
-static void fetch_content(const struct qr_state *state, const struct qr_record *record)
+/* The pieces of the page, or the bytes that the first operation changes, unless they are changed
+ * later. */
+static void fetch_content(const struct qr_state *state, const struct qr_record *record,
+                          int is_later)
 {
     if (!state->places) {
         qr_state_fetch(state, record->page, QR_FETCH_PIECES);
         return;
     }
+    if (is_later)
+        return;
     struct qr_cursor operations = qr_cursor(record->operations, record->operations_length);
     const struct qr_page *page = qr_state_find(state, record->page);
     uint64_t offset = qr_get_varint(&operations);
@@ -580,7 +620,7 @@ int qr_apply_body(struct qr_applier *a, uint64_t frame_offset, const uint8_t *bo
         if (i + PAGES_AHEAD < decoded)
             qr_state_fetch(a->state, records[(i + PAGES_AHEAD) % SLOTS_AHEAD].page, QR_FETCH_PAGE);
         if (i + PIECES_AHEAD < decoded)
-            fetch_content(a->state, &records[(i + PIECES_AHEAD) % SLOTS_AHEAD]);
+            fetch_content(a->state, &records[(i + PIECES_AHEAD) % SLOTS_AHEAD], a->scan != NULL);
         if (i < decoded)
             rc = apply_next(a, &records[i % SLOTS_AHEAD], frame_offset);
     }

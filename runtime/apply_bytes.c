@@ -8,7 +8,7 @@
 
 #include "backend/kernels.h"
 #include "runtime/error.h"
-#include "runtime/page.h"
+#include "runtime/os.h"
 
 static int malformed(uint64_t old_end)
 {
@@ -166,4 +166,75 @@ int qr_apply_in_place(uint8_t *page, uint64_t size, struct qr_cursor part, uint6
             kernels->copy(page + op.offset, op.bytes, (size_t)op.new_length);
     }
     return found ? malformed(*old_end) : 0;
+}
+
+/* --- whole changes --- */
+
+/* A single operation that writes over bytes of a page whose size stays, as most are: 1, done. */
+static int overwrite(const struct qr_change *c)
+{
+    struct qr_cursor operations = c->operations;
+    uint64_t old_end = 0;
+    struct qr_op op;
+    if (!c->old_size || c->old_size != c->new_size || qr_op_next(&operations, &old_end, &op) != 1 ||
+        op.kind != QR_OP_OVERWRITE || operations.at != operations.end || old_end > c->old_size)
+        return 0;
+    memcpy(c->to + op.offset, op.bytes, (size_t)op.new_length);
+    return 1;
+}
+
+static int stays_in_place(const struct qr_change *c)
+{
+    struct qr_ops_check check = {.old_size = c->old_size};
+    return c->old_size && c->old_size == c->new_size && qr_ops_check(&check, c->operations) == 0 &&
+           !check.moves;
+}
+
+/* New bytes apart from the old ones, which may stand where they are to go. */
+static int build(const struct qr_change *c)
+{
+    struct qr_apply apply = {
+        .old = c->from, .old_size = c->old_size, .new_ = c->to, .new_size = c->new_size};
+    if (c->old_size && !(apply.new_ = qr_malloc((size_t)c->new_size + 1)))
+        return qr_fail(QALLOW_E_NO_MEMORY, "a change of %llu bytes",
+                       (unsigned long long)c->new_size);
+    int rc = qr_apply_part(&apply, c->operations);
+    rc = rc ? rc : qr_apply_end(&apply);
+    if (c->old_size) {
+        if (rc == 0)
+            qb_kernels()->copy(c->to, apply.new_, (size_t)c->new_size);
+        qr_free(apply.new_);
+    }
+    return rc;
+}
+
+static int is_right(const struct qr_change *c)
+{
+    enum { SIZE_MAX_HOT = 256 << 10 };
+    return c->new_size <= SIZE_MAX_HOT &&
+           qb_u128_equal(
+               c->page->content_sum,
+               qb_kernels()->hash_cells(c->to, (size_t)c->new_size, qr_page_seed(c->page->id), 0));
+}
+
+int qr_change_apply(const struct qr_change *c)
+{
+    uint64_t old_end = 0;
+    int rc = 0;
+    if (!overwrite(c))
+        rc = stays_in_place(c) ? qr_apply_in_place(c->to, c->new_size, c->operations, &old_end)
+                               : build(c);
+    if (rc == 0 && c->page)
+        c->page->mark = is_right(c);
+    return rc;
+}
+
+void qr_change_fetch_operations(const struct qr_change *c) { __builtin_prefetch(c->operations.at); }
+
+void qr_change_fetch_bytes(const struct qr_change *c)
+{
+    struct qr_cursor operations = c->operations;
+    uint64_t offset = qr_get_varint(&operations);
+    if (offset < c->new_size)
+        __builtin_prefetch(c->to + offset, 1);
 }

@@ -29,6 +29,7 @@
 #include <stdint.h>
 
 #include "runtime/delta.h"
+#include "runtime/page.h"
 
 /* What is known of a content change after some of its parts. Set old_size, zero the rest. */
 struct qr_ops_check {
@@ -58,5 +59,21 @@ int qr_apply_end(struct qr_apply *apply);
 
 /* Overwrites, masks and zeros only (!check.moves). *old_end is 0 before the first part. */
 int qr_apply_in_place(uint8_t *page, uint64_t size, struct qr_cursor part, uint64_t *old_end);
+
+/* A content change in one part whose old and new bytes have a place each, which may be the same. It
+ * may be applied later, and beside changes of other pages (scan_ahead.c). */
+struct qr_change {
+    const uint8_t *from; /* NULL if old_size is 0 */
+    uint8_t *to;
+    uint64_t old_size, new_size;
+    struct qr_cursor operations;
+    struct qr_page *page; /* not NULL: its mark becomes whether the new bytes give its sum, if they
+                             are few enough to be looked at while the cache has them */
+};
+/* Also QALLOW_E_NO_MEMORY. The page may be left half changed. */
+int qr_change_apply(const struct qr_change *change);
+/* The operations, then the bytes they begin with, are fetched into the cache. */
+void qr_change_fetch_operations(const struct qr_change *change);
+void qr_change_fetch_bytes(const struct qr_change *change);
 
 #endif

@@ -387,6 +387,11 @@ static int finish(struct qr_batch *batch, struct qr_edits *edits, const uint8_t 
     return rc;
 }
 
+int qr_batch_delta_last(struct qr_batch *batch, struct qr_edits *edits, struct qb_u128 content_sum)
+{
+    return finish(batch, edits, NULL, content_sum);
+}
+
 int qr_batch_delta_end(struct qr_batch *batch, struct qb_u128 content_sum)
 {
     struct qr_edits none = {NULL, 0, 0};

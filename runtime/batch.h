@@ -50,6 +50,8 @@ int qr_batch_delta_edits(struct qr_batch *batch, struct qr_edits *edits,
 /* content_sum: the sum over all cells of the new content (qr_page.content_sum of a page): the old
  * sum, less the terms of the changed cells before, plus those after; see qb_kernels.hash_cells. */
 int qr_batch_delta_end(struct qr_batch *batch, struct qb_u128 content_sum);
+/* The last edits and the end in one. */
+int qr_batch_delta_last(struct qr_batch *batch, struct qr_edits *edits, struct qb_u128 content_sum);
 
 /* The three in one, for edits that are all there: one record where they fit. The usual way. */
 int qr_batch_delta(struct qr_batch *batch, uint64_t id, uint64_t base_id, uint64_t old_size,

@@ -110,6 +110,7 @@ static int chain_data(struct qr_chain *chain, const struct qr_frame *frame, size
         chain->applier.before = before_record;
         chain->applier.changed = after_content;
         chain->applier.context = chain;
+        chain->applier.scan = chain->state->places && chain->scan.ahead ? &chain->scan : NULL;
         return chain_apply(chain, frame, length);
     }
     struct qr_cursor cursor = qr_cursor(frame->body, length);
@@ -152,6 +153,8 @@ static int chain_commit(struct qr_chain *chain, const struct qr_frame *frame,
         state->epoch = info->epoch;
         state->time_ns = info->time_ns;
         state->next_id = next_id;
+        if (state->dead && (rc = qr_scan_settle(&chain->scan))) /* pages may move */
+            return rc;
         if ((rc = qr_state_compact(state)))
             return rc;
     }

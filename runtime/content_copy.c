@@ -16,6 +16,8 @@ struct copier {
     struct qr_reader *reader;
     struct qr_content content;
     const uint8_t *held; /* the same in memory, or NULL */
+    uint64_t page;
+    struct qb_u128 expected;
     struct qr_cell_hasher hasher;
     uint8_t *chunk;
 };
@@ -40,12 +42,21 @@ static uint64_t next_stretch(const struct qr_content *content, size_t *i, int *h
     return length;
 }
 
-static int fetch(struct copier *c, uint64_t at, size_t length)
+/* The next bytes of content, where they are held or in the chunk. */
+static int fetch(struct copier *c, uint64_t at, size_t length, const uint8_t **bytes)
 {
-    if (!c->held)
-        return qr_content_read(c->reader, &c->content, at, c->chunk, length);
-    memcpy(c->chunk, c->held + at, length);
-    return 0;
+    *bytes = c->held ? c->held + at : c->chunk;
+    return c->held ? 0 : qr_content_read(c->reader, &c->content, at, c->chunk, length);
+}
+
+/* The last edits, with the sum: so what is copied at once is one record. */
+static int end(struct copier *c, struct qr_edits *edits)
+{
+    struct qb_u128 sum = qr_cells_finish(&c->hasher);
+    if (!qb_u128_equal(sum, c->expected))
+        return qr_fail(QALLOW_E_DAMAGED, "page %llu: its content does not give the recorded digest",
+                       (unsigned long long)c->page);
+    return qr_batch_delta_last(c->batch, edits, sum);
 }
 
 static int copy_stretch(struct copier *c, uint64_t at, uint64_t left, int hole)
@@ -53,21 +64,19 @@ static int copy_stretch(struct copier *c, uint64_t at, uint64_t left, int hole)
     int rc = 0;
     while (left && !rc) {
         uint64_t n = hole || left < CHUNK ? left : CHUNK;
-        struct qr_edit edit = {.new_length = n,
-                               .source = hole ? QR_ZEROS : QR_LITERAL,
-                               .bytes = hole ? NULL : c->chunk};
+        struct qr_edit edit = {.new_length = n, .source = hole ? QR_ZEROS : QR_LITERAL};
         struct qr_edits edits = {&edit, 1, 1};
-        if (hole) {
+        if (hole)
             qr_cells_zeros(&c->hasher, n);
-        } else if (!(rc = fetch(c, at, (size_t)n))) {
-            qr_cells_update(&c->hasher, c->chunk, (size_t)n);
-        }
-        if (!rc)
-            rc = qr_batch_delta_edits(c->batch, &edits, NULL);
-        if (!rc && qr_batch_bytes(c->batch) >= QR_BODY_MAX)
-            rc = qr_txn_append(c->txn, c->batch);
+        else if (!(rc = fetch(c, at, (size_t)n, &edit.bytes)))
+            qr_cells_update(&c->hasher, edit.bytes, (size_t)n);
         at += n;
         left -= n;
+        if (!rc)
+            rc = at == c->content.size ? end(c, &edits)
+                                       : qr_batch_delta_edits(c->batch, &edits, NULL);
+        if (!rc && at < c->content.size && qr_batch_bytes(c->batch) >= QR_BODY_MAX)
+            rc = qr_txn_append(c->txn, c->batch);
     }
     return rc;
 }
@@ -79,28 +88,22 @@ int qr_content_copy(struct qr_txn *txn, struct qr_batch *batch, struct qr_reader
                        .batch = batch,
                        .reader = reader,
                        .held = page->held,
-                       .chunk = qr_malloc(CHUNK)};
-    uint64_t id = page->id, at = 0;
-    struct qb_u128 expected = page->content_sum;
-    int hole = 0, rc = c.chunk ? qr_content_init(&c.content, page)
-                               : qr_fail(QALLOW_E_NO_MEMORY, "copy of page %llu",
-                                         (unsigned long long)page->id);
-    if (!rc) {
-        qr_cells_init(&c.hasher, id, 0);
-        for (size_t i = 0; at < c.content.size && !rc;) {
-            uint64_t length = next_stretch(&c.content, &i, &hole);
-            rc = copy_stretch(&c, at, length, hole);
-            at += length;
-        }
-        struct qb_u128 sum = qr_cells_finish(&c.hasher);
-        if (!rc && !qb_u128_equal(sum, expected))
-            rc = qr_fail(QALLOW_E_DAMAGED,
-                         "page %llu: its content does not give the recorded digest",
-                         (unsigned long long)id);
-        if (!rc)
-            rc = qr_batch_delta_end(batch, sum);
-        qr_content_finish(&c.content);
+                       .page = page->id,
+                       .expected = page->content_sum};
+    struct qr_edits none = {NULL, 0, 0};
+    uint64_t at = 0;
+    int hole = 0, rc = qr_content_init(&c.content, page);
+    if (!rc && !c.held && !(c.chunk = qr_malloc(page->size < CHUNK ? page->size + 1 : CHUNK)))
+        rc = qr_fail(QALLOW_E_NO_MEMORY, "copy of page %llu", (unsigned long long)page->id);
+    qr_cells_init(&c.hasher, page->id, 0);
+    for (size_t i = 0; !rc && at < c.content.size;) {
+        uint64_t length = next_stretch(&c.content, &i, &hole);
+        rc = copy_stretch(&c, at, length, hole);
+        at += length;
     }
+    if (!rc && c.content.size == 0)
+        rc = end(&c, &none);
+    qr_content_finish(&c.content);
     qr_free(c.chunk);
     return rc;
 }

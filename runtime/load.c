@@ -42,10 +42,12 @@ static int run_through(struct qr_store *store)
     int rc = qr_chain_init(&chain, store, store->state, h->start, h->start_prev, h->first_epoch);
     chain.other = note_frame;
     chain.context = store;
+    chain.scan.takes_changes = 1;
     if (!rc)
         qr_scan_read_ahead(&chain.scan, 0, store->options.threads, store->options.max_memory);
     while (!rc && (rc = qr_chain_next(&chain, &epoch)) > 0)
         rc = store->pending_keyframe = 0;
+    rc = rc ? rc : qr_scan_settle(&chain.scan);
     if (!rc && (!chain.scan.all_zero || chain.in_transaction || store->pending_keyframe ||
                 store->state->epoch < h->first_epoch))
         rc = qr_fail(QALLOW_E_STATE, "its end is not clean");

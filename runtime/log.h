@@ -145,14 +145,22 @@ struct qr_scan {
     size_t plain_capacity;
     const char *why;   /* why the frame at `offset` is not valid */
     int all_zero;      /* with it: from `offset` there are only zeros, or nothing */
+    int takes_changes;      /* to be set before reading ahead: qr_scan_later will be used */
     struct qr_ahead *ahead; /* NULL: nobody reads ahead */
 };
 int qr_scan_init(struct qr_scan *scan, const struct qr_log *log, uint64_t offset, uint64_t prev);
 void qr_scan_finish(struct qr_scan *scan);
 /* From now on `threads` threads, the caller's being one, read and check frames before `until` (0:
  * all that there are), as far as there is enough for them to do, and max_memory (0: no bound)
- * allows it. Nothing else changes by it. */
+ * allows it; they apply changes, too, if the scan takes such. Nothing else changes by it. */
 void qr_scan_read_ahead(struct qr_scan *scan, uint64_t until, int threads, uint64_t max_memory);
+struct qr_change;
+/* A change of bytes in memory that stands in the frame handed out last: applied by the threads that
+ * read ahead, in the order of changes of the same page, or at once if there are none. It may fail
+ * later; then the next frame cannot be had. */
+int qr_scan_later(struct qr_scan *scan, uint64_t page, const struct qr_change *change);
+/* All changes so far have been applied; or what one has failed with. */
+int qr_scan_settle(struct qr_scan *scan);
 /* 1: the next frame is valid, *frame filled (its body until the next call); 0: it is not (or the
  * file ends), scan->why says why; or an error. */
 int qr_scan_next(struct qr_scan *scan, struct qr_frame *frame);

@@ -18,6 +18,7 @@ struct qr_applier {
     uint64_t records, pages;  /* applied so far; distinct pages among them */
     uint64_t piece_limit;     /* of all pages together */
     uint64_t stored_from;     /* CONTENT frames of the transaction are not before this offset */
+    struct qr_scan *scan;     /* not NULL: takes changes of bytes in memory to apply them later */
     struct qr_builder *open;  /* a content change whose last part has not come yet */
     struct qr_apply_counts counts; /* applied so far, as far as nobody has taken them */
     /* Called for each record before it is applied; nonzero ends. May be NULL. */

@@ -83,6 +83,7 @@ static int next_prepared(struct qr_scan *scan, struct qr_frame *frame)
         scan->bytes += qr_frame_span(frame->stored);
         scan->prev = frame->head_sum;
     } else if (found == 0) {
+        found = qr_scan_settle(scan);
         qr_ahead_finish(scan->ahead);
         scan->ahead = NULL;
     }

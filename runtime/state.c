@@ -179,6 +179,12 @@ struct qr_page *qr_state_find(const struct qr_state *state, uint64_t id)
     return NULL;
 }
 
+/* Are all pages in their usual places? Slots ascend by id, so the first one tells. */
+static int all_usual(const struct qr_state *state)
+{
+    return state->slot_count > 1 && qr_slot(state, 1)->id == state->usual_distance + 1;
+}
+
 void qr_state_fetch(const struct qr_state *state, uint64_t id, enum qr_fetch step)
 {
     enum { LINE = 64, FETCH_MAX = 64, PER_LINE = LINE / sizeof(struct qr_piece) };
@@ -189,9 +195,7 @@ void qr_state_fetch(const struct qr_state *state, uint64_t id, enum qr_fetch ste
     const struct qr_page *usual = usual_place(state, id);
     if (step == QR_FETCH_SLOT) {
         __builtin_prefetch(usual);
-        if (usual && state->places)
-            __builtin_prefetch(&usual->slot); /* and the mark */
-        if (qr_slot(state, 1)->id != state->usual_distance + 1) /* some stand elsewhere */
+        if (!all_usual(state))
             __builtin_prefetch(entry);
     } else if (step == QR_FETCH_PAGE) {
         if ((!usual || usual->id != id) && entry->slot) /* nearly always the first place is right */
@@ -327,14 +331,19 @@ static struct qb_u128 page_digest(const struct qr_page *page)
 {
     return qb_u128_add(qr_page_term(page), page->content_sum);
 }
+/* Has the digest a term of the page? (Where it lacks none, the page's slot is not looked up.) */
+static int is_summed(const struct qr_state *state, const struct qr_page *page)
+{
+    return state->summed_to >= state->slot_count || page->slot < state->summed_to;
+}
 static void digest_out(struct qr_state *state, const struct qr_page *page)
 {
-    if (page->slot < state->summed_to)
+    if (is_summed(state, page))
         state->digest = qb_u128_sub(state->digest, page_digest(page));
 }
 static void digest_in(struct qr_state *state, const struct qr_page *page)
 {
-    if (page->slot < state->summed_to)
+    if (is_summed(state, page))
         state->digest = qb_u128_add(state->digest, page_digest(page));
 }
 
@@ -591,8 +600,7 @@ int qr_state_set_attributes(struct qr_state *state, struct qr_page *page, uint32
 void qr_state_set_sum(struct qr_state *state, struct qr_page *page,
                       const struct qb_u128 *content_sum)
 {
-    /* which is in another line of the cache than what changes, and seldom matters */
-    if (state->summed_to == UINT32_MAX || page->slot < state->summed_to)
+    if (is_summed(state, page))
         state->digest = qb_u128_add(qb_u128_sub(state->digest, page->content_sum), *content_sum);
     page->content_sum = *content_sum;
 }
@@ -611,26 +619,28 @@ void qr_state_set_content(struct qr_state *state, struct qr_page *page, struct q
         qr_state_set_sum(state, page, content_sum);
     }
     state->piece_total += (uint64_t)count - qr_page_pieces_max(page);
-    page->recent_count = 0;
     qr_assert(count <= QR_PIECES_MAX);
     if (count == 1 && qr_page_keeps_array(page)) {
         page->pieces[0] = pieces[0];
-        page->piece_count = 1;
         qr_free(pieces);
-        return;
+        pieces = page->pieces;
+        capacity = page->piece_capacity;
+    } else {
+        if (page->pieces != &page->inline_piece)
+            qr_free(page->pieces);
+        if (count <= 1) { /* the usual case of a file: no array of its own */
+            if (count)
+                page->inline_piece = pieces[0];
+            qr_free(pieces);
+            pieces = &page->inline_piece;
+            capacity = 1;
+        }
     }
-    if (page->pieces != &page->inline_piece)
-        qr_free(page->pieces);
     page->pieces = pieces;
+    /* As one word: a part of it that is read again waits for all writes before it. */
     page->piece_count = count;
     page->piece_capacity = capacity < QR_PIECES_MAX ? capacity : QR_PIECES_MAX;
-    if (count <= 1) { /* the usual case of a file: no array of its own */
-        if (count)
-            page->inline_piece = pieces[0];
-        qr_free(pieces);
-        page->pieces = &page->inline_piece;
-        page->piece_capacity = 1;
-    }
+    page->recent_count = 0;
 }
 
 /* ---------------------------------------------------------------- copying */

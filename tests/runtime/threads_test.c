@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Whatever is read of a log does not depend on the number of threads that read it, nor on the way:
- * random histories, and copies of them that are cut, zeroed or changed somewhere, are scanned,
- * loaded and verified in 1, 2 and 5 threads. All that each of them says (ranges, bytes, results,
- * messages) is written down and must be the same. QALLOW_THREADS_ROUNDS=N: of so many histories,
- * all kinds of damage.
+ * random histories, copies of them that are cut, zeroed or changed somewhere, and checkpoint files
+ * are scanned, loaded and verified in 1, 2 and 5 threads. All that each of them says (ranges,
+ * bytes, results, messages) is written down and must be the same. QALLOW_THREADS_ROUNDS=N: of so
+ * many histories, all kinds of damage.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -185,6 +185,15 @@ static void make_copy(struct world *w, size_t what)
     free(bytes);
 }
 
+/* The newest epoch as a checkpoint file, which is a log of one epoch. */
+static void make_checkpoint(struct world *w)
+{
+    struct qallow_store *store;
+    OK(qallow_open(w->path, NULL, &store));
+    OK(qallow_checkpoint_export(store, qallow_view_epoch(qallow_newest(store)), w->copy, 1));
+    OK(qallow_close(store));
+}
+
 /* --- what is said of a log --- */
 
 struct said {
@@ -340,6 +349,8 @@ static void threads_do_not_show(void **state)
             }
         if (rounds)
             compare_ways(w.path, &m, seed);
+        make_checkpoint(&w);
+        compare_ways(w.copy, &m, seed);
         end(&w);
     }
     free(m.bytes);
