@@ -33,6 +33,9 @@ struct vm_watch {
     const uint64_t *stop_at; /* in the machine's code, or NULL */
     int reached;
 };
+/* Whether places, events and files are what a run can begin with. */
+int vm_watch_check(struct qi_context *context, const struct vm *vm,
+                   const struct qv_machine *machine);
 /* ARGUMENT: no such place; CANNOT_CREATE, IO. To be ended also on failure. */
 int vm_watch_begin(struct qi_context *context, const struct vm *vm, struct qv_session *session,
                    struct vm_watch *watch);

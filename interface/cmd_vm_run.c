@@ -247,6 +247,9 @@ static int parse_inputs(struct qi_context *context, const struct vm *vm, struct 
         texts[i] = strndup(vm->inputs.items[i], (size_t)(equals - vm->inputs.items[i]));
         if (!texts[i])
             return qr_fail(QALLOW_E_NO_MEMORY, "no memory for the inputs");
+        for (size_t k = 0; k < i; k++)
+            if (strcmp(texts[k], texts[i]) == 0)
+                return qi_usage(context, "--input %s once", texts[i]);
         inputs[i].name = texts[i];
         inputs[i].path = equals + 1;
     }
@@ -269,7 +272,7 @@ static int open_resumed(struct qi_context *context, const struct vm *vm,
     qr_free(text);
     if (rc == QALLOW_E_ARGUMENT && options->error->message[0])
         return report_source(context, options->error);
-    if (rc < 0 || !patched.world)
+    if (rc < 0 || !patched.world || options->has_no_log)
         return rc;
     rc = vm_say_patched(context, qv_session_machine(*session)->program, &patched);
     if (rc != 0)
@@ -295,6 +298,46 @@ static int open_session(struct qi_context *context, const struct vm *vm,
     return rc;
 }
 
+/* Whether everything is there that the arguments name, before a log is made or gets an epoch: the
+ * machine is made once without one. */
+static int rehearse(struct qi_context *context, const struct vm *vm,
+                    const struct qv_session_options *options)
+{
+    struct qv_session_options without = *options;
+    struct qv_session *session = NULL;
+
+    without.log = NULL;
+    without.has_no_log = 1;
+    int rc = open_session(context, vm, &without, &session);
+    if (rc != 0)
+        return rc;
+    rc = vm_watch_check(context, vm, qv_session_machine(session));
+    if (rc == 0) {
+        struct vm_source source;
+        rc = vm_source_begin(vm, session, options->inputs, &source);
+        vm_source_end(&source);
+    }
+    int closed = qv_session_close(session);
+    return rc ? rc : closed;
+}
+
+/* With a rehearsal, if something can be wrong that shows too late otherwise. */
+static int open_checked(struct qi_context *context, const struct vm *vm,
+                        struct qv_session_options *options, struct qv_session **session)
+{
+    const int has_more = options->input_count || vm->patch || vm->trace || vm->trace_events ||
+                         vm->telemetry || vm->stop_at || vm->follow;
+    int rc = has_more && !options->has_no_log ? rehearse(context, vm, options) : 0;
+
+    if (rc == 0)
+        rc = open_session(context, vm, options, session);
+    if (rc == QALLOW_E_FUNCTION) { /* of a derived page, before the first tick */
+        qi_report(context, rc);
+        return QI_DIFFERS;
+    }
+    return rc;
+}
+
 static int run_with(struct qi_context *context, const struct vm *vm, const struct qv_input *inputs)
 {
     struct qallow_options store = QALLOW_OPTIONS_INIT;
@@ -317,11 +360,7 @@ static int run_with(struct qi_context *context, const struct vm *vm, const struc
     store.uuid = qi_given(context, "uuid") ? vm->uuid.bytes : NULL;
     options.store = store;
     qi_signals_catch();
-    int rc = open_session(context, vm, &options, &session);
-    if (rc == QALLOW_E_FUNCTION) { /* of a derived page, before the first tick */
-        qi_report(context, rc);
-        return 1;
-    }
+    int rc = open_checked(context, vm, &options, &session);
     if (rc != 0)
         return rc;
     if (vm->step) {

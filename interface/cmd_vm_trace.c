@@ -127,19 +127,44 @@ static int open_trace(struct vm_watch *w, const char *path)
     return 0;
 }
 
+static int check_events(struct qi_context *context, const struct vm *vm, uint32_t *what)
+{
+    if (parse_events(vm->trace_events, what))
+        return 0;
+    return qi_usage(context, "--trace-events: instructions, calls, nodes, ticks, or some of "
+                             "them with commas between");
+}
+
+int vm_watch_check(struct qi_context *context, const struct vm *vm, const struct qv_machine *m)
+{
+    const char *const files[] = {vm->trace, vm->telemetry};
+    const uint64_t *place;
+    uint32_t what;
+    int rc = check_events(context, vm, &what);
+
+    if (rc == 0 && vm->stop_at)
+        rc = find_place(m, vm->stop_at, &place);
+
+    for (size_t i = 0; rc == 0 && i < sizeof files / sizeof *files; i++) {
+        FILE *file = files[i] ? fopen(files[i], "a") : NULL;
+        if (files[i] && !file)
+            rc = qr_fail_errno(errno, "%s", qr_quotez(files[i]));
+        if (file)
+            fclose(file);
+    }
+    return rc;
+}
+
 int vm_watch_begin(struct qi_context *context, const struct vm *vm, struct qv_session *session,
                    struct vm_watch *watch)
 {
     struct qv_machine *m = qv_session_machine(session);
-    int rc = 0;
 
     *watch = (struct vm_watch){.machine = m, .session = session};
     m->watch.tell = tell;
     m->watch.context = watch;
-    if (!parse_events(vm->trace_events, &watch->what))
-        return qi_usage(context, "--trace-events: instructions, calls, nodes, ticks, or some of "
-                                 "them with commas between");
-    if (vm->stop_at)
+    int rc = check_events(context, vm, &watch->what);
+    if (rc == 0 && vm->stop_at)
         rc = find_place(m, vm->stop_at, &watch->stop_at);
     if (rc == 0 && vm->trace)
         rc = open_trace(watch, vm->trace);

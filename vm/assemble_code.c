@@ -3,6 +3,7 @@
  * Instructions: the mnemonic is looked up in the table, and the table's letters say what operands
  * to read and where they go.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "runtime/error.h"
@@ -369,24 +370,47 @@ int qv_parse_instruction(struct qv_parser *p)
     return qv_ops[op].is_vector ? parse_vector(p, op, types) : parse_scalar(p, op);
 }
 
-int qv_resolve_labels(struct qv_parser *p)
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct qv_label *)a)->name, ((const struct qv_label *)b)->name);
+}
+
+static int resolve(struct qv_parser *p, const struct qv_label *sorted)
 {
     struct qv_function *f = p->function;
 
     for (size_t i = 0; i < p->fixup_count; i++) {
         const struct qv_fixup *fixup = &p->fixups[i];
-        size_t found = 0;
-        while (found < f->label_count && strcmp(f->labels[found].name, fixup->label) != 0)
-            found++;
-        if (found == f->label_count) {
+        struct qv_label wanted;
+        memcpy(wanted.name, fixup->label, sizeof wanted.name);
+        const struct qv_label *found =
+            bsearch(&wanted, sorted, f->label_count, sizeof *sorted, by_name);
+        if (!found) {
             p->line = fixup->line;
             p->line_start = fixup->line_start;
             return qv_wrong(p, (struct qv_span){fixup->at, strlen(fixup->label)},
                             "there is no label %s in %s", fixup->label, f->name);
         }
-        int64_t distance = (int64_t)f->labels[found].word - (int64_t)fixup->word - 1;
+        int64_t distance = (int64_t)found->word - (int64_t)fixup->word - 1;
         f->words[fixup->word] |= (uint64_t)distance << 32;
     }
     p->fixup_count = 0;
     return 0;
+}
+
+/* A text may have millions of jumps and thousands of labels. */
+int qv_resolve_labels(struct qv_parser *p)
+{
+    const struct qv_function *f = p->function;
+    size_t size = f->label_count * sizeof *f->labels;
+    struct qv_label *sorted = qr_malloc(size + 1);
+
+    if (!sorted)
+        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for the labels of %s", f->name);
+    if (size)
+        memcpy(sorted, f->labels, size);
+    qsort(sorted, f->label_count, sizeof *sorted, by_name);
+    int rc = resolve(p, sorted);
+    qr_free(sorted);
+    return rc;
 }

@@ -6,8 +6,9 @@
  *
  * What the verifier has proven is not checked: opcodes, registers, jump targets. Fuel is prepaid: a
  * call costs the words of the function, a jump backwards the words it goes back, so nothing is
- * counted at other instructions, and no more instructions are run than fuel is paid. An instruction
- * that cannot be paid for is not begun.
+ * counted at other instructions, and no more instructions are run than fuel is paid, in this tick
+ * or before it: what stands behind the commit that a tick begins at was paid when it was called or
+ * jumped to. An instruction that cannot be paid for is not begun.
  */
 static enum qv_stop LOOP(struct qv_machine *m)
 {

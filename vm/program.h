@@ -147,8 +147,6 @@ uint64_t qv_node_windows(const struct qv_program *program, const struct qv_page 
 /* What a page is called in a function. */
 const char *qv_page_name(const struct qv_program *program, const struct qv_function *function,
                          uint64_t page);
-/* 1 if an instruction of the function begins at the word. */
-int qv_is_instruction(const struct qv_function *function, uint32_t word);
 /* What a machine of this program takes: pages, stack and frames, and the same for nodes. */
 uint64_t qv_program_memory(const struct qv_program *program);
 

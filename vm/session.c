@@ -7,6 +7,7 @@
  */
 #include "vm/session_internal.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -44,6 +45,9 @@ int qv_read_file(const char *path, uint64_t limit, uint8_t **bytes, uint64_t *le
     const struct qr_os *os = qr_os_posix();
     int file = os->open(os->context, path, QR_OPEN_READ, 0);
 
+    if (file == -EINVAL)
+        return qr_fail(QALLOW_E_NO_INPUT, "%s is no regular file, as programs and inputs must be",
+                       qr_quotez(path));
     if (file < 0)
         return qr_fail_errno(-file, "%s", qr_quotez(path));
     int rc = read_open(os, file, path, limit, bytes, length);
@@ -303,7 +307,7 @@ int qv_session_resume(const char *log, uint64_t epoch, const struct qv_session_o
     if (rc == 0 && options->patch.text)
         rc = qv_session_patch(s, options->patch.text, options->patch.length, options->patch.path,
                               options->error, options->patch.patched);
-    if (rc == 0 && !options->has_no_log && !options->inputs_come)
+    if (rc == 0 && !options->inputs_come)
         rc = change_inputs(s, options);
     if (rc < 0) {
         qv_session_close(s);

@@ -439,12 +439,3 @@ int qv_verify(const struct qv_program *program)
         rc = check_function(program, &program->functions[i]);
     return rc;
 }
-
-int qv_is_instruction(const struct qv_function *function, uint32_t word)
-{
-    uint32_t at = 0;
-
-    while (at < word && at < function->word_count)
-        at += qv_op_words(qv_word_op(function->words[at]));
-    return at == word && at < function->word_count;
-}

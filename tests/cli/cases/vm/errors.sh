@@ -70,3 +70,30 @@ status qallow vm
 status qallow vm p.qvm --resume p.tlog
 status qallow vm p.qvm --epoch 3
 status qallow vm p.qvm --verify --ticks 3
+
+echo "--- what is wrong shows before a log is made"
+cp "$examples/crc32.qvm" c.qvm
+printf 123456789 >data
+bad() {
+    status qallow vm c.qvm --log new.tlog "$@"
+    [[ ! -e new.tlog ]] || echo "a log is left behind"
+}
+bad --input data=missing
+bad --input data=data --break nope
+bad --input data=data --trace missing/x
+bad --input data=data --trace x.csv --trace-events nope
+bad --input data=data --telemetry missing/x
+bad --input data=data --input data=p.qvm
+mkfifo pipe
+bad --input data=pipe
+bad --input data=data --follow missing.tlog
+status qallow vm pipe --input data=data
+qallow vm c.qvm --input data=data --log new.tlog | head -n 1
+qallow vm c.qvm --input data=data --log old.tlog --ticks 0 \
+    --uuid 00112233445566778899aabbccddeeff --clock logical
+cp old.tlog before.tlog
+status qallow vm --resume old.tlog --epoch 1 --log branch.tlog --input data=missing
+status qallow vm --resume old.tlog --epoch 1 --log branch.tlog --input data=p.qvm --break nope
+status qallow vm --resume old.tlog --epoch 1 --log branch.tlog --patch p.qvm
+status qallow vm --resume old.tlog --input data=p.qvm --break nope
+[[ ! -e branch.tlog ]] && cmp old.tlog before.tlog && echo "as it was"
