@@ -132,12 +132,21 @@ void qs_own_files_look(struct qs_tree *tree)
     }
 }
 
+/* A file under another name of one of ours, unless ours has been replaced since it was looked at
+ * and the inode is somebody else's by now. */
+static int has_our_inode(const struct qs_own_file *own, const struct stat *st)
+{
+    struct stat now;
+    return own->inode && own->inode == st->st_ino && own->device == st->st_dev &&
+           lstat(own->path, &now) == 0 && now.st_ino == st->st_ino && now.st_dev == st->st_dev;
+}
+
 /* "work.tlog.bad" has followers: "work.tlog.bad.1". */
 static int is_own(const struct qs_tree *tree, const char *path, const struct stat *st)
 {
     for (size_t i = 0; i < tree->own_file_count; i++) {
         const struct qs_own_file *own = &tree->own_files[i];
-        if (st && own->inode && own->inode == st->st_ino && own->device == st->st_dev)
+        if (st && has_our_inode(own, st))
             return 1;
         size_t n = own->relative ? strlen(own->relative) : 0;
         if (!n || strncmp(path, own->relative, n) != 0)

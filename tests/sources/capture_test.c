@@ -172,8 +172,11 @@ static void test_hard_links(void **state)
 static void test_lost_hard_links(void **state)
 {
     static const char *const losses[] = {
-        "rm tree/one", "echo other >new && mv new tree/one", "rm tree/one && mkdir tree/one",
-        "rm tree/one && ln -s x tree/one", "mkdir tree/e && mv tree/one tree/e",
+        "rm tree/one",
+        "echo other >new && mv new tree/one",
+        "rm tree/one && mkdir tree/one",
+        "rm tree/one && ln -s x tree/one",
+        "mkdir tree/e && mv tree/one tree/e",
     };
     static const char *const paths[] = {"one", "e"};
     const struct qs_scope scope = {.paths = paths, .path_count = 2};
@@ -330,8 +333,8 @@ static void test_own_files(void **state)
     recording_close(&r); /* now there is an index */
     recording_open(&r, "tree/work.tlog", "tree", NULL);
     uint64_t epoch = recording_capture(&r);
-    static const char *const out[] = {"work.tlog", "work.tlog-index", "work.tlog.lock",
-                                      "work.tlog.bad.1", "x.qallow-tmp", "sub/.git",
+    static const char *const out[] = {"work.tlog",          "work.tlog-index", "work.tlog.lock",
+                                      "work.tlog.bad.1",    "x.qallow-tmp",    "sub/.git",
                                       "sub/.qallow-restore"};
     for (size_t i = 0; i < sizeof out / sizeof *out; i++)
         if (lookup(&r, out[i]))
@@ -341,10 +344,36 @@ static void test_own_files(void **state)
     assert_non_null(lookup(&r, "sub/.git2"));
     assert_int_equal(qs_is_recorded(r.tree, "sub/.git/HEAD", 0), 0);
     assert_int_equal(qs_is_recorded(r.tree, "sub/.git", 0), 1); /* a worktree's file */
-    test_run("ln tree/work.tlog tree/another-name"); /* the log by its inode */
+    test_run("ln tree/work.tlog tree/another-name");            /* the log by its inode */
     recording_capture(&r);
     assert_null(lookup(&r, "another-name"));
     assert_true(qr_state_epoch(qr_store_state(r.store)) <= epoch + 1);
+    recording_close(&r);
+    test_leave();
+}
+
+static void replace_own(void *context, const char *path, int directory_fd)
+{
+    if (strcmp(path, "a") == 0)
+        test_run("mv tree/metrics tree/b/theirs && touch tree/metrics");
+}
+
+/* Metrics are replaced by renaming all the while: the inode that they had may be anybody's. */
+static void test_own_file_is_replaced(void **state)
+{
+    static const char own[] = "tree/metrics";
+    static const char *const own_files[] = {own}, *const paths[] = {"a", "b"};
+    struct qs_tree_options options = {.threads = 1, .own_files = own_files, .own_file_count = 1};
+    struct recording r;
+    test_enter();
+    test_run("mkdir tree && touch tree/metrics");
+    recording_open(&r, "log.tlog", "tree", &options);
+    recording_capture(&r);
+    test_run("mkdir tree/a tree/b");
+    const struct qs_scope scope = {.paths = paths, .path_count = 2, .new_directory = replace_own};
+    test_ok(qs_capture(r.tree, &scope, &r.found));
+    assert_null(lookup(&r, "metrics"));
+    assert_non_null(lookup(&r, "b/theirs"));
     recording_close(&r);
     test_leave();
 }
@@ -354,8 +383,8 @@ static void test_rules(void **state)
     struct recording r;
     char *excludes[] = {(char *)"*.o", (char *)"/build/"};
     struct qs_tree_options options = {.threads = 1};
-    options.rules = (struct qs_rules){.excludes = excludes, .exclude_count = 2,
-                                      .max_file_size = 1000};
+    options.rules =
+        (struct qs_rules){.excludes = excludes, .exclude_count = 2, .max_file_size = 1000};
     test_enter();
     test_run("mkdir -p tree/build tree/src/build && cd tree && touch a.o a.c build/x src/build/y "
              "src/keep.o && printf '*.log\\n!keep.o\\n' >src/.qallowignore && "
@@ -562,8 +591,8 @@ static void test_threads_do_not_show(void **state)
         struct recording r;
         char log[32];
         const struct qs_tree_options options = {.threads = threads};
-        const struct qr_store_options store = {.writable = 1, .create = 1, .logical_clock = 1,
-                                               .sync = QR_SYNC_NONE, .uuid = uuid};
+        const struct qr_store_options store = {
+            .writable = 1, .create = 1, .logical_clock = 1, .sync = QR_SYNC_NONE, .uuid = uuid};
         snprintf(log, sizeof log, "%d.tlog", threads);
         test_ok(qr_store_open(log, &store, &r.store));
         test_ok(qs_tree_open("tree", r.store, &options, &r.tree));
@@ -654,6 +683,7 @@ int main(void)
         cmocka_unit_test(test_special_files),
         cmocka_unit_test(test_devices),
         cmocka_unit_test(test_own_files),
+        cmocka_unit_test(test_own_file_is_replaced),
         cmocka_unit_test(test_rules),
         cmocka_unit_test(test_unreadable),
         cmocka_unit_test(test_odd_names),
