@@ -42,7 +42,7 @@ struct qr_txn {
     uint64_t next_id; /* ids handed out and not yet created */
     uint8_t *held;    /* a small body that is applied but not written: it rides in the COMMIT
                          frame, or becomes a DATA frame at the same place if more comes */
-    size_t held_length;
+    size_t held_length, held_capacity;
     struct qb_u128 base_digest;
     uint64_t *fragmented; /* pages that need an image */
     size_t fragmented_count, fragmented_capacity;
@@ -220,11 +220,25 @@ int qr_txn_settle(struct qr_txn *txn, int readable)
     return rc || !readable ? rc : qr_log_flush(txn->store->log);
 }
 
+/* Room for so many bytes of records, and for the fields of a commit behind them. */
+static int reserve_held(struct qr_txn *txn, size_t length)
+{
+    if (txn->held_capacity >= length + COMMIT_TAIL_MAX)
+        return 0;
+    uint8_t *grown = qr_realloc(txn->held, length + COMMIT_TAIL_MAX);
+    if (!grown)
+        return qr_fail(QALLOW_E_NO_MEMORY, "transaction");
+    txn->held = grown;
+    txn->held_capacity = length + COMMIT_TAIL_MAX;
+    return 0;
+}
+
 /* Keeps a small body back. */
 static int hold(struct qr_txn *txn, const struct qr_body *body)
 {
-    if (!txn->held && !(txn->held = qr_malloc(HELD_MAX + COMMIT_TAIL_MAX)))
-        return qr_fail(QALLOW_E_NO_MEMORY, "transaction");
+    int rc = reserve_held(txn, body->length);
+    if (rc)
+        return rc;
     memcpy(txn->held, body->raw, body->length);
     txn->held_length = body->length;
     return 0;
@@ -330,8 +344,9 @@ static int64_t commit_time(const struct qr_store *store, int64_t now)
 static int append_commit(struct qr_txn *txn, int64_t time_ns, uint64_t *offset)
 {
     struct qr_store *store = txn->store;
-    if (!txn->held && !(txn->held = qr_malloc(HELD_MAX + COMMIT_TAIL_MAX)))
-        return qr_fail(QALLOW_E_NO_MEMORY, "transaction");
+    int rc = reserve_held(txn, txn->held_length);
+    if (rc)
+        return rc;
     uint8_t *tail = txn->held + txn->held_length, *p = tail;
     p = qr_put_varint(p, txn->applier.epoch);
     p = qr_put_varint(p, txn->applier.records);
