@@ -129,24 +129,37 @@ static void change_code(struct qv_program *program)
     free(original);
 }
 
+enum { CHANGES = 100, HEADER = 72 }; /* of each state; bytes that say the most */
+
+static void change_copy(const struct qv_program *program, const uint8_t *bytes, size_t length)
+{
+    size_t kept = below(8) ? length : below(length);
+    uint8_t *copy = malloc(kept + 1); /* about exactly, as above */
+
+    memcpy(copy, bytes, kept);
+    change(copy, below(4) && kept > HEADER ? HEADER : kept);
+    count(2, hostile_state(program, copy, kept));
+    free(copy);
+}
+
 static void change_state(const struct qv_program *program)
 {
     struct qv_machine *m = NULL;
+    enum qv_stop stop = QV_TICK_DONE;
 
     if (qv_machine_create(program, &m) < 0)
         abort();
-    qv_tick_begin(m);
-    for (int i = 0; i < 3 && qv_run(m) == QV_TICK_DONE; i++) {
+    for (int tick = 0; tick < 4 && stop == QV_TICK_DONE; tick++) {
         size_t length = qv_state_size(m);
         uint8_t *bytes = malloc(length);
         qv_state_encode(m, bytes);
         if (!hostile_state(program, bytes, length))
-            abort(); /* a state as it is, is taken */
-        count(2, 1);
-        change(bytes, below(4) ? 72 : length);
-        count(2, hostile_state(program, bytes, below(8) ? length : below(length)));
+            abort();                                   /* a state as it is, is taken */
+        for (int k = 0; k < (tick ? CHANGES : 1); k++) /* before the first there is little in it */
+            change_copy(program, bytes, length);
         free(bytes);
         qv_tick_begin(m);
+        stop = qv_run(m);
     }
     qv_machine_destroy(m);
 }
@@ -172,6 +185,10 @@ int main(void)
             change_code(program);
             change_nodes();
         }
+        qv_program_destroy(program);
+    }
+    for (uint64_t i = 0; i < programs * 10; i++) { /* few get to the end of a tick */
+        struct qv_program *program = generate_program(seed * 1000003 + i);
         change_state(program);
         qv_program_destroy(program);
     }
