@@ -56,8 +56,8 @@ struct qr_vertex {
     struct qr_ranges changed; /* in the transaction touched_in */
     struct qr_edge *inputs;
     uint64_t fuel;
-    uint64_t equal; /* how often it gave the same bytes */
-    uint64_t unused;
+    uint64_t equal;  /* how often it gave the same bytes */
+    uint64_t log_id; /* loose: the page of the log that has a node's content; 0: none */
 
     struct qr_past {
         uint64_t epoch, cause, computed_bytes, offset, length;
@@ -163,6 +163,8 @@ struct qallow_graph {
     uint64_t waves, memory;
     uint64_t computed, equal, computed_bytes;
     struct qr_derive derive;
+    struct qr_batch *log_batch; /* loose: deltas that the log's next transaction shall have */
+    struct qr_store *log;
     /* of qallow_graph_check: where sources and expected results come from; else NULL */
     struct qallow_view *checking;
 };
@@ -215,6 +217,7 @@ int qr_vertex_store(struct qallow_graph *graph, struct qr_vertex *v, uint64_t of
                     const uint8_t *bytes, uint64_t length, uint64_t old_size,
                     struct qr_edits *edits);
 void qr_vertex_unload(struct qallow_graph *graph, struct qr_vertex *v);
+void qr_vertex_sum(struct qr_vertex *v);        /* of a node, from its bytes */
 void qr_graph_undo(struct qallow_graph *graph); /* everything since the transaction began */
 /* Puts it among those of this transaction. */
 int qr_graph_touch(struct qallow_graph *graph, struct qr_vertex *v, struct qr_touched **touched);
@@ -277,10 +280,16 @@ struct qr_derived {
     const struct qr_extent *ranges; /* the last may reach beyond the page, if it has got shorter */
     uint32_t count;
 };
+/* The graph's deltas can go into a store's log, whose page `log_id` has the content that the node
+ * has now. Until qr_graph_detach(), or another graph takes its place. */
+void qr_graph_attach(struct qallow_graph *graph, struct qallow_store *store);
+void qr_graph_log_page(struct qallow_graph *graph, uint64_t page, uint64_t log_id);
+void qr_graph_detach(struct qallow_graph *graph);
 /* Computes what depends on what was set since the last time, as `epoch`, which is not 0, and tells
  * each page that is different then. If a function fails, or `tell` does, all of it is undone, what
- * was set too. */
-int qr_graph_propagate(struct qallow_graph *graph, uint64_t epoch,
+ * was set too. `is_logged`: the next transaction of the store it is attached to has what changed.
+ */
+int qr_graph_propagate(struct qallow_graph *graph, uint64_t epoch, int is_logged,
                        int (*tell)(void *context, const struct qr_derived *derived), void *context);
 
 #endif

@@ -13,6 +13,7 @@
  */
 #include <string.h>
 
+#include "runtime/bytes.h"
 #include "runtime/graph.h"
 #include "runtime/os.h"
 #include "runtime/store_internal.h"
@@ -69,14 +70,23 @@ static int no_memory(const struct qr_vertex *v, uint64_t size)
 
 /* --- undo --- */
 
-static int push_undo(struct qallow_graph *graph, struct qr_undo undo, const uint8_t *old)
+/* Filled in where it stays: a struct that is copied waits for its parts. */
+static int push_undo(struct qallow_graph *graph, const struct qr_vertex *v, unsigned what,
+                     uint64_t offset, uint64_t length, const uint8_t *old)
 {
-    if (old && (undo.data = qr_arena_put(&graph->undo_bytes, old, undo.length)) == SIZE_MAX)
+    size_t data = old ? qr_arena_put(&graph->undo_bytes, old, length) : 0;
+    if (data == SIZE_MAX)
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory to keep %llu bytes",
-                       (unsigned long long)undo.length);
+                       (unsigned long long)length);
     if (QR_GROW(graph->undo, graph->undo_count, graph->undo_capacity))
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory to keep what changes");
-    graph->undo[graph->undo_count++] = undo;
+    struct qr_undo *undo = &graph->undo[graph->undo_count++];
+    undo->vertex = qr_vertex_index(graph, v);
+    undo->what = what;
+    undo->offset = offset;
+    undo->length = length;
+    undo->data = data;
+    undo->sum = v->sum;
     return 0;
 }
 
@@ -182,8 +192,7 @@ int qr_vertex_load(struct qallow_graph *graph, struct qr_vertex *v, const struct
         return 0;
     if (v->is_loaded)
         qr_vertex_unload(graph, v);
-    int rc = push_undo(
-        graph, (struct qr_undo){.vertex = qr_vertex_index(graph, v), .what = QR_UNDO_LOAD}, NULL);
+    int rc = push_undo(graph, v, QR_UNDO_LOAD, 0, 0, NULL);
     if (rc)
         return rc;
     if (!graph->store || v->flags & QALLOW_NODE_VOLATILE) { /* nothing yet */
@@ -208,32 +217,34 @@ int qr_vertex_load(struct qallow_graph *graph, struct qr_vertex *v, const struct
 /* Does anybody need the sum of its cells? Those of sources are the store's business. */
 static int has_sum(const struct qallow_graph *graph, const struct qr_vertex *v)
 {
-    return v == graph->vertices || (graph->store && v->function &&
-                                    !(v->flags & QALLOW_NODE_VOLATILE && graph->options.no_table));
+    if (!graph->store && !graph->checking)
+        return v->log_id != 0;
+    return v == graph->vertices ||
+           (v->function && !(v->flags & QALLOW_NODE_VOLATILE && graph->options.no_table));
 }
 
 static struct qb_u128 cells(const struct qr_vertex *v, uint64_t from, uint64_t to)
 {
-    return qb_kernels()->hash_cells(v->bytes + from, (size_t)(to - from), qr_page_seed(v->id),
-                                    from / QB_CELL);
+    return qb_kernels()->hash_cells(v->bytes + from, (size_t)(to - from),
+                                    qr_page_seed(v->log_id ? v->log_id : v->id), from / QB_CELL);
+}
+
+void qr_vertex_sum(struct qr_vertex *v)
+{
+    v->sum = v->size ? cells(v, 0, v->size) : (struct qb_u128){0, 0};
 }
 
 int qr_vertex_resize(struct qallow_graph *graph, struct qr_vertex *v, uint64_t size)
 {
     uint64_t old = v->size, least = size < old ? size : old;
     uint64_t from = least / QB_CELL * QB_CELL; /* cells from here on change */
-    struct qr_undo undo = {
-        .vertex = qr_vertex_index(graph, v), .what = QR_UNDO_SIZE, .length = old, .sum = v->sum};
     if (size == old)
         return 0;
     int rc = reserve(graph, v, size);
     if (!rc)
-        rc = push_undo(graph, undo, NULL);
-    undo.what = QR_UNDO_BYTES;
-    undo.offset = size;
-    undo.length = old - least;
+        rc = push_undo(graph, v, QR_UNDO_SIZE, 0, old, NULL);
     if (!rc && size < old)
-        rc = push_undo(graph, undo, v->bytes + size);
+        rc = push_undo(graph, v, QR_UNDO_BYTES, size, old - least, v->bytes + size);
     if (!rc)
         rc = qr_ranges_add(&v->changed, least, size > old ? size : old);
     if (rc)
@@ -257,13 +268,7 @@ static int store_group(struct qallow_graph *graph, struct qr_vertex *v, uint64_t
     uint64_t from = begin / QB_CELL * QB_CELL, to = (end + QB_CELL - 1) / QB_CELL * QB_CELL;
     int sums = has_sum(graph, v);
     to = to < v->size ? to : v->size;
-    int rc = push_undo(graph,
-                       (struct qr_undo){.vertex = qr_vertex_index(graph, v),
-                                        .what = QR_UNDO_BYTES,
-                                        .offset = begin,
-                                        .length = end - begin,
-                                        .sum = v->sum},
-                       v->bytes + begin);
+    int rc = push_undo(graph, v, QR_UNDO_BYTES, begin, end - begin, v->bytes + begin);
     for (size_t i = 0; i < count && !rc; i++)
         rc = qr_ranges_add(&v->changed, base + runs[i].offset,
                            base + runs[i].offset + runs[i].length);
@@ -290,6 +295,21 @@ static int add_edit(struct qr_edits *edits, const struct qr_vertex *v, uint64_t 
                                                 .bytes = v->bytes + begin});
 }
 
+/* Eight bytes: pages that hold one number are frequent, and for them the kernel is most of the
+ * cost. What differs is one run, as GAP is more than lies between. */
+static int store_word(struct qallow_graph *graph, struct qr_vertex *v, uint64_t offset,
+                      const uint8_t *bytes, uint64_t old_size, struct qr_edits *edits)
+{
+    uint64_t differs = qr_load64(v->bytes + offset) ^ qr_load64(bytes);
+    if (!differs)
+        return 0;
+    uint32_t first = (uint32_t)__builtin_ctzll(differs) / 8;
+    uint32_t last = (63 - (uint32_t)__builtin_clzll(differs)) / 8;
+    struct qb_run run = {.offset = first, .length = last - first + 1};
+    int rc = edits ? add_edit(edits, v, offset + first, offset + last + 1, old_size) : 0;
+    return rc ? rc : store_group(graph, v, offset, bytes, &run, 1);
+}
+
 int qr_vertex_store(struct qallow_graph *graph, struct qr_vertex *v, uint64_t offset,
                     const uint8_t *bytes, uint64_t length, uint64_t old_size,
                     struct qr_edits *edits)
@@ -297,6 +317,8 @@ int qr_vertex_store(struct qallow_graph *graph, struct qr_vertex *v, uint64_t of
     struct qb_run runs[RUNS];
     int rc = 0;
     qr_assert(offset <= v->size && length <= v->size - offset);
+    if (length == 8)
+        return store_word(graph, v, offset, bytes, old_size, edits);
     for (uint64_t at = 0, scanned; at < length && !rc; at += scanned) {
         size_t n = 0;
         uint64_t base = offset + at;

@@ -245,7 +245,8 @@ int qr_vertex_write(struct qallow_graph *graph, struct qr_vertex *v, uint64_t ol
     int rc = edit_end(&graph->edits, v, old_size);
     if (rc || graph->edits.count == 0)
         return rc;
-    return qr_batch_delta(graph->batch, v->id, 0, old_size, v->size, &graph->edits, NULL, v->sum);
+    return qr_batch_delta(graph->batch, v->log_id ? v->log_id : v->id, 0, old_size, v->size,
+                          &graph->edits, NULL, v->sum);
 }
 
 static int gather_inputs(struct qallow_graph *graph, struct qr_vertex *v)

@@ -129,6 +129,7 @@ enum qv_stop qv_run(struct qv_machine *machine);
 /* --- derived pages (nodes.c) --- */
 
 struct qv_nodes;
+struct qallow_store;
 /* NULL in *nodes if the program has none. NO_MEMORY. */
 int qv_nodes_create(struct qv_machine *machine, struct qv_nodes **nodes);
 void qv_nodes_destroy(struct qv_nodes *nodes);
@@ -136,7 +137,12 @@ void qv_nodes_destroy(struct qv_nodes *nodes);
  * marks what changed of them as written to. What may have changed of the others are the blocks
  * marked as written to. FUNCTION: one failed, or had not enough fuel; the detail names page,
  * function and line; INTERRUPTED. Then no page is derived anew, and the machine must not go on. */
-int qv_nodes_update(struct qv_nodes *nodes, uint64_t epoch);
+int qv_nodes_update(struct qv_nodes *nodes, uint64_t epoch, int is_logged);
+/* Derived pages have the same content in these pages of a log (by the numbers of the program): an
+ * update that `is_logged` adds what it changes to the next transaction there. Once is enough. */
+void qv_nodes_attach(struct qv_nodes *nodes, struct qallow_store *store, const uint64_t *page_ids);
+/* Before the log is closed. */
+void qv_nodes_detach(struct qv_nodes *nodes);
 /* The pages of the machine come from somewhere else: computes what is derived and compares.
  * SERIALIZATION with a detail that names the first that differs. */
 int qv_nodes_verify(struct qv_nodes *nodes, uint64_t epoch);

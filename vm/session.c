@@ -119,13 +119,14 @@ static int feed_all(struct qv_session *s, const struct qv_session_options *optio
 
 /* --- epochs --- */
 
-int qv_session_derive(struct qv_session *s)
+int qv_session_derive(struct qv_session *s, int is_logged)
 {
     struct qv_computed before, now;
 
     s->waves = s->store ? s->epoch + 1 : s->waves + 1;
     qv_nodes_computed(s->nodes, &before);
-    int rc = qv_nodes_update(s->nodes, s->waves);
+    s->nodes_are_logged = is_logged;
+    int rc = qv_nodes_update(s->nodes, s->waves, is_logged);
     qv_nodes_computed(s->nodes, &now);
     if (now.computed != before.computed) {
         qt_add(QT_VM_COMPUTED, now.computed - before.computed);
@@ -143,11 +144,14 @@ void qv_clear_dirty(struct qv_machine *m)
 
 int qv_session_commit(struct qv_session *s)
 {
-    int rc = qv_session_derive(s);
+    int is_recorded = s->store && s->epoch == qallow_view_epoch(qallow_newest(s->store));
 
+    if (is_recorded)
+        qv_nodes_attach(s->nodes, s->store, s->page_ids);
+    int rc = qv_session_derive(s, is_recorded);
     if (rc < 0)
         return rc;
-    if (s->store && s->epoch == qallow_view_epoch(qallow_newest(s->store)))
+    if (is_recorded)
         return qv_record_tick(s, &s->epoch);
     s->epoch += s->store != NULL; /* it is there already */
     s->machine->fuel_limit = s->set_fuel ? s->set_fuel : s->program->fuel;
@@ -215,7 +219,7 @@ int qv_session_create(const char *text, size_t length, const char *path,
     if (rc == 0)
         rc = qv_layout_new(s);
     if (rc == 0)
-        rc = qv_session_derive(s);
+        rc = qv_session_derive(s, 0);
     if (rc == 0 && options->has_no_log)
         qv_clear_dirty(s->machine);
     else if (rc == 0)
@@ -393,6 +397,7 @@ int qv_session_close(struct qv_session *session)
 {
     if (!session)
         return 0;
+    qv_nodes_detach(session->nodes);
     int rc = qallow_close(session->store);
     qv_nodes_destroy(session->nodes);
     qv_machine_destroy(session->machine);

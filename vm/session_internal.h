@@ -15,6 +15,7 @@ struct qv_session {
     struct qv_machine *machine;
     struct qv_nodes *nodes;     /* NULL: the program derives no pages */
     uint64_t waves;             /* without a log: what stands for its epochs */
+    int nodes_are_logged;       /* by the graph, in the epoch that is made */
     struct qallow_store *store; /* that is written; or NULL */
     uint64_t epoch;             /* the machine is as in this one */
     uint64_t *page_ids;         /* of the program's pages */
@@ -65,8 +66,9 @@ int qv_load_followed(struct qv_session *session, struct qallow_view *view);
 int qv_load_data(struct qv_session *session, struct qallow_view *view, size_t page);
 /* Sets the ids of pages to those of the view. */
 int qv_find_pages(struct qv_session *session, struct qallow_view *view);
-/* Brings derived pages up to date, for the epoch that comes next. */
-int qv_session_derive(struct qv_session *session);
+/* Brings derived pages up to date, for the epoch that comes next; is_logged: the log gets what
+ * changes from the graph (qv_nodes_attach). */
+int qv_session_derive(struct qv_session *session, int is_logged);
 /* The same, and makes it all an epoch, if there is a log. */
 int qv_session_commit(struct qv_session *session);
 /* Nothing has been written to since. */

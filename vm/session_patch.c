@@ -310,7 +310,7 @@ static int take_over(struct qv_session *s, const struct patch *p)
     if (rc < 0)
         return rc;
     qv_exchange(s, next);
-    rc = qv_session_derive(s);
+    rc = qv_session_derive(s, 0);
     qv_nodes_computed(s->nodes, &computed);
     p->result->computed = computed.computed;
     if (rc == 0 && s->store)

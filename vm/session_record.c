@@ -177,6 +177,10 @@ static int write_all(struct qv_session *s, struct qallow_txn *txn)
     if (rc == 0)
         rc = replace(txn, s->emitted_id, m->emits, m->emit_count * sizeof *m->emits);
     for (size_t i = 0; rc == 0 && i < s->program->page_count; i++) {
+        if (s->program->pages[i].is_derived && s->nodes_are_logged) {
+            memset(m->pages[i].dirty, 0, m->pages[i].size / QV_BLOCK + 1);
+            continue;
+        }
         if (m->pages[i].dirty[0] && !qv_page_is_fixed(&s->program->pages[i]))
             rc = qallow_page_resize(txn, s->page_ids[i], m->pages[i].size);
         if (rc == 0)

@@ -79,7 +79,7 @@ static void run_nodes(const struct qv_program *program)
             m->pages[i].count = m->pages[i].size >> qb_type_shift(program->pages[i].type);
         }
     for (int i = 0; i < TICKS && stop == QV_TICK_DONE; i++) {
-        if (qv_nodes_update(nodes, (uint64_t)i + 1) < 0) {
+        if (qv_nodes_update(nodes, (uint64_t)i + 1, 0) < 0) {
             MUST(qallow_error_detail()[0] != '\0');
             break;
         }
