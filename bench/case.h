@@ -19,8 +19,9 @@
 
 extern const struct qm_case qm_kernel_cases[], qm_page_cases[], qm_digest_cases[],
     qm_commit_cases[], qm_log_cases[], qm_recovery_cases[], qm_checkpoint_cases[],
-    qm_replay_cases[], qm_propagate_cases[], qm_cache_cases[], qm_scaling_cases[], qm_redis_cases[],
-    qm_git_cases[], qm_lmdb_cases[], qm_sqlite_cases[], qm_jemalloc_cases[];
+    qm_replay_cases[], qm_tensor_cases[], qm_propagate_cases[], qm_cache_cases[],
+    qm_scaling_cases[], qm_redis_cases[], qm_git_cases[], qm_lmdb_cases[], qm_sqlite_cases[],
+    qm_jemalloc_cases[];
 
 extern const struct qm_unit qm_gb_s, qm_mb_s, qm_million_s, qm_thousand_s, qm_ns, qm_us, qm_ms;
 

@@ -17,10 +17,10 @@ const struct qm_unit qm_us = {"us", 1e6, 1};
 const struct qm_unit qm_ms = {"ms", 1e3, 1};
 
 static const struct qm_case *const families[] = {
-    qm_kernel_cases, qm_page_cases,     qm_digest_cases,     qm_commit_cases,
-    qm_log_cases,    qm_recovery_cases, qm_checkpoint_cases, qm_replay_cases,
-    qm_cache_cases,  qm_scaling_cases,  qm_propagate_cases,  qm_jemalloc_cases,
-    qm_redis_cases,  qm_git_cases,      qm_lmdb_cases,       qm_sqlite_cases,
+    qm_kernel_cases,   qm_page_cases,       qm_digest_cases,   qm_commit_cases, qm_log_cases,
+    qm_recovery_cases, qm_checkpoint_cases, qm_replay_cases,   qm_tensor_cases, qm_cache_cases,
+    qm_scaling_cases,  qm_propagate_cases,  qm_jemalloc_cases, qm_redis_cases,  qm_git_cases,
+    qm_lmdb_cases,     qm_sqlite_cases,
 };
 
 const struct qm_case *qm_case_at(size_t i)
@@ -32,8 +32,8 @@ const struct qm_case *qm_case_at(size_t i)
     return NULL;
 }
 
-static const struct qm_peer *const peers[] = {&qm_redis,  &qm_git,      &qm_lmdb,
-                                              &qm_sqlite, &qm_jemalloc, NULL};
+static const struct qm_peer *const peers[] = {&qm_redis,    &qm_git, &qm_lmdb, &qm_sqlite,
+                                              &qm_jemalloc, &qm_gpu, NULL};
 
 const char *qm_peer_name(unsigned i) { return peers[i] ? peers[i]->name : NULL; }
 
@@ -44,7 +44,10 @@ int qm_peer_find(unsigned i, char *text, size_t size)
         snprintf(text, size, "%s", found);
         return 1;
     }
-    snprintf(text, size, "%s: install it with `apt-get install %s`", found, peers[i]->package);
+    if (peers[i]->package)
+        snprintf(text, size, "%s: install it with `apt-get install %s`", found, peers[i]->package);
+    else
+        snprintf(text, size, "%s", found);
     return 0;
 }
 

@@ -450,7 +450,7 @@ static const char *parse_peers(const char *text, void *field)
         size_t length = strcspn(text, ",");
         unsigned bits = peer_bits(text, length);
         if (!bits)
-            return "redis, git, lmdb, sqlite or jemalloc, with commas between, or all";
+            return "redis, git, lmdb, sqlite, jemalloc or gpu, with commas between, or all";
         peers |= bits;
         text += length + (text[length] == ',');
     } while (*text);
@@ -460,7 +460,7 @@ static const char *parse_peers(const char *text, void *field)
 
 static const char *const tiers[] = {"smoke", "full", NULL};
 static const char *const peer_choices[] = {"redis",    "git", "lmdb", "sqlite",
-                                           "jemalloc", "all", NULL};
+                                           "jemalloc", "gpu", "all", NULL};
 
 /* clang-format off */
 static const struct qi_option options_table[] = {

@@ -15,7 +15,7 @@
 enum clock { CLOCK_REAL, CLOCK_LOGICAL };
 
 struct save {
-    const char *log, *source, *label;
+    const char *log, *source, *label, *telemetry;
     int include_git, threads, clock, compress;
     struct qi_list excludes;
     uint64_t max_file_size, max_memory;
@@ -66,6 +66,8 @@ static const struct qi_option options[] = {
      .help = "memory for buffers: fewer threads are used if it is not enough for --threads"},
     {.name = "compress", .letter = 'z', .kind = QI_CUSTOM, FIELD(compress), .argument = "LEVEL",
      .parse = qi_parse_compress, .fallback = "1", .help = QI_COMPRESS_HELP},
+    {.name = "telemetry", .kind = QI_TEXT, FIELD(telemetry), .argument = "FILE",
+     .help = "append metrics to this CSV file, once at the end, also after a failure"},
     {.name = "uuid", .kind = QI_CUSTOM, FIELD(uuid), .parse = parse_uuid, .argument = "UUID",
      .help = "of a new log, instead of a random one"},
     {.name = "clock", .kind = QI_CHOICE, FIELD(clock), .choices = clocks, .fallback = "real",
@@ -211,7 +213,8 @@ static int run(struct qi_context *context, const void *values)
     const struct save *save = values;
     struct qr_store_options store_options = qi_store_options(context, save->max_memory);
     struct qr_store *store = NULL;
-    int file = 0, closed;
+    struct qt_csv *csv = NULL;
+    int file = 0, closed = 0;
     int rc = is_file(save->source, &file);
 
     if (rc < 0)
@@ -223,17 +226,21 @@ static int run(struct qi_context *context, const void *values)
     store_options.compress_level = save->compress;
     if (qi_given(context, "uuid"))
         store_options.uuid = save->uuid;
-    rc = qi_open_store(save->log, &store_options, &store);
+    rc = qi_telemetry_open(save->telemetry, &csv);
+    if (rc == 0)
+        rc = qi_open_store(save->log, &store_options, &store);
     if (rc == QALLOW_E_BUSY && !(file && qs_tensor_format_of(save->source)))
         qi_hint(context, "ask the recorder for an epoch: qallow accelerator --sync --log %s",
                 qr_quotez(save->log));
-    if (rc < 0)
-        return rc;
-    rc = save_and_say(context, save, store, file);
-    if (rc < 0)
-        rc = qi_report(context, rc);
-    closed = qr_store_close(store);
-    return rc == 0 ? closed : rc;
+    if (rc == 0) {
+        rc = save_and_say(context, save, store, file);
+        if (rc < 0)
+            rc = qi_report(context, rc);
+        closed = qr_store_close(store);
+        rc = rc == 0 ? closed : rc;
+    }
+    qi_telemetry_close(context, save->telemetry, csv);
+    return rc;
 }
 
 const struct qi_command qi_checkpoint_save = {

@@ -190,13 +190,11 @@ static int run(struct qi_context *context, const void *values)
         return rc;
     if (r.threads == 0)
         r.threads = qi_default_threads();
-    int err = r.telemetry ? qt_csv_open(r.telemetry, &csv) : 0;
-    if (err < 0)
-        return qr_fail_errno(-err, "%s", qr_quotez(r.telemetry));
+    rc = qi_telemetry_open(r.telemetry, &csv);
+    if (rc < 0)
+        return rc;
     rc = act(context, &r);
-    if (csv && (err = qt_csv_write(csv)) < 0) /* what was done is done */
-        qi_note(context, "%s: %s: no telemetry", qr_quotez(r.telemetry), strerror(-err));
-    qt_csv_close(csv);
+    qi_telemetry_close(context, r.telemetry, csv);
     return rc;
 }
 

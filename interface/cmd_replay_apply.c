@@ -16,6 +16,7 @@
 #include "runtime/consumers.h"
 #include "sources/path.h"
 #include "sources/tensor.h"
+#include "telemetry/telemetry.h"
 
 static void look(const char *path, struct replay_target *target)
 {
@@ -132,6 +133,7 @@ int replay_apply_new(struct qi_context *context, const struct replay *replay,
     }
     if (rc < 0)
         return rc;
+    qt_add(QT_TARGETS_APPLIED, 1);
     look(replay->output, target);
     target->epoch = info.last_epoch;
     return acknowledge(replay, store, target);

@@ -17,6 +17,12 @@ struct qi_stats_frames {
     uint64_t stored, uncompressed; /* of the bodies */
 };
 
+/* Content by itself, as tensors have it. */
+struct qi_stats_content {
+    uint64_t whole, based; /* chunks; the latter as what is different from other ones */
+    uint64_t bytes, stored;
+};
+
 /* What one file amounts to. */
 struct qi_stats {
     struct qr_store_info info;
@@ -33,6 +39,8 @@ struct qi_stats {
     struct qr_apply_counts counts;
     struct qt_histogram sizes; /* of deltas, bytes */
     struct qi_stats_frames frames[QI_STATS_FRAMES], compressed;
+    struct qi_stats_content content;
+    uint64_t consumers, held_epoch; /* who follow; the oldest epoch that one of them holds */
     uint64_t open_bytes, old_end; /* of the delta whose parts are being met */
 };
 

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "interface/cmd_stats.h"
+#include "runtime/consumers.h"
 
 static void count_delta(struct qi_stats *s, const struct qr_state *state,
                         const struct qr_record *record)
@@ -54,6 +55,22 @@ static int count_frame(void *context, const struct qr_frame_size *frame)
         both[i]->stored += frame->stored;
         both[i]->uncompressed += frame->length;
     }
+    if (frame->content > 0) {
+        s->content.whole += !frame->is_based;
+        s->content.based += frame->is_based != 0;
+        s->content.bytes += frame->content;
+        s->content.stored += frame->stored;
+    }
+    return 0;
+}
+
+static int count_consumer(void *context, const struct qr_consumer *consumer)
+{
+    struct qi_stats *s = context;
+
+    s->consumers++;
+    if (consumer->epoch > 0 && (s->held_epoch == 0 || consumer->epoch < s->held_epoch))
+        s->held_epoch = consumer->epoch;
     return 0;
 }
 
@@ -123,6 +140,8 @@ int qi_stats_gather(struct qr_store *store, const char *log, struct qi_stats *s)
                            .context = s};
     if (rc == 0 && s->epochs > 0)
         rc = qr_store_walk(store, &walk);
+    if (rc == 0)
+        rc = qr_consumers_each(store, count_consumer, s);
     return rc < 0 ? rc : qr_store_each_frame(store, count_frame, s);
 }
 

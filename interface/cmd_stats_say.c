@@ -73,6 +73,19 @@ static void json_frames(cJSON *object, const struct qi_stats *s)
     json_frames_of(object, "compressed_frames", &s->compressed);
 }
 
+static void json_content(cJSON *object, const struct qi_stats *s)
+{
+    cJSON *member = cJSON_CreateObject();
+
+    qi_json_u64(member, "whole", s->content.whole);
+    qi_json_u64(member, "differences", s->content.based);
+    qi_json_u64(member, "bytes", s->content.bytes);
+    qi_json_u64(member, "stored_bytes", s->content.stored);
+    cJSON_AddItemToObject(object, "content_frames", member);
+    qi_json_u64(object, "consumers", s->consumers);
+    qi_json_u64(object, "consumers_hold_epoch", s->held_epoch);
+}
+
 static void json_identity(cJSON *object, const struct qi_stats *s)
 {
     uint8_t digest[16];
@@ -110,6 +123,7 @@ void qi_stats_json(cJSON *object, const struct qi_stats *s, const char *log)
     json_deltas(object, s);
     qi_json_u64(object, "images", s->counts.images);
     json_frames(object, s);
+    json_content(object, s);
 }
 
 void qi_stats_json_sum(cJSON *object, const struct qi_stats_sum *sum)
@@ -199,6 +213,20 @@ static void print_frames(const struct qi_stats *s)
                qi_format_size(s->compressed.stored, stored));
 }
 
+/* What tensors have: chunks of content, and who follows. */
+static void print_content(const struct qi_stats *s)
+{
+    char bytes[QI_TEXT_MAX], stored[QI_TEXT_MAX];
+
+    if (s->content.bytes > 0)
+        printf("content    %llu chunks whole, %llu as differences: %s in %s\n",
+               number(s->content.whole), number(s->content.based),
+               qi_format_size(s->content.bytes, bytes), qi_format_size(s->content.stored, stored));
+    if (s->consumers > 0)
+        printf("consumers  %llu; the slowest holds epoch %llu\n", number(s->consumers),
+               number(s->held_epoch));
+}
+
 static void print_epochs(const struct qi_stats *s)
 {
     char first[QI_TEXT_MAX], last[QI_TEXT_MAX];
@@ -243,6 +271,7 @@ void qi_stats_print(const struct qi_stats *s, const char *log)
         printf("images     %llu\n", number(s->counts.images));
     print_file(s);
     print_frames(s);
+    print_content(s);
 }
 
 /* --- the table --- */

@@ -489,3 +489,17 @@ void qi_process_init(void)
     qr_set_assert_handler(on_failed_assert);
     qt_log_level_set(QT_WARN);
 }
+
+int qi_telemetry_open(const char *path, struct qt_csv **csv)
+{
+    int rc = path ? qt_csv_open(path, csv) : 0;
+    return rc < 0 ? qr_fail_errno(-rc, "%s", qr_quotez(path)) : 0;
+}
+
+void qi_telemetry_close(const struct qi_context *context, const char *path, struct qt_csv *csv)
+{
+    int rc = csv ? qt_csv_write(csv) : 0;
+    if (rc < 0)
+        qi_note(context, "%s: %s: no telemetry", qr_quotez(path), strerror(-rc));
+    qt_csv_close(csv);
+}

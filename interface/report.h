@@ -128,6 +128,12 @@ int qi_signal_check(void);
  * failed asserts end with 70 and ask for a report. */
 void qi_process_init(void);
 
+/* Of --telemetry FILE (NULL: none): opens it at once, so that a file that cannot be written is said
+ * before anything is done; then writes what has gathered. */
+struct qt_csv;
+int qi_telemetry_open(const char *path, struct qt_csv **csv);
+void qi_telemetry_close(const struct qi_context *context, const char *path, struct qt_csv *csv);
+
 /* Since some moment; for durations. */
 int64_t qi_monotonic_ns(void);
 

@@ -24,6 +24,7 @@ void qr_set_device_runtime(const struct qb_runtime *runtime) { replaced = runtim
 int qr_device_check(const struct qr_device *device, enum qb_result result, const char *what)
 {
     const char *text = result == QB_DONE ? "" : device->runtime->text(device->runtime->context);
+    qt_add(QT_GPU_FAILURES, result != QB_DONE);
     switch (result) {
     case QB_DONE:
         return 0;

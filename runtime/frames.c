@@ -3,6 +3,7 @@
  * What a log consists of: its frames, one after the other, from the oldest that is kept to the end
  * of the newest that the store knows. Sizes only; what the frames mean is for qr_store_walk().
  */
+#include "runtime/elements.h"
 #include "runtime/error.h"
 #include "runtime/store_internal.h"
 
@@ -11,6 +12,18 @@ static int frames_end(struct qr_store *store, const struct qr_scan *scan)
     int rc = qr_fail(QALLOW_E_DAMAGED, "%s: offset %llu: %s", qr_quotez(store->path),
                      (unsigned long long)scan->offset, scan->why);
     return qr_log_check_pruned(store->log, rc);
+}
+
+static int look_inside(const struct qr_store *store, const struct qr_frame *frame,
+                       struct qr_frame_size *size)
+{
+    struct qr_elements elements;
+    if (qr_elements_parse(frame->body, frame->length, &elements))
+        return qr_fail(QALLOW_E_DAMAGED, "%s: the content at offset %llu is malformed",
+                       qr_quotez(store->path), (unsigned long long)frame->offset);
+    size->content = elements.length;
+    size->is_based = elements.base != QR_REF_ZERO;
+    return 0;
 }
 
 int qr_store_each_frame(struct qr_store *store,
@@ -32,7 +45,8 @@ int qr_store_each_frame(struct qr_store *store,
                                      .stored = frame.stored,
                                      .length = frame.length,
                                      .is_compressed = (frame.flags & QR_FRAME_ZSTD) != 0};
-        rc = visit(context, &size);
+        rc = frame.type == QR_FRAME_CONTENT ? look_inside(store, &frame, &size) : 0;
+        rc = rc ? rc : visit(context, &size);
     }
     qr_scan_finish(&scan);
     return rc;

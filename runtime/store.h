@@ -263,11 +263,14 @@ int qr_store_walk(struct qr_store *store, const struct qr_walk *walk);
 /* Every frame of the log in its order, from the oldest that is kept. A nonzero return of visit ends
  * it and is returned. DAMAGED, IO; BUSY if another process has pruned the log meanwhile. */
 struct qr_frame_size {
-    unsigned type;     /* DATA 1, COMMIT 2, KEYFRAME 3, LABEL 4, EVENT 5, CLOSE 6, RELOCATION 7 */
+    unsigned type;     /* DATA 1, COMMIT 2, KEYFRAME 3, LABEL 4, EVENT 5, CLOSE 6, RELOCATION 7,
+                       CONTENT 8 */
     uint64_t bytes;    /* in the file, with header and padding */
     uint64_t stored;   /* of the body, as it stands there */
     uint64_t length;   /* of the body, decompressed */
     int is_compressed;
+    uint64_t content; /* CONTENT: the bytes that it gives; DAMAGED if it is malformed */
+    int is_based;     /* ... as what is different from other content */
 };
 int qr_store_each_frame(struct qr_store *store,
                         int (*visit)(void *context, const struct qr_frame_size *frame),

@@ -14,11 +14,13 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "runtime/digest.h"
 #include "runtime/elements.h"
 #include "runtime/error.h"
 #include "runtime/os.h"
+#include "sources/path.h"
 #include "sources/stop.h"
 #include "sources/tensor_plan.h"
 #include "telemetry/telemetry.h"
@@ -400,10 +402,26 @@ static int save(struct qs_tensor_plan *plan, int threads)
     return rc ? rc : qr_txn_append(plan->txn, plan->batch);
 }
 
+/* What was saved, for telemetry. */
+static void count(const struct qs_tensor_save *result, struct timespec began)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    qt_add(QT_FILES_READ, result->files);
+    qt_add(QT_FILES_READ_BYTES, result->read_bytes);
+    qt_add(QT_TENSORS_SAVED, result->tensors);
+    qt_add(QT_TENSORS_CHANGED, result->created + result->changed);
+    qt_add(QT_TENSOR_READ_BYTES, result->read_bytes);
+    qt_add(QT_TENSOR_CONTENT_BYTES, result->written_bytes);
+    qt_observe_ns(QT_TENSOR_SAVE_SECONDS, (uint64_t)(qs_ns(now) - qs_ns(began)));
+}
+
 int qs_tensors_save(struct qr_store *store, const char *path, enum qs_tensor_format format,
                     int threads, struct qs_tensor_save *result)
 {
     struct qs_tensor_plan plan = {.store = store, .result = result};
+    struct timespec began;
+    clock_gettime(CLOCK_MONOTONIC, &began);
     uint64_t before = qr_state_epoch(qr_store_state(store));
     *result = (struct qs_tensor_save){.epoch = before};
     int rc = qs_tensor_plan_open(&plan, path, format);
@@ -424,8 +442,8 @@ int qs_tensors_save(struct qr_store *store, const char *path, enum qs_tensor_for
         qr_txn_abort(plan.txn);
         qr_fail(rc, "%s", detail);
     }
-    qt_add(QT_FILES_READ, result->files);
-    qt_add(QT_FILES_READ_BYTES, result->read_bytes);
+    if (rc == 0)
+        count(result, began);
     qr_batch_destroy(plan.batch);
     qs_tensor_plan_finish(&plan);
     return rc;

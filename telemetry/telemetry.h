@@ -89,7 +89,18 @@ enum { QT_WORKERS = 1024 };
     X(VM_COMPUTED_EQUAL, "vm_computed_equal_total", "1", QT_COUNTER,                               \
       "those that gave the same bytes again")                                                      \
     X(VM_COMPUTED_BYTES, "vm_computed_bytes_total", "bytes", QT_COUNTER,                           \
-      "bytes of derived pages that were computed")
+      "bytes of derived pages that were computed")                                                 \
+    X(TENSORS_SAVED, "tensors_saved_total", "1", QT_COUNTER, "tensors of files that were saved")   \
+    X(TENSORS_CHANGED, "tensors_changed_total", "1", QT_COUNTER,                                   \
+      "those that were new or had other content")                                                  \
+    X(TENSOR_READ_BYTES, "tensor_read_bytes_total", "bytes", QT_COUNTER, "of the files saved")     \
+    X(TENSOR_CONTENT_BYTES, "tensor_content_bytes_total", "bytes", QT_COUNTER,                     \
+      "of content written to the log for them")                                                    \
+    X(TENSOR_SAVE_SECONDS, "tensor_save_seconds", "seconds", QT_HISTOGRAM, "duration of a save")   \
+    X(TARGETS_APPLIED, "targets_applied_total", "1", QT_COUNTER,                                   \
+      "epochs that a follower put in place")                                                       \
+    X(GPU_FAILURES, "gpu_failures_total", "1", QT_COUNTER,                                         \
+      "calls to a GPU that failed, a missing one included")
 
 enum qt_metric {
 #define QT_ENUM(id, name, unit, kind, help) QT_##id,

@@ -259,11 +259,12 @@ def changes_of_names():
 def names(run):
     """Tensors that are renamed, reshaped and retyped keep their pages where they should, take no
     more room than they must, and every epoch comes back."""
-    epochs, last = {}, None
+    epochs, last, written = {}, None, 0
     for what, tensors, name, most in changes_of_names():
         data = safetensors_bytes(tensors)
         run.write("a.safetensors", data)
-        said = json.loads(run.save("a.safetensors", "--json").stdout)
+        said = json.loads(run.save("a.safetensors", "--json", "--telemetry", "t.csv").stdout)
+        written += said["written_bytes"]
         assert said["epoch"] == len(epochs) + 1, f"{what}: epoch {said['epoch']}"
         assert said["written_bytes"] <= most, f"{what}: {said['written_bytes']} bytes of content"
         epochs[said["epoch"]] = data
@@ -276,6 +277,11 @@ def names(run):
             assert page == last, f"{what}: page {page}, not {last}"
         last = page or pages_of(run, said["epoch"]).get("x")
     check_epochs(run, epochs)
+    found = json.loads(run("stats", "log.tlog", "--json").stdout)["content_frames"]
+    assert found["stored_bytes"] == written, f"stats: {found}, not {written} bytes"
+    rows = [row.split(",") for row in run.read("t.csv").decode().splitlines()]
+    counted = sum(int(row[3]) for row in rows if row[1] == "tensor_content_bytes_total")
+    assert counted == written, f"telemetry: {counted} bytes of content, not {written}"
 
 
 def npy(run):

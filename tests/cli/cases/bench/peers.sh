@@ -14,3 +14,6 @@ ls -A "$TMPDIR" | grep qallow-bench || true
 mkdir empty
 qallow=$(command -v qallow)
 PATH=$PWD/empty status "$qallow" bench --tier smoke --peers git,redis --filter peer
+# So is a GPU, whatever is missing to use it.
+CUDA_VISIBLE_DEVICES='' status "$qallow" bench --tier smoke --peers gpu --filter gpu 2>&1 |
+    sed 's/\(gpu is left out: no GPU can be used\): .*/\1/'
