@@ -45,6 +45,7 @@ static int take_options(const struct qallow_vm_options *theirs, struct qv_sessio
                                            .input_count = ours.input_count,
                                            .seed = ours.seed,
                                            .fuel = ours.fuel,
+                                           .max_memory = ours.max_memory,
                                            .threads = ours.threads ? (int)ours.threads : 1};
     if (ours.store)
         rc = qr_api_options(ours.store, &options->store, sizeof options->store, 4);

@@ -46,25 +46,27 @@ struct qallow_vm_options {
                                            as they are by default */
     const struct qallow_vm_input *inputs;
     uint64_t input_count;
-    uint64_t seed; /* of the random numbers of a new run */
-    uint64_t fuel; /* of a tick; 0: what the program says */
+    uint64_t seed;       /* of the random numbers of a new run */
+    uint64_t fuel;       /* of a tick; 0: what the program says */
+    uint64_t max_memory; /* LIMIT if the machine may take more bytes; 0: any amount. For logs that
+                            nobody vouches for */
     uint64_t reserved[4];
 };
 #define QALLOW_VM_OPTIONS_INIT                                                                     \
     {                                                                                              \
-        sizeof(struct qallow_vm_options), 0, NULL, NULL, NULL, 0, 0, 0, { 0 }                      \
+        sizeof(struct qallow_vm_options), 0, NULL, NULL, NULL, 0, 0, 0, 0, { 0 }                   \
     }
 
 /* A program before its first tick, from its text; `name` is for messages. *vm: freed by
  * qallow_vm_close. `options` may be NULL.
  * ARGUMENT: the text is wrong (the detail says where and what), or an input is missing, unknown or
- * does not fit; CANNOT_CREATE: the log exists; NO_INPUT, NO_MEMORY, IO, NO_SPACE. */
+ * does not fit; CANNOT_CREATE: the log exists; LIMIT, NO_INPUT, NO_MEMORY, IO, NO_SPACE. */
 QALLOW_API int qallow_vm_create(const char *text, size_t length, const char *name,
                                 const struct qallow_vm_options *options, struct qallow_vm **vm);
 /* The machine of a log as it was in an epoch (0: the newest); everything that is read is verified.
  * From an older epoch it goes on in a new log, options->log. Inputs that are named are new, and an
  * epoch. NO_INPUT, EPOCH_NOT_FOUND, SERIALIZATION (it is not of a machine, or not valid), DAMAGED,
- * BUSY, ARGUMENT, NO_MEMORY, IO. */
+ * BUSY, ARGUMENT, LIMIT, NO_MEMORY, IO. */
 QALLOW_API int qallow_vm_resume(const char *log, uint64_t epoch,
                                 const struct qallow_vm_options *options, struct qallow_vm **vm);
 /* Ends what is open, syncs the log, frees the handle also on failure. NULL is legal. IO, NO_SPACE.

@@ -459,6 +459,10 @@ static void what_cannot_be_done(void **state)
     qallow_vm_close(vm);
 
     options = (struct qallow_vm_options)QALLOW_VM_OPTIONS_INIT;
+    options.max_memory = 1 << 16; /* the stack alone is larger */
+    assert_int_equal(qallow_vm_create(program, strlen(program), "x", &options, &vm),
+                     QALLOW_E_LIMIT);
+    options.max_memory = 1 << 20;
     options.fuel = 10;
     vm = make(".func main\nagain: jmp again\n", &options);
     assert_int_equal(qallow_vm_tick(vm, NULL), QALLOW_E_LIMIT);
