@@ -3,7 +3,8 @@
  * Random programs. Operands are made from the letters of the instruction table; values are biased
  * towards what goes wrong: bounds, zeros of both signs, NaN, infinities, the least integer. In
  * front of instructions with elements or counts stands one that makes the register small, so that
- * most programs run for a while before they trap.
+ * most programs run for a while before they trap. Numbers are drawn one after the other, so that a
+ * seed gives the same program whatever compiled this.
  */
 #include "generate.h"
 
@@ -110,8 +111,8 @@ static void scalar(struct generator *g, unsigned op)
             imm = (int64_t)below(g, g->program->name_count);
         else if (*letters == 'm' || *letters == 'w') {
             field[1] = chance(g, 90) ? small_register(g, 20) : reg(g);
-            imm =
-                qv_element(page(g, *letters == 'w'), chance(g, 80) ? 0 : (int16_t)below(g, 9) - 1);
+            int64_t offset = chance(g, 80) ? 0 : (int16_t)below(g, 9) - 1;
+            imm = qv_element(page(g, *letters == 'w'), offset);
         }
     }
     put(g, qv_word(op, field[0], field[1], field[2], imm));
@@ -204,7 +205,8 @@ static void fill(struct generator *g, struct qv_page *p)
     if (!p->initial)
         abort();
     for (size_t i = 0; i < size; i += 8) {
-        uint64_t v = chance(g, 40) ? below(g, 5) | below(g, 5) << 32 : value(g);
+        uint64_t low = below(g, 5), high = below(g, 5), any = value(g);
+        uint64_t v = chance(g, 40) ? low | high << 32 : any;
         memcpy(p->initial + i, &v, 8);
     }
     p->initial_size = p->initial_capacity = size;
