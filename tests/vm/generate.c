@@ -159,6 +159,8 @@ static void instruction(struct generator *g)
     do
         op = (unsigned)below(g, QV_OPS);
     while ((op == QV_HALT || op == QV_TRAP || op == QV_RET) && !chance(g, 8));
+    if (chance(g, 4)) /* so that there are states between ticks */
+        op = QV_COMMIT;
     if (qv_ops[op].is_vector)
         vector(g, op);
     else
