@@ -19,7 +19,7 @@
 
 extern const struct qm_case qm_kernel_cases[], qm_page_cases[], qm_digest_cases[],
     qm_commit_cases[], qm_log_cases[], qm_recovery_cases[], qm_checkpoint_cases[],
-    qm_replay_cases[], qm_tensor_cases[], qm_propagate_cases[], qm_cache_cases[],
+    qm_replay_cases[], qm_tensor_cases[], qm_propagate_cases[], qm_vm_cases[], qm_cache_cases[],
     qm_scaling_cases[], qm_redis_cases[], qm_git_cases[], qm_lmdb_cases[], qm_sqlite_cases[],
     qm_jemalloc_cases[];
 

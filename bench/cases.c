@@ -17,10 +17,10 @@ const struct qm_unit qm_us = {"us", 1e6, 1};
 const struct qm_unit qm_ms = {"ms", 1e3, 1};
 
 static const struct qm_case *const families[] = {
-    qm_kernel_cases,   qm_page_cases,       qm_digest_cases,   qm_commit_cases, qm_log_cases,
-    qm_recovery_cases, qm_checkpoint_cases, qm_replay_cases,   qm_tensor_cases, qm_cache_cases,
-    qm_scaling_cases,  qm_propagate_cases,  qm_jemalloc_cases, qm_redis_cases,  qm_git_cases,
-    qm_lmdb_cases,     qm_sqlite_cases,
+    qm_kernel_cases,   qm_page_cases,       qm_digest_cases, qm_commit_cases,   qm_log_cases,
+    qm_recovery_cases, qm_checkpoint_cases, qm_replay_cases, qm_tensor_cases,   qm_cache_cases,
+    qm_scaling_cases,  qm_propagate_cases,  qm_vm_cases,     qm_jemalloc_cases, qm_redis_cases,
+    qm_git_cases,      qm_lmdb_cases,       qm_sqlite_cases,
 };
 
 const struct qm_case *qm_case_at(size_t i)

@@ -8,6 +8,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "qallow/vm.h"
 #include "vm/program.h"
@@ -38,6 +39,15 @@ struct qv_memory {
     uint8_t *dirty; /* for each block: 1 if it may have been written to since the last commit */
     const char *name;
 };
+
+/* Nothing of it has been written to since; there are programs with thousands of small pages. */
+static inline void qv_clean(struct qv_memory *memory)
+{
+    if (memory->size < QV_BLOCK)
+        memory->dirty[0] = 0;
+    else
+        memset(memory->dirty, 0, memory->size / QV_BLOCK + 1);
+}
 
 struct qv_frame {
     const uint64_t *pc; /* behind the call */

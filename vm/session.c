@@ -139,7 +139,7 @@ int qv_session_derive(struct qv_session *s, int is_logged)
 void qv_clear_dirty(struct qv_machine *m)
 {
     for (size_t i = 0; i < m->program->page_count; i++)
-        memset(m->pages[i].dirty, 0, m->pages[i].size / QV_BLOCK + 1);
+        qv_clean(&m->pages[i]);
 }
 
 int qv_session_commit(struct qv_session *s)

@@ -120,7 +120,7 @@ int qv_record_new(struct qv_session *s, const char *log, const struct qallow_opt
     if (rc == 0) {
         rc = create_all(s, txn);
         for (size_t i = 0; i < s->program->page_count; i++)
-            memset(s->machine->pages[i].dirty, 0, s->machine->pages[i].size / QV_BLOCK + 1);
+            qv_clean(&s->machine->pages[i]);
         if (rc == 0)
             rc = qallow_commit(txn, &s->epoch);
         else
@@ -178,7 +178,7 @@ static int write_all(struct qv_session *s, struct qallow_txn *txn)
         rc = replace(txn, s->emitted_id, m->emits, m->emit_count * sizeof *m->emits);
     for (size_t i = 0; rc == 0 && i < s->program->page_count; i++) {
         if (s->program->pages[i].is_derived && s->nodes_are_logged) {
-            memset(m->pages[i].dirty, 0, m->pages[i].size / QV_BLOCK + 1);
+            qv_clean(&m->pages[i]);
             continue;
         }
         if (m->pages[i].dirty[0] && !qv_page_is_fixed(&s->program->pages[i]))

@@ -26,7 +26,7 @@ BELOW = {
     'sources': {'include', 'backend', 'telemetry', 'runtime'},
     'accelerator': {'include', 'backend', 'telemetry', 'runtime', 'sources'},
     'vm': {'include', 'backend', 'telemetry', 'runtime', 'sources'},
-    'bench': {'include', 'backend', 'telemetry', 'runtime', 'sources', 'accelerator'},
+    'bench': {'include', 'backend', 'telemetry', 'runtime', 'sources', 'accelerator', 'vm'},
     'interface': {'include', 'backend', 'telemetry', 'runtime', 'sources', 'accelerator', 'vm',
                   'bench'},
     'examples': {'include'},
