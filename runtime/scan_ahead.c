@@ -237,13 +237,13 @@ static void retire(struct qr_ahead *a)
 /* A share that the caller has taken: its lists, as far as the walker has come. */
 static void apply_share(struct qr_ahead *a, struct share *share)
 {
-    while (share->is_taken) {
+    for (int more = 1; more;) { /* (given back, it may be another thread's at once) */
         struct block *block = &a->blocks[share->applied % a->block_count];
         int rc = apply_list(&block->lists[share - a->shares]);
         pthread_mutex_lock(&a->lock);
         a->rc = a->rc ? a->rc : rc;
         share->applied++;
-        share->is_taken = share->applied < a->taken && !a->is_stopped;
+        more = share->is_taken = share->applied < a->taken && !a->is_stopped;
         retire(a);
         pthread_mutex_unlock(&a->lock);
     }
