@@ -118,7 +118,7 @@ static int resolve(struct job *job, const uint64_t *registers, int i)
         return REFUSE(job, QV_TRAP_BOUNDS, "%s[%lld]: it has %llu elements", page->name,
                       (long long)start, (unsigned long long)count);
     o->start = start << o->shift;
-    o->at = page->bytes + o->start;
+    o->at = page->bytes ? page->bytes + o->start : NULL; /* of an empty page */
     o->count = count - start;
     return 0;
 }
