@@ -205,7 +205,7 @@ static const struct qm_work loop = {setup_loop, run_loop, run_c_loop, finish};
 
 /* clang-format off */
 const struct qm_case qm_vm_cases[] = {
-    {"vm/tick-all", "vm: a tick that reaches 1,000 derived pages", NULL,
+    {"vm/tick-all", "vm: a tick that reaches all of 1,000", NULL,
      "A program with 1,000 derived pages of 8 bytes, each from the one before; each tick changes "
      "the first, and with it all of them.",
      &qm_us, {QM_FIGURE, 100}, &silent, .size = NODES},

@@ -19,8 +19,9 @@ import sys
 import tempfile
 
 from histories import random_history
+from qallow_content import ALL, CHANGES, Content
 from qallow_reader import (
-    COMMIT, CREATE, DATA, DELTA, IMAGE, PART_BASE, PART_FIRST, PART_LAST, Cursor, Log, LogError,
+    COMMIT, CONTENT, CREATE, DATA, DELTA, IMAGE, PART_BASE, PART_FIRST, PART_LAST, Cursor, Log, LogError,
     parse_commit, parse_operation, parse_records)
 
 KINDS = ["?", "raw", "files", "directories", "symlinks", "config", "tensors"]
@@ -41,6 +42,7 @@ class Counts:
         self.kinds = collections.Counter()
         self.frames = {name: [0, 0, 0, 0] for name in FRAMES[1:]}
         self.compressed = [0, 0, 0, 0]
+        self.content = collections.Counter()
         self.sizes = []
         self.images = self.at = self.size = 0
         self.kind_of = {entry.page.id: entry.page.kind for keyframe in log.keyframes()
@@ -55,6 +57,11 @@ class Counts:
                 of[i] += n
         if frame.type == COMMIT:
             body = parse_commit(frame, body)[2]
+        if frame.type == CONTENT:
+            content = Content(body)
+            self.content["differences" if content.coding in (CHANGES, ALL) else "whole"] += 1
+            self.content["bytes"] += content.length
+            self.content["stored_bytes"] += frame.length
         if frame.type in (DATA, COMMIT):
             for kind, _, data in parse_records(body):
                 self.record(kind, Cursor(data))
@@ -113,6 +120,8 @@ def check_counts(said, counts):
     members = ("count", "bytes", "body_bytes", "uncompressed_bytes")
     assert said["frames"] == {name: dict(zip(members, counts.frames[name]))
                               for name in FRAMES[1:]}
+    assert said["content_frames"] == {name: counts.content[name] for name in
+                                      ("whole", "differences", "bytes", "stored_bytes")}
     assert said["compressed_frames"] == dict(zip(members, counts.compressed))
 
 
@@ -156,6 +165,7 @@ def lines_of(said):
     yield f"keyframes  {said['keyframes']}, * since the last one"
     yield "index      none: it will be made by whoever opens the log for writing"
     yield from lines_of_frames(said)
+    yield from lines_of_content(said)
 
 
 def lines_of_deltas(deltas):
@@ -180,6 +190,14 @@ def lines_of_frames(said):
         yield (f"compressed {compressed['count']} frames, "
                f"{size_text(compressed['uncompressed_bytes'])} to "
                f"{size_text(compressed['body_bytes'])}")
+
+
+def lines_of_content(said):
+    content = said["content_frames"]
+    if content["bytes"]:
+        yield (f"content    {content['whole']} chunks whole, {content['differences']} as "
+               f"differences: {size_text(content['bytes'])} in "
+               f"{size_text(content['stored_bytes'])}")
 
 
 def stats(qallow, *arguments, status=0):
