@@ -85,7 +85,7 @@ int qa_say(struct qa_worker *worker, uint8_t what, const char *path)
         return 0;
     if (what == QA_SAY_UNSTABLE)
         worker->result.unstable++;
-    else if (what != QA_SAY_READABLE)
+    else if (what != QA_SAY_READABLE && what != QA_SAY_GONE)
         worker->result.unreadable++;
     return qa_paths_add(&worker->messages, what, path);
 }
@@ -321,9 +321,12 @@ static int note_all(struct qa_indexer *ix, const struct qa_listing *listing,
 static int say_found(struct qa_worker *worker, const struct qa_look *look)
 {
     switch ((enum qa_found)look->found) {
+    case QA_FOUND_NOTHING:
+        if (!worker->indexer->whole && qa_say(worker, QA_SAY_GONE, look->path) < 0)
+            return QALLOW_E_NO_MEMORY;
+        /* fall through */
     case QA_FOUND_SAME:
     case QA_FOUND_FILE:
-    case QA_FOUND_NOTHING:
         return qa_say(worker, QA_SAY_READABLE, look->path);
     case QA_FOUND_UNSTABLE:
         return qa_say(worker, QA_SAY_UNSTABLE, look->path);

@@ -161,8 +161,12 @@ static int cannot_list(struct qa_worker *worker, const char *path, int error)
     enum qa_found found = qa_found_after(error);
     if (*path == 0)
         return qr_fail_errno(error, "the directory cannot be read");
-    if (found == QA_FOUND_NOTHING) /* a walk over all of it finds that out by itself */
-        return ix->whole ? 0 : add_below(ix, QA_BELOW_GONE, path);
+    if (found == QA_FOUND_NOTHING && ix->whole) /* a walk over all of it finds that out by itself */
+        return 0;
+    if (found == QA_FOUND_NOTHING && qa_say(worker, QA_SAY_GONE, path) < 0)
+        return QALLOW_E_NO_MEMORY;
+    if (found == QA_FOUND_NOTHING)
+        return add_below(ix, QA_BELOW_GONE, path);
     int rc = qa_say(worker, found == QA_FOUND_UNSTABLE ? QA_SAY_UNSTABLE : (uint8_t)error, path);
     int is_closed = error == EACCES || error == EPERM;
     return rc < 0 ? rc : add_below(ix, is_closed ? QA_BELOW_CLOSED : QA_BELOW_KEPT, path);

@@ -135,9 +135,10 @@ static void say(struct qa_indexer *ix, uint8_t what, const char *path)
     const struct qa_indexer_options *o = &ix->options;
     uint64_t key = qa_path_key(&ix->tables, path, strlen(path));
     int was_said = qa_map_get(&ix->said, key) != 0;
-    if (what == QA_SAY_UNSTABLE) {
-        if (o->unstable)
-            o->unstable(o->context, path);
+    if (what == QA_SAY_UNSTABLE || what == QA_SAY_GONE) {
+        void (*tell)(void *, const char *) = what == QA_SAY_GONE ? o->gone : o->unstable;
+        if (tell)
+            tell(o->context, path);
         return;
     }
     int is_readable = what == QA_SAY_READABLE;

@@ -33,6 +33,10 @@ struct qa_indexer_options {
     /* A path that cannot be read, and again with why == NULL when it can be or is gone. Said once
      * for each. On the caller's thread. */
     void (*unreadable)(void *context, const char *path, const char *why);
+    /* What was cached under this path is gone, or a directory above it was away for a moment: who
+     * compares directories must not take it for known when it is there again. On the caller's
+     * thread, not of qa_indexer_update_all(). May be NULL. */
+    void (*gone)(void *context, const char *path);
     void *context;
 };
 

@@ -69,6 +69,13 @@ static int on_directory(void *context, const char *path)
     return k->watcher ? qa_watcher_found(k->watcher, path) : 0;
 }
 
+static void on_gone(void *context, const char *path)
+{
+    struct qa_keeper *k = context;
+    if (k->watcher)
+        qa_watcher_doubt(k->watcher, path);
+}
+
 /* With a log the capture has said it already. */
 static void on_unreadable(void *context, const char *path, const char *why)
 {
@@ -132,6 +139,7 @@ static int open_indexer(struct qa_keeper *k)
         .entering = qa_index_enters(k) ? on_entering : NULL,
         .unstable = qa_keeper_unstable,
         .unreadable = on_unreadable,
+        .gone = on_gone,
         .context = k,
     };
     return qa_indexer_create(&options, &k->indexer);

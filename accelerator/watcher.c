@@ -643,6 +643,22 @@ int qa_watcher_found(struct qa_watcher *w, const char *path)
     return result;
 }
 
+void qa_watcher_doubt(struct qa_watcher *w, const char *path)
+{
+    struct qa_dir *dir = qa_dirs_root(w->dirs), *child = dir;
+    for (; child && *path; dir = child ? child : dir) {
+        char name[NAME_MAX + 1];
+        size_t length = strcspn(path, "/");
+        if (length > NAME_MAX)
+            break;
+        memcpy(name, path, length);
+        name[length] = '\0';
+        path += length + (path[length] == '/');
+        child = qa_dirs_child(w->dirs, dir, name);
+    }
+    dir->signature = 0;
+}
+
 int qa_watcher_enter(struct qa_watcher *w, const char *path, int fd)
 {
     struct qa_dir *dir;

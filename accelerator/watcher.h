@@ -69,6 +69,11 @@ int qa_watcher_rescan(struct qa_watcher *watcher);
  * listed. NO_MEMORY. */
 int qa_watcher_found(struct qa_watcher *watcher, const char *path);
 
+/* Somebody found nothing at this path. If it was away only for a moment, together with a directory
+ * above it, it looks as it did before when it is there again: the directory, or the nearest one
+ * above that is known, is taken for changed at the next poll, if it is polled. */
+void qa_watcher_doubt(struct qa_watcher *watcher, const char *path);
+
 /* Somebody is about to list a directory, which is open as `fd`: as qa_watcher_found(), for walks
  * over the whole tree. NO_MEMORY. */
 int qa_watcher_enter(struct qa_watcher *watcher, const char *path, int fd);

@@ -524,6 +524,31 @@ static void polling_tells_empty_directories_apart(void **state)
     qa_taken_finish(&taken);
 }
 
+/* A directory was away, with the one above it, when somebody looked: it counts as changed, though it
+ * looks as it did before. */
+static void what_was_away_for_a_moment_is_told_again(void **state)
+{
+    struct world *w = *state;
+    struct qa_taken taken;
+    build(w, "mkdir -p a/b/c a/d; touch a/b/c/1");
+    start(w, 1);
+    do { /* until they are old enough to look the same twice */
+        assert_int_equal(qa_dirty_take(w->dirty, NULL, qa_now_ns(), &taken), 0);
+        qa_taken_finish(&taken);
+        assert_int_equal(qa_watcher_work(w->watcher, 1), 0);
+    } while (!qa_dirty_is_empty(w->dirty));
+    qa_watcher_doubt(w->watcher, "a/b/c");
+    qa_watcher_doubt(w->watcher, "a/d/file");
+    assert_int_equal(qa_watcher_work(w->watcher, 1), 0);
+    assert_int_equal(qa_dirty_take(w->dirty, NULL, qa_now_ns(), &taken), 0);
+    assert_int_equal(taken.count, 2);
+    assert_true(took(&taken, "a/b/c"));
+    assert_true(took(&taken, "a/d"));
+    qa_taken_finish(&taken);
+    assert_int_equal(qa_watcher_work(w->watcher, 1), 0);
+    assert_true(qa_dirty_is_empty(w->dirty));
+}
+
 /* Whoever captures may find a directory before the one that it lies in has been looked at. */
 static void the_way_to_what_was_found_is_polled(void **state)
 {
@@ -745,6 +770,7 @@ int main(void)
         TEST(polling_sees_no_change_where_there_is_none),
         TEST(a_poll_that_is_due_is_made),
         TEST(polling_tells_empty_directories_apart),
+        TEST(what_was_away_for_a_moment_is_told_again),
         TEST(the_way_to_what_was_found_is_polled),
         TEST(the_end_of_the_root_is_seen),
         TEST(an_unreadable_directory_is_found_when_it_opens),

@@ -21,8 +21,8 @@ import tempfile
 from histories import random_history
 from qallow_content import ALL, CHANGES, Content
 from qallow_reader import (
-    COMMIT, CONTENT, CREATE, DATA, DELTA, IMAGE, PART_BASE, PART_FIRST, PART_LAST, Cursor, Log, LogError,
-    parse_commit, parse_operation, parse_records)
+    COMMIT, CONTENT, CREATE, DATA, DELTA, IMAGE, PART_BASE, PART_FIRST, PART_LAST, Cursor, Log,
+    LogError, parse_commit, parse_operation, parse_records)
 
 KINDS = ["?", "raw", "files", "directories", "symlinks", "config", "tensors"]
 ONE_KIND = {"files": "file", "directories": "directory", "symlinks": "symlink",
@@ -59,7 +59,8 @@ class Counts:
             body = parse_commit(frame, body)[2]
         if frame.type == CONTENT:
             content = Content(body)
-            self.content["differences" if content.coding in (CHANGES, ALL) else "whole"] += 1
+            has_base = content.coding in (CHANGES, ALL)
+            self.content["differences" if has_base else "whole"] += 1
             self.content["bytes"] += content.length
             self.content["stored_bytes"] += frame.length
         if frame.type in (DATA, COMMIT):
