@@ -39,7 +39,13 @@ struct qa_listing {
 };
 
 /* What is said at the end, on the caller's thread: the `what` of a message. Between them: errno. */
-enum { QA_SAY_UNSTABLE = 0, QA_SAY_GONE = 252, QA_SAY_MOUNT = 253, QA_SAY_TOO_DEEP = 254, QA_SAY_READABLE = 255 };
+enum {
+    QA_SAY_UNSTABLE = 0,
+    QA_SAY_GONE = 252,
+    QA_SAY_MOUNT = 253,
+    QA_SAY_TOO_DEEP = 254,
+    QA_SAY_READABLE = 255
+};
 
 /* What has to be done about everything that is cached below a directory. */
 enum qa_below {

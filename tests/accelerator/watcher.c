@@ -524,8 +524,8 @@ static void polling_tells_empty_directories_apart(void **state)
     qa_taken_finish(&taken);
 }
 
-/* A directory was away, with the one above it, when somebody looked: it counts as changed, though it
- * looks as it did before. */
+/* A directory was away, with the one above it, when somebody looked: it counts as changed, though
+ * it looks as it did before. */
 static void what_was_away_for_a_moment_is_told_again(void **state)
 {
     struct world *w = *state;
