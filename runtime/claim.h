@@ -3,6 +3,9 @@
  * One writer at a time of what is made under a temporary name and gets its own when it is whole.
  * Without this a second writer would remove the first one's unfinished work, as if a kill had left
  * it, and the first would give the second one's unfinished work the name.
+ *
+ * A restore locks what it makes itself (sources/target.h). An export cannot: the log it makes is
+ * created by a rename, so that the file which was locked would not be the one that has the name.
  */
 #ifndef QR_CLAIM_H
 #define QR_CLAIM_H

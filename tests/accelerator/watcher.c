@@ -504,6 +504,17 @@ static int took(const struct qa_taken *taken, const char *path)
     return 0;
 }
 
+/* Until all is old enough to look the same twice. */
+static void poll_until_quiet(struct world *w)
+{
+    struct qa_taken taken;
+    do {
+        assert_int_equal(qa_dirty_take(w->dirty, NULL, qa_now_ns(), &taken), 0);
+        qa_taken_finish(&taken);
+        assert_int_equal(qa_watcher_work(w->watcher, 1), 0);
+    } while (!qa_dirty_is_empty(w->dirty));
+}
+
 /* Who captured one of them in between may have met the other in its place. */
 static void polling_tells_empty_directories_apart(void **state)
 {
@@ -511,11 +522,7 @@ static void polling_tells_empty_directories_apart(void **state)
     struct qa_taken taken;
     build(w, "mkdir -p a/d b/d");
     start(w, 1);
-    do { /* until they are old enough to look the same twice */
-        assert_int_equal(qa_dirty_take(w->dirty, NULL, qa_now_ns(), &taken), 0);
-        qa_taken_finish(&taken);
-        assert_int_equal(qa_watcher_work(w->watcher, 1), 0);
-    } while (!qa_dirty_is_empty(w->dirty));
+    poll_until_quiet(w);
     build(w, "mv a/d a/e; mv b/d a/d; mv a/e b/d");
     assert_int_equal(qa_watcher_work(w->watcher, 1), 0);
     assert_int_equal(qa_dirty_take(w->dirty, NULL, qa_now_ns(), &taken), 0);
@@ -532,11 +539,7 @@ static void what_was_away_for_a_moment_is_told_again(void **state)
     struct qa_taken taken;
     build(w, "mkdir -p a/b/c a/d; touch a/b/c/1");
     start(w, 1);
-    do { /* until they are old enough to look the same twice */
-        assert_int_equal(qa_dirty_take(w->dirty, NULL, qa_now_ns(), &taken), 0);
-        qa_taken_finish(&taken);
-        assert_int_equal(qa_watcher_work(w->watcher, 1), 0);
-    } while (!qa_dirty_is_empty(w->dirty));
+    poll_until_quiet(w);
     qa_watcher_doubt(w->watcher, "a/b/c");
     qa_watcher_doubt(w->watcher, "a/d/file");
     assert_int_equal(qa_watcher_work(w->watcher, 1), 0);
