@@ -44,7 +44,8 @@ struct writing {
 /* The cells of [from, to) of the old (subtracted) and the new content (added). */
 static int sum_cells(struct writing *w, uint64_t from, uint64_t to)
 {
-    const struct edited *e = w->e;
+    struct edited *e = w->e;
+    const uint8_t *old, *new;
     uint64_t seed = qr_page_seed(e->id);
     uint64_t end = e->old_size > e->size ? e->old_size : e->size;
     int rc = 0;
@@ -53,17 +54,13 @@ static int sum_cells(struct writing *w, uint64_t from, uint64_t to)
         uint64_t stop = smaller(at + CHUNK, to);
         size_t old_n = at < e->old_size ? smaller(stop, e->old_size) - at : 0;
         size_t new_n = at < e->size ? smaller(stop, e->size) - at : 0;
-        if (old_n > 0)
-            rc = qr_content_read(w->txn->work->reader, &w->e->content, at, w->txn->work->old_bytes,
-                                 old_n);
+        rc = qr_api_old_bytes(w->txn, e, at, old_n, &old);
         if (rc == 0)
-            rc = qr_api_read_edited(w->txn, w->e, at, w->txn->work->new_bytes, new_n);
+            rc = qr_api_new_bytes(w->txn, e, at, new_n, &new);
         if (rc == 0) {
             const struct qb_kernels *k = qb_kernels();
-            w->sum = qb_u128_sub(w->sum,
-                                 k->hash_cells(w->txn->work->old_bytes, old_n, seed, at / QB_CELL));
-            w->sum = qb_u128_add(w->sum,
-                                 k->hash_cells(w->txn->work->new_bytes, new_n, seed, at / QB_CELL));
+            w->sum = qb_u128_sub(w->sum, k->hash_cells(old, old_n, seed, at / QB_CELL));
+            w->sum = qb_u128_add(w->sum, k->hash_cells(new, new_n, seed, at / QB_CELL));
         }
     }
     return rc;
@@ -108,13 +105,11 @@ static int write_chunk(struct writing *w, uint64_t old_at, size_t old_length, ui
                        size_t new_length)
 {
     struct qr_edits edits = {0};
-    uint8_t *old = w->txn->work->old_bytes, *new = w->txn->work->new_bytes;
-    int rc = 0;
+    const uint8_t *old, *new;
+    int rc = qr_api_old_bytes(w->txn, w->e, old_at, old_length, &old);
 
-    if (old_length > 0)
-        rc = qr_content_read(w->txn->work->reader, &w->e->content, old_at, old, old_length);
     if (rc == 0)
-        rc = qr_api_read_edited(w->txn, w->e, new_at, new, new_length);
+        rc = qr_api_new_bytes(w->txn, w->e, new_at, new_length, &new);
     if (rc == 0)
         rc = qr_diff(old, old_length, new, new_length, INDEX_BYTES, &edits);
     for (size_t i = 0; rc == 0 && i < edits.count; i++) {
@@ -174,12 +169,20 @@ static int write_gap(struct writing *w, uint64_t old_at, uint64_t old_end, size_
     return rc < 0 ? rc : write_plain(w, old_at, old_end - old_at, 0);
 }
 
+/* A large page whose size changes does not stay in memory (qr_page_follow). */
+static int is_worth_holding(const struct edited *e)
+{
+    return !e->created && (e->old_size == e->size || e->old_size <= QR_BODY_MAX);
+}
+
 static int write_page(struct qallow_txn *txn, struct edited *e)
 {
     struct writing w = {.txn = txn, .e = e};
     uint64_t old_at = 0, new_at = 0;
     int rc = 0;
 
+    if (is_worth_holding(e))
+        qr_api_hold(txn, e);
     for (size_t i = 0, end; rc == 0 && i <= e->count; i = end) {
         uint64_t length = 0, old_to = e->old_size;
         for (end = i; end < e->count && e->segments[end].source != OLD; end++)
@@ -232,10 +235,10 @@ static int write_contents(struct qallow_txn *txn)
     int rc = take_buffers(txn->work);
     for (size_t i = 0; rc == 0 && i < txn->count; i++) {
         struct edited *e = txn->pages[i];
-        if (e->freed || (!e->has_content && !e->overwrites))
+        if (e->freed || (!e->has_segments && !e->overwrites))
             continue;
         rc = e->overwrites ? qr_api_write_overwrites(txn, e) : write_new(txn, e);
-        if (rc > 0 && (rc = qr_api_load_content(txn, e)) == 0)
+        if (rc > 0 && (rc = qr_api_make_segments(e)) == 0)
             rc = write_page(txn, e);
     }
     return rc;

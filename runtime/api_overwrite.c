@@ -37,7 +37,7 @@ int qr_api_overwrite(struct qallow_txn *txn, struct edited *e, uint64_t offset, 
                      size_t length)
 {
     struct overwrite **place = &e->overwrites;
-    if (e->created || e->has_content || length == 0 || length > OVERWRITTEN_MAX - e->overwritten ||
+    if (e->created || e->has_segments || length == 0 || length > OVERWRITTEN_MAX - e->overwritten ||
         length > e->size - offset || e->overwrite_count == OVERWRITES_MAX)
         return 0;
     while (*place && (*place)->offset + (*place)->length <= offset)
@@ -63,28 +63,12 @@ int qr_api_overwrite(struct qallow_txn *txn, struct edited *e, uint64_t offset, 
     return 1;
 }
 
-/* A page's content before the transaction. */
-struct old {
-    const uint8_t *held; /* all of it, or NULL: it is read */
-    struct qr_content content;
-};
-
-/* [from, from + length), at most what fits old_bytes: good until the next call. */
-static int read_old(const struct qallow_txn *txn, struct old *old, uint64_t from, size_t length,
-                    const uint8_t **bytes)
-{
-    *bytes = old->held ? old->held + from : txn->work->old_bytes;
-    return old->held ? 0
-                     : qr_content_read(txn->work->reader, &old->content, from, txn->work->old_bytes,
-                                       length);
-}
-
 /* The edits of one write: what differs from the old content. */
-static int add_edits(struct qallow_txn *txn, struct old *old, const struct overwrite *o)
+static int add_edits(struct qallow_txn *txn, struct edited *e, const struct overwrite *o)
 {
     struct qb_run runs[RUNS];
     const uint8_t *before;
-    int rc = read_old(txn, old, o->offset, o->length, &before);
+    int rc = qr_api_old_bytes(txn, e, o->offset, o->length, &before);
     for (size_t at = 0, scanned; rc == 0 && at < o->length; at += scanned) {
         size_t count = qb_kernels()->diff_runs(before + at, o->bytes + at, o->length - at, GAP,
                                                runs, RUNS, &scanned);
@@ -101,9 +85,8 @@ static int add_edits(struct qallow_txn *txn, struct old *old, const struct overw
 
 /* The cells [from, to), in bytes: their terms before, less, and after the edits that lie in them.
  * They fit the buffers: OVERWRITTEN_MAX, and two cells for each write. */
-static int change_sum(struct qallow_txn *txn, const struct edited *e, struct old *old,
-                      uint64_t from, uint64_t to, const struct qr_edit *edits, size_t count,
-                      uint64_t seed, struct qb_u128 *sum)
+static int change_sum(struct qallow_txn *txn, struct edited *e, uint64_t from, uint64_t to,
+                      const struct qr_edit *edits, size_t count, uint64_t seed, struct qb_u128 *sum)
 {
     const struct qb_kernels *k = qb_kernels();
     size_t n = (size_t)(to - from);
@@ -113,7 +96,7 @@ static int change_sum(struct qallow_txn *txn, const struct edited *e, struct old
         *sum = k->hash_cells(after, n, seed, 0);
         return 0;
     }
-    int rc = read_old(txn, old, from, n, &before);
+    int rc = qr_api_old_bytes(txn, e, from, n, &before);
     if (rc < 0)
         return rc;
     if (!is_all_new)
@@ -127,8 +110,7 @@ static int change_sum(struct qallow_txn *txn, const struct edited *e, struct old
 }
 
 /* Edits whose cells are the same are summed together. */
-static int change_sums(struct qallow_txn *txn, const struct edited *e, struct old *old,
-                       struct qb_u128 *sum)
+static int change_sums(struct qallow_txn *txn, struct edited *e, struct qb_u128 *sum)
 {
     const struct qr_edit *edits = txn->work->edits.items;
     uint64_t seed = qr_page_seed(e->id), from = 0, to = 0;
@@ -139,8 +121,8 @@ static int change_sums(struct qallow_txn *txn, const struct edited *e, struct ol
         int is_end = i == txn->work->edits.count;
         uint64_t begin = is_end ? UINT64_MAX : edits[i].offset / QB_CELL * QB_CELL;
         if (i > first && begin >= to) {
-            rc = change_sum(txn, e, old, from, to < e->size ? to : e->size, &edits[first],
-                            i - first, seed, sum);
+            rc = change_sum(txn, e, from, to < e->size ? to : e->size, &edits[first], i - first,
+                            seed, sum);
             first = i;
         }
         if (is_end)
@@ -153,34 +135,20 @@ static int change_sums(struct qallow_txn *txn, const struct edited *e, struct ol
     return rc;
 }
 
-/* What cannot be had whole is read where it is needed. */
-static int begin_old(struct qallow_txn *txn, struct edited *e, struct old *old)
-{
-    *old = (struct old){.held = qr_api_hold(txn, e)};
-    if (old->held)
-        return 0;
-    pthread_rwlock_rdlock(&txn->store->newest_lock);
-    int rc =
-        qr_content_init(&old->content, qr_state_find(qr_store_state(txn->store->store), e->id));
-    pthread_rwlock_unlock(&txn->store->newest_lock);
-    return rc;
-}
-
 int qr_api_write_overwrites(struct qallow_txn *txn, struct edited *e)
 {
     struct qb_u128 sum;
-    struct old old;
-    int rc = begin_old(txn, e, &old);
+    int rc = 0;
+    qr_api_hold(txn, e); /* what cannot be had whole is read where it is needed */
     txn->work->edits.count = 0;
     for (const struct overwrite *o = e->overwrites; o && rc == 0; o = o->next)
-        rc = add_edits(txn, &old, o);
+        rc = add_edits(txn, e, o);
     if (rc == 0 && txn->work->edits.count > 0) {
-        rc = change_sums(txn, e, &old, &sum);
+        rc = change_sums(txn, e, &sum);
         /* Small gaps are in the runs already, so the encoder needs no old bytes to find them. */
         if (rc == 0)
             rc = qr_batch_delta(txn->work->batch, e->id, 0, e->size, e->size, &txn->work->edits,
                                 NULL, sum);
     }
-    qr_content_finish(&old.content);
     return rc;
 }

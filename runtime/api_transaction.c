@@ -76,8 +76,7 @@ void *qr_api_txn_alloc(struct qallow_txn *txn, size_t size)
 
 static void free_edited(struct edited *edited)
 {
-    if (edited->has_content)
-        qr_content_finish(&edited->content);
+    qr_content_finish(&edited->content);
     qr_free(edited->segments);
     qr_free(edited->name);
 }
@@ -116,22 +115,13 @@ static void replay_overwrites(struct edited *e)
     e->overwrite_count = e->overwritten = 0;
 }
 
-int qr_api_load_content(struct qallow_txn *txn, struct edited *e)
+int qr_api_make_segments(struct edited *e)
 {
     int rc = reserve_segments(e, 1 + 2 * e->overwrite_count);
 
-    if (rc < 0 || e->has_content)
+    if (rc < 0 || e->has_segments)
         return rc;
-    if (!e->created) {
-        pthread_rwlock_rdlock(&txn->store->newest_lock);
-        const struct qr_page *page = qr_state_find(qr_store_state(txn->store->store), e->id);
-        qr_assert(page != NULL);
-        rc = qr_content_init(&e->content, page);
-        pthread_rwlock_unlock(&txn->store->newest_lock);
-    }
-    if (rc < 0)
-        return rc;
-    e->has_content = 1;
+    e->has_segments = 1;
     if (e->size > 0)
         e->segments[e->count++] = (struct segment){.source = OLD, .length = e->size};
     replay_overwrites(e);
@@ -216,8 +206,40 @@ static int keep_bytes(struct qallow_txn *txn, const void *bytes, size_t length, 
     return 0;
 }
 
+/* --- reading --- */
+
+static int find_old(struct qallow_txn *txn, struct edited *e)
+{
+    if (e->content.pieces)
+        return 0;
+    pthread_rwlock_rdlock(&txn->store->newest_lock);
+    const struct qr_page *page = qr_state_find(qr_store_state(txn->store->store), e->id);
+    qr_assert(page != NULL);
+    int rc = qr_content_init(&e->content, page);
+    pthread_rwlock_unlock(&txn->store->newest_lock);
+    return rc;
+}
+
+static int read_old(struct qallow_txn *txn, struct edited *e, uint64_t offset, uint8_t *to,
+                    size_t length)
+{
+    if (e->held) {
+        memcpy(to, e->held + offset, length);
+        return 0;
+    }
+    int rc = find_old(txn, e);
+    return rc < 0 ? rc : qr_content_read(txn->work->reader, &e->content, offset, to, length);
+}
+
+int qr_api_old_bytes(struct qallow_txn *txn, struct edited *e, uint64_t offset, size_t length,
+                     const uint8_t **bytes)
+{
+    *bytes = e->held ? e->held + offset : txn->work->old_bytes;
+    return e->held || length == 0 ? 0 : read_old(txn, e, offset, txn->work->old_bytes, length);
+}
+
 /* Reads [offset, +length) of the new content. */
-int qr_api_read_edited(struct qallow_txn *txn, struct edited *e, uint64_t offset, uint8_t *to,
+static int read_edited(struct qallow_txn *txn, struct edited *e, uint64_t offset, uint8_t *to,
                        size_t length)
 {
     int rc = 0;
@@ -228,7 +250,7 @@ int qr_api_read_edited(struct qallow_txn *txn, struct edited *e, uint64_t offset
         struct segment s = segment_rest(e->segments[i], offset - begin);
         size_t n = smaller(s.length, length);
         if (s.source == OLD)
-            rc = qr_content_read(txn->work->reader, &e->content, s.from, to, n);
+            rc = read_old(txn, e, s.from, to, n);
         else if (s.source == GIVEN)
             memcpy(to, s.bytes, n);
         else
@@ -238,6 +260,22 @@ int qr_api_read_edited(struct qallow_txn *txn, struct edited *e, uint64_t offset
         length -= n;
     }
     return rc;
+}
+
+int qr_api_new_bytes(struct qallow_txn *txn, struct edited *e, uint64_t offset, size_t length,
+                     const uint8_t **bytes)
+{
+    *bytes = txn->work->new_bytes;
+    if (length == 0)
+        return 0;
+    uint64_t begin;
+    size_t i = seek_segment(e, offset, &begin);
+    qr_assert(i < e->count);
+    struct segment s = e->segments[i];
+    if (s.source != GIVEN || length > s.length - (offset - begin))
+        return read_edited(txn, e, offset, txn->work->new_bytes, length);
+    *bytes = s.bytes + (offset - begin);
+    return 0;
 }
 
 void qr_api_txn_destroy(struct qallow_txn *txn)
@@ -488,7 +526,7 @@ int qallow_page_splice(struct qallow_txn *txn, uint64_t page, uint64_t offset, u
     if (rc == 0 && (offset > e->size || removed > e->size - offset))
         rc = beyond(e, offset, removed);
     if (rc == 0)
-        rc = qr_api_load_content(txn, e);
+        rc = qr_api_make_segments(e);
     if (rc == 0 && length > 0)
         rc = keep_bytes(txn, bytes, length, &middle);
     return rc < 0 ? rc : splice(txn, e, offset, removed, middle);
@@ -559,7 +597,7 @@ int qallow_page_resize(struct qallow_txn *txn, uint64_t page, uint64_t new_size)
     QR_CHECK_ARGUMENT(txn != NULL);
     rc = qr_api_get_edited(txn, page, &e);
     if (rc == 0)
-        rc = qr_api_load_content(txn, e);
+        rc = qr_api_make_segments(e);
     if (rc < 0)
         return rc;
     if (new_size < e->size)
@@ -582,6 +620,6 @@ int qallow_txn_read(struct qallow_txn *txn, uint64_t page, uint64_t offset, void
                      (unsigned long long)page, (unsigned long long)offset, length,
                      (unsigned long long)e->size);
     if (rc == 0)
-        rc = qr_api_load_content(txn, e);
-    return rc < 0 ? rc : qr_api_read_edited(txn, e, offset, buffer, length);
+        rc = qr_api_make_segments(e);
+    return rc < 0 ? rc : read_edited(txn, e, offset, buffer, length);
 }

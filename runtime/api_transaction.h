@@ -41,8 +41,8 @@ struct edited {
     size_t overwrite_count, overwritten; /* their number, and bytes */
     struct segment *segments;
     size_t count, capacity;
-    struct qr_content content; /* the old one; once has_content */
-    int has_content;
+    int has_segments;
+    struct qr_content content; /* the old one; pieces NULL until it has to be read */
     size_t at;          /* a segment and where it begins in the new content: reads and writes */
     uint64_t at_offset; /* that go forward do not search from the beginning */
 };
@@ -84,8 +84,8 @@ enum {
 
 /* Memory until the transaction ends; NULL if there is none (NO_MEMORY as detail). */
 void *qr_api_txn_alloc(struct qallow_txn *txn, size_t size);
-/* Before a change that is no overwrite: the content, and segments that are all of it. */
-int qr_api_load_content(struct qallow_txn *txn, struct edited *e);
+/* Before a change that is no overwrite: segments that are all of the content. */
+int qr_api_make_segments(struct edited *e);
 
 /* --- api_claims.c --- */
 /* The page as the transaction sees it. Met for the first time it is as in the store, and becomes
@@ -122,9 +122,13 @@ int qr_api_overwrite(struct qallow_txn *txn, struct edited *e, uint64_t offset, 
 /* Writes the delta of a page that has overwrites only. */
 int qr_api_write_overwrites(struct qallow_txn *txn, struct edited *e);
 
-/* Reads [offset, +length) of a page's new content, which must lie in it. */
-int qr_api_read_edited(struct qallow_txn *txn, struct edited *e, uint64_t offset, uint8_t *to,
-                       size_t length);
+/* [offset, +length) of a page's old or new content, which must lie in it, at most QR_API_CHUNK:
+ * where it is in memory already, or read into work->old_bytes or new_bytes, and then good until the
+ * next call. The old content is good until the transaction lands. */
+int qr_api_old_bytes(struct qallow_txn *txn, struct edited *e, uint64_t offset, size_t length,
+                     const uint8_t **bytes);
+int qr_api_new_bytes(struct qallow_txn *txn, struct edited *e, uint64_t offset, size_t length,
+                     const uint8_t **bytes);
 void qr_api_txn_destroy(struct qallow_txn *txn);
 
 #endif

@@ -340,6 +340,8 @@ static int put_part(struct qr_batch *batch, struct qr_edits *edits, size_t *next
         return rc;
     uint8_t head[DELTA_HEAD], *start = body->raw + body->length;
     size_t head_length = put_part_head(batch, head, sum), n = 0;
+    batch->last_first = batch->first_part;
+    batch->last_at = body->length;
     uint8_t *operations = start + 1 + qr_varint_length(head_length + expected) + head_length;
     if (*next < edits->count)
         n = qr_ops_encode(edits, next, &batch->old_end, old_or_null, batch->cost, operations,
@@ -392,10 +394,44 @@ int qr_batch_delta_last(struct qr_batch *batch, struct qr_edits *edits, struct q
     return finish(batch, edits, NULL, content_sum);
 }
 
+/* The part written last, if the body has room for that, becomes the one that carries the sum: its
+ * fields are written anew and its operations moved. 1: done. */
+static int end_last_part(struct qr_batch *batch, const struct qb_u128 *sum)
+{
+    enum { GROWTH = sizeof(struct qb_u128) + 1 }; /* the sum, and the record's length at most */
+    struct qr_body *body = batch->count ? &batch->bodies[batch->count - 1] : NULL;
+    uint8_t old_head[DELTA_HEAD], head[DELTA_HEAD];
+    if (batch->first_part || batch->sealed || body->length + GROWTH > BODY_TARGET)
+        return 0;
+    int rc = reserve(batch, GROWTH, &body);
+    if (rc)
+        return rc;
+    batch->first_part = batch->last_first;
+    size_t old_length = put_part_head(batch, old_head, NULL);
+    size_t head_length = put_part_head(batch, head, sum);
+    struct qr_cursor part =
+        qr_cursor(body->raw + batch->last_at + 1, body->length - batch->last_at - 1);
+    size_t n = (size_t)qr_get_varint(&part) - old_length;
+    uint8_t *operations = (uint8_t *)part.at + old_length;
+    qr_assert(operations + n == body->raw + body->length);
+    uint8_t *p = body->raw + batch->last_at + 1;
+    size_t length_bytes = qr_varint_length(head_length + n);
+    memmove(p + length_bytes + head_length, operations, n);
+    p = qr_put_varint(p, head_length + n);
+    memcpy(p, head, head_length);
+    size_t grown = (size_t)(p + head_length - operations);
+    body->length += grown;
+    batch->bytes += grown;
+    batch->in_delta = 0;
+    return 1;
+}
+
 int qr_batch_delta_end(struct qr_batch *batch, struct qb_u128 content_sum)
 {
     struct qr_edits none = {NULL, 0, 0};
-    return finish(batch, &none, NULL, content_sum);
+    qr_assert(batch->in_delta);
+    int rc = end_last_part(batch, &content_sum);
+    return rc ? (rc < 0 ? rc : 0) : finish(batch, &none, NULL, content_sum);
 }
 
 /* What most deltas of programs are: some bytes of a page whose size stays are written over. The

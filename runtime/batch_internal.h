@@ -23,6 +23,8 @@ struct qr_batch {
     size_t bytes, records;
     /* the delta being written */
     int in_delta, first_part;
+    int last_first;          /* the part written last is its first, */
+    size_t last_at;          /* and begins here in the open body */
     uint64_t page, base, old_size, new_size, old_end;
     int is_image;
     struct qr_encode_cost cost;

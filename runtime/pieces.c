@@ -5,7 +5,7 @@
  * Writing over some bytes of a page whose pieces are in order means to find the place, to cut the
  * piece that is there and to make room: all of the array is touched, and it lies in no cache. So
  * small overwrites are noted behind the pieces, in the order they came, which touches one line;
- * when QR_RECENT_MAX of them have gathered they are put in their places one after the other.
+ * when QR_RECENT_MAX of them have gathered they are put in their places in one pass.
  * Whoever looks at a page's pieces takes a copy (qr_content_init), in which the noted ones are in
  * place.
  *
@@ -28,40 +28,87 @@ static struct qr_piece note(uint64_t offset, uint64_t length, qr_ref ref)
     return (struct qr_piece){ref, offset << LENGTH_BITS | length};
 }
 
-/* Puts one overwrite in its place among `count` pieces, which it lies in; there is room for two
- * more. The number of pieces is returned. The bytes of an operation never follow those of another
- * one in the log, so nothing is to be merged. */
-static uint32_t put(struct qr_piece *pieces, uint32_t count, uint64_t offset, uint64_t length,
-                    qr_ref ref)
+/* Bytes that were written over and not again since. */
+struct span {
+    uint64_t from, to;
+    qr_ref ref;
+};
+
+enum { SPANS_MAX = 2 * QR_RECENT_MAX }; /* those of one lie around those of newer ones */
+
+/* Adds an overwrite older than all the spans, which ascend: what they leave of it. */
+static unsigned add_span(struct span *spans, unsigned count, struct span older)
 {
-    struct qr_piece new[3];
-    uint64_t at = 0, end = offset + length; /* where a piece begins; where the bytes end */
-    uint32_t first = 0, last, n = 0;
-    while (offset - at >= pieces[first].length)
-        at += pieces[first++].length;
-    if (offset > at)
-        new[n++] = (struct qr_piece){pieces[first].ref, offset - at};
-    new[n++] = (struct qr_piece){ref, length};
-    for (last = first; last < count && at + pieces[last].length <= end; last++)
-        at += pieces[last].length;
-    if (last < count && at < end) {
-        const struct qr_piece *tail = &pieces[last++];
-        qr_ref rest = tail->ref == QR_REF_ZERO ? QR_REF_ZERO : tail->ref + (end - at);
-        new[n++] = (struct qr_piece){rest, tail->length - (end - at)};
+    unsigned i = 0;
+    while (older.from < older.to) {
+        while (i < count && spans[i].to <= older.from)
+            i++;
+        int meets = i < count && spans[i].from < older.to;
+        uint64_t end = meets ? spans[i].from : older.to;
+        uint64_t next = meets ? spans[i].to : older.to;
+        if (older.from < end) {
+            qr_assert(count < SPANS_MAX);
+            memmove(&spans[i + 1], &spans[i], (count++ - i) * sizeof *spans);
+            spans[i++] = (struct span){older.from, end, older.ref};
+        }
+        older.ref += next - older.from;
+        older.from = next;
     }
-    memmove(&pieces[first + n], &pieces[last], (count - last) * sizeof *pieces);
-    memcpy(&pieces[first], new, n * sizeof *new);
-    return count - (last - first) + n;
+    return count;
 }
 
-/* The noted overwrites are not among the pieces that are written to: they are elsewhere. */
+/* What is left of a piece behind its first `bytes`. */
+static struct qr_piece rest(struct qr_piece piece, uint64_t bytes)
+{
+    piece.ref = piece.ref == QR_REF_ZERO ? QR_REF_ZERO : piece.ref + bytes;
+    piece.length -= bytes;
+    return piece;
+}
+
+/* Puts spans in their places among `count` pieces that hold them all, in one pass. At most
+ * two pieces come to be for each overwrite that the spans are of; so many places are free behind
+ * the pieces, which move there first: then what is written never reaches what is still to be read.
+ * The number of pieces is returned. The bytes of an operation never follow those of another one in
+ * the log, so nothing is to be merged. */
+static uint32_t put_spans(struct qr_piece *pieces, uint32_t count, const struct span *spans,
+                          unsigned span_count, unsigned overwrites)
+{
+    struct qr_piece *old = pieces + 2 * (size_t)overwrites, *end = old + count, *to = pieces;
+    uint64_t at = 0; /* where *old begins */
+    memmove(old, pieces, count * sizeof *pieces);
+    for (const struct span *span = spans; span < spans + span_count; span++) {
+        for (; at + old->length <= span->from; *to++ = *old++)
+            at += old->length;
+        if (at < span->from) {
+            *to++ = (struct qr_piece){old->ref, span->from - at};
+            *old = rest(*old, span->from - at);
+            at = span->from;
+        }
+        for (; old < end && at + old->length <= span->to; old++)
+            at += old->length;
+        *to++ = (struct qr_piece){span->ref, span->to - span->from};
+        qr_assert(to <= old && (old < end || at == span->to));
+        if (at < span->to)
+            *old = rest(*old, span->to - at);
+        at = span->to;
+    }
+    memmove(to, old, (size_t)(end - old) * sizeof *to);
+    return (uint32_t)(to + (end - old) - pieces);
+}
+
+/* The noted overwrites in their places. There is room for two more pieces for each; where they are
+ * noted may be in that room. */
 static uint32_t put_all(struct qr_piece *pieces, uint32_t count, const struct qr_piece *notes,
                         unsigned note_count)
 {
-    for (unsigned i = 0; i < note_count; i++)
-        count = put(pieces, count, notes[i].length >> LENGTH_BITS,
-                    notes[i].length & ((1 << LENGTH_BITS) - 1), notes[i].ref);
-    return count;
+    struct span spans[SPANS_MAX];
+    unsigned span_count = 0;
+    for (unsigned i = note_count; i-- > 0;) {
+        uint64_t from = notes[i].length >> LENGTH_BITS;
+        uint64_t length = notes[i].length & ((1 << LENGTH_BITS) - 1);
+        span_count = add_span(spans, span_count, (struct span){from, from + length, notes[i].ref});
+    }
+    return put_spans(pieces, count, spans, span_count, note_count);
 }
 
 /* Room for so many pieces in all. */
@@ -104,15 +151,14 @@ static void install(struct qr_state *state, struct qr_page *page, uint32_t count
 
 int qr_page_settle(struct qr_state *state, struct qr_page *page)
 {
-    struct qr_piece notes[QR_RECENT_MAX];
     unsigned n = page->recent_count;
     int rc = n ? reserve(page, page->piece_count + 2 * n) : 0;
     if (rc || !n)
         return rc;
-    memcpy(notes, &page->pieces[page->piece_count], n * sizeof *notes);
     page->recent_count = 0;
     state->piece_total -= 2 * n;
-    install(state, page, put_all(page->pieces, page->piece_count, notes, n));
+    install(state, page,
+            put_all(page->pieces, page->piece_count, &page->pieces[page->piece_count], n));
     return 0;
 }
 
@@ -127,7 +173,8 @@ int qr_page_overwrite(struct qr_state *state, struct qr_page *page, uint64_t off
     if (rc)
         return rc;
     if (!is_small) {
-        install(state, page, put(page->pieces, page->piece_count, offset, length, ref));
+        const struct span span = {offset, offset + length, ref};
+        install(state, page, put_spans(page->pieces, page->piece_count, &span, 1, 1));
         return 0;
     }
     page->pieces[page->piece_count + page->recent_count++] = note(offset, length, ref);

@@ -510,7 +510,7 @@ static int fail_at_zero(size_t size) { return allocations_left-- == 0; }
 static void test_memory(void **state)
 {
     struct qallow_store *store = open_new("memory.tlog");
-    uint64_t a = add_page(store, "a", "1", 1), id, before;
+    uint64_t a = add_page(store, "a", "12345678", 8), id, before;
     struct ordered seen = {.last = newest(store)};
     int rc = QALLOW_E_NO_MEMORY, was_late = 0;
     assert_ok(qallow_subscribe(store, NULL, see_in_order, &seen, &id));
