@@ -9,67 +9,9 @@
  */
 #include "runtime/digest.h"
 #include "runtime/error.h"
+#include "runtime/spans.h"
 #include "runtime/store_internal.h"
 #include "runtime/team.h"
-
-struct span {
-    qr_ref ref;
-    uint8_t *to;
-    uint64_t length;
-};
-
-struct spans {
-    struct span *items;
-    size_t count, capacity;
-};
-
-/* Adds a piece, cut where relocations begin and end. */
-static int add_spans(struct qr_store *store, struct spans *spans, qr_ref ref, uint8_t *to,
-                     uint64_t length)
-{
-    while (length) {
-        uint64_t n = length;
-        qr_ref now = qr_directory_resolve(&store->directory, store->log->header.start, ref, &n);
-        int rc = QR_GROW(spans->items, spans->count, spans->capacity);
-        if (rc)
-            return rc;
-        spans->items[spans->count++] = (struct span){now, to, n};
-        ref += n;
-        to += n;
-        length -= n;
-    }
-    return 0;
-}
-
-/* Least significant byte first, only over the bytes in which the references differ. */
-static int sort_spans(struct spans *spans)
-{
-    uint64_t all = 0, none = UINT64_MAX;
-    for (size_t i = 0; i < spans->count; i++) {
-        all |= spans->items[i].ref;
-        none &= spans->items[i].ref;
-    }
-    struct span *other = qr_malloc((spans->count + 1) * sizeof *other);
-    if (!other)
-        return qr_fail(QALLOW_E_NO_MEMORY, "%zu pieces", spans->count);
-    for (unsigned shift = 0; shift < 64; shift += 8) {
-        size_t starts[257] = {0};
-        if (!((all ^ none) >> shift & 0xff))
-            continue;
-        for (size_t i = 0; i < spans->count; i++)
-            starts[(spans->items[i].ref >> shift & 0xff) + 1]++;
-        for (size_t b = 1; b < 257; b++)
-            starts[b] += starts[b - 1];
-        for (size_t i = 0; i < spans->count; i++)
-            other[starts[spans->items[i].ref >> shift & 0xff]++] = spans->items[i];
-        struct span *swap = spans->items;
-        spans->items = other;
-        other = swap;
-        spans->capacity = spans->count + 1;
-    }
-    qr_free(other);
-    return 0;
-}
 
 /* --- reading them, and checking the result, in threads --- */
 
@@ -77,7 +19,7 @@ struct load {
     struct qr_store *store;
     const struct qr_state *state;
     const struct qr_places *places;
-    struct spans spans;
+    struct qr_spans spans;
 };
 
 static int begin_reading(void *context, void **own)
@@ -95,7 +37,7 @@ static int read_spans(void *context, void *own, uint64_t first, uint64_t end)
     const struct load *load = context;
     int rc = 0;
     for (uint64_t i = first; i < end && !rc; i++) {
-        const struct span *span = &load->spans.items[i];
+        const struct qr_span *span = &load->spans.items[i];
         rc = qr_reader_literal(own, span->ref, span->to, span->length);
     }
     return rc;
@@ -159,7 +101,7 @@ static int add_page(struct load *load, const struct qr_page *page)
         if (piece->ref == QR_REF_ZERO)
             qb_kernels()->zero(to, piece->length);
         else
-            rc = add_spans(load->store, &load->spans, piece->ref, to, piece->length);
+            rc = qr_spans_add(&load->spans, load->store, piece->ref, to, piece->length);
         to += piece->length;
     }
     qr_content_finish(&content);
@@ -177,12 +119,12 @@ static int load_in(struct qr_store *store, const struct qr_state *state,
         if (qr_slot(state, slot)->kind)
             rc = add_page(&load, qr_slot(state, slot));
     if (!rc && load.spans.count)
-        rc = sort_spans(&load.spans);
+        rc = qr_spans_sort(&load.spans);
     uint64_t share = load.spans.count / ((uint64_t)threads * SHARES);
     if (!rc)
         rc =
             qr_team(threads, load.spans.count, share < SHARE_MIN ? SHARE_MIN : share, &work, &load);
-    qr_free(load.spans.items);
+    qr_spans_finish(&load.spans);
     return rc ? rc : qr_state_check(state, places, threads);
 }
 

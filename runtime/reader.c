@@ -16,10 +16,9 @@
  * small, and their bodies wait in one buffer. Where all of the content is asked for it is decoded
  * in its place.
  */
-#include <stdlib.h>
-
 #include "runtime/elements.h"
 #include "runtime/error.h"
+#include "runtime/spans.h"
 #include "runtime/store_internal.h"
 
 struct kept_frame {
@@ -189,8 +188,7 @@ static const struct qr_frame *take_frame(struct qr_reader *reader, const struct 
 
 /* --- places in the log --- */
 
-/* Where a literal byte stands now, and how many of *length from there on stand together. */
-static qr_ref resolve(struct qr_store *store, qr_ref ref, uint64_t *length)
+qr_ref qr_store_resolve(struct qr_store *store, qr_ref ref, uint64_t *length)
 {
     if (qr_ref_frame(ref) >= atomic_load_explicit(&store->start, memory_order_acquire))
         return ref;
@@ -385,7 +383,7 @@ int qr_reader_literal(struct qr_reader *reader, qr_ref ref, uint8_t *to, uint64_
     int rc = 0;
     while (length && !rc) {
         uint64_t n = length;
-        qr_ref now = resolve(reader->store, ref, &n);
+        qr_ref now = qr_store_resolve(reader->store, ref, &n);
         rc = copy_out(reader, now, to, n, reader->read_ahead ? AHEAD : 0);
         to += n;
         ref += n;
@@ -396,21 +394,9 @@ int qr_reader_literal(struct qr_reader *reader, qr_ref ref, uint8_t *to, uint64_
 
 /* --- many pieces, in the order of the log --- */
 
-struct span {
-    qr_ref ref;
-    uint8_t *to;
-    uint64_t length;
-};
-
-static int compare_spans(const void *a, const void *b)
-{
-    const struct span *x = a, *y = b;
-    return (x->ref > y->ref) - (x->ref < y->ref);
-}
-
 /* How far to read from a span's frame on: over frames that are near each other. 0: it stands by
  * itself. */
-static size_t near(const struct span *span, const struct span *end)
+static size_t near(const struct qr_span *span, const struct qr_span *end)
 {
     uint64_t first = qr_ref_frame(span->ref), last = first;
     for (; span < end; span++) {
@@ -436,16 +422,16 @@ static void check_frames(struct qr_reader *reader)
         drop(&reader->frames[i]);
 }
 
-static int copy_spans(struct qr_reader *reader, struct span *spans, size_t count)
+static int copy_spans(struct qr_reader *reader, struct qr_spans *spans)
 {
-    int rc = 0;
     uint64_t frame = 0;
     size_t ahead = 0;
-    qsort(spans, count, sizeof *spans, compare_spans);
-    for (const struct span *s = spans; s < spans + count && !rc; s++) {
+    int rc = qr_spans_sort(spans);
+    const struct qr_span *end = spans->items + spans->count;
+    for (const struct qr_span *s = spans->items; !rc && s < end; s++) {
         if (qr_ref_frame(s->ref) != frame) {
             frame = qr_ref_frame(s->ref);
-            ahead = qr_window_holds(&reader->window, frame) ? NEAR : near(s, spans + count);
+            ahead = qr_window_holds(&reader->window, frame) ? NEAR : near(s, end);
         }
         rc = copy_out(reader, s->ref, s->to, s->length, ahead);
     }
@@ -491,32 +477,26 @@ static void content_seek(struct qr_content *content, uint64_t offset)
     }
 }
 
-/* Enters the pieces of a range, cut where relocations begin and end, at *spans; zeros are written
- * at once. Moves the cursor. */
+/* Adds the pieces of a range; zeros are written at once. Moves the cursor. */
 static int gather(struct qr_reader *reader, struct qr_content *content, uint64_t offset,
-                  uint8_t *to, uint64_t length, struct span **spans, size_t *count)
+                  uint8_t *to, uint64_t length, struct qr_spans *spans)
 {
-    size_t capacity = 0;
-    while (length) {
+    int rc = 0;
+    while (length && !rc) {
         content_seek(content, offset);
         qr_assert(content->at_piece < content->piece_count);
         const struct qr_piece *piece = &content->pieces[content->at_piece];
         uint64_t into = offset - content->at_offset, n = piece->length - into;
         n = n > length ? length : n;
-        if (piece->ref == QR_REF_ZERO) {
+        if (piece->ref == QR_REF_ZERO)
             memset(to, 0, n);
-        } else {
-            qr_ref now = resolve(reader->store, piece->ref + into, &n);
-            int rc = QR_GROW(*spans, *count, capacity);
-            if (rc)
-                return rc;
-            (*spans)[(*count)++] = (struct span){now, to, n};
-        }
+        else
+            rc = qr_spans_add(spans, reader->store, piece->ref + into, to, n);
         to += n;
         offset += n;
         length -= n;
     }
-    return 0;
+    return rc;
 }
 
 /* Are there so many pieces in the range that their order matters? The cursor is at its begin. */
@@ -540,12 +520,11 @@ int qr_content_read(struct qr_reader *reader, struct qr_content *content, uint64
     check_frames(reader);
     content_seek(content, offset);
     if (has_many_pieces(content, offset, length)) {
-        struct span *spans = NULL;
-        size_t count = 0;
-        rc = gather(reader, content, offset, to, length, &spans, &count);
+        struct qr_spans spans = {0};
+        rc = gather(reader, content, offset, to, length, &spans);
         if (!rc)
-            rc = copy_spans(reader, spans, count);
-        qr_free(spans);
+            rc = copy_spans(reader, &spans);
+        qr_spans_finish(&spans);
         return rc;
     }
     while (length && !rc) {
@@ -600,7 +579,7 @@ int qr_content_base(struct qr_reader *reader, struct qr_content *content, uint64
         uint64_t into = offset - content->at_offset, n = length;
         qr_ref here = piece->ref == QR_REF_ZERO ? QR_REF_ZERO : piece->ref + into;
         if (here != QR_REF_ZERO && piece->length - into >= length &&
-            resolve(reader->store, here, &n) == here) {
+            qr_store_resolve(reader->store, here, &n) == here) {
             int rc = base_of_frame(reader, here, buffer, length, base);
             if (rc)
                 return rc < 0 ? qr_log_check_pruned(reader->store->log, rc) : 0;

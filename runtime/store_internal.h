@@ -131,6 +131,9 @@ void qr_directory_sort_relocations(struct qr_directory *directory);
 /* Where `ref` stands now, and for how many bytes that answer holds (at most *length). */
 qr_ref qr_directory_resolve(const struct qr_directory *directory, uint64_t start, qr_ref ref,
                             uint64_t *length);
+/* The same for any thread: where what `ref` refers to stands now, and how many of *length from
+ * there on stand together. */
+qr_ref qr_store_resolve(struct qr_store *store, qr_ref ref, uint64_t *length);
 /* Forgets labels of epochs before `first`. */
 void qr_directory_drop_labels(struct qr_directory *directory, uint64_t first);
 /* Forgets commits and keyframes behind `last`. */
