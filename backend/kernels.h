@@ -24,6 +24,9 @@ struct qb_hash128 {
     _Alignas(64) unsigned char state[576];
 };
 
+/* Bytes whose differences are one word (diff_blocks). */
+#define QB_BLOCK 64u
+
 /* One run of differing bytes: [offset, offset + length). */
 struct qb_run {
     size_t offset, length;
@@ -51,6 +54,11 @@ struct qb_kernels {
     /* Bit i of mask (LSB first) = (a[i] != b[i]); ceil(n/8) bytes are written, unused bits of the
      * last one zero. Returns the number of set bits. */
     size_t (*diff_mask)(const void *a, const void *b, size_t n, uint8_t *mask);
+    /* The blocks of QB_BLOCK bytes in which a and b differ, ascending: their numbers, and bit i of
+     * the word beside = (a[i] != b[i]) of the block; of a last block that is shorter the other bits
+     * are zero. There is room for all ceil(n/QB_BLOCK) of both. Returns how many. */
+    size_t (*diff_blocks)(const void *a, const void *b, size_t n, uint32_t *blocks,
+                          uint64_t *masks);
     /* The number of bits set in a mask of n bits. Bits at and beyond n must be zero. */
     size_t (*count_mask)(const uint8_t *mask, size_t n);
     /* page[i] = next byte of payload wherever bit i of mask is set. `count` is what count_mask
@@ -67,6 +75,10 @@ struct qb_kernels {
      * with seed page_seed + cell * 0x9E3779B97F4A7C15, but 0 for a cell of zeros. The first cell
      * has number first_cell; only the last cell may be shorter than QB_CELL. n == 0 gives 0. */
     struct qb_u128 (*hash_cells)(const void *p, size_t n, uint64_t page_seed, uint64_t first_cell);
+    /* The terms of some cells of b less those of a, which hash_cells would sum up; n bytes each.
+     * `cells` are `count` numbers of cells in [p, p+n), ascending; first_cell is not in them. */
+    struct qb_u128 (*hash_changed)(const void *a, const void *b, size_t n, const uint32_t *cells,
+                                   size_t count, uint64_t page_seed, uint64_t first_cell);
     /* XXH3-64 with a seed. */
     uint64_t (*hash64)(const void *p, size_t n, uint64_t seed);
     /* XXH3-128 with seed 0, at once; and in parts: begin, update for each, end (which may be called

@@ -18,7 +18,6 @@ enum qr_coding {
 enum qr_values { QR_VALUES_NEW, QR_VALUES_DIFFERENCE };
 
 enum {
-    QR_ELEMENTS_BLOCK = 64,
     QR_ELEMENTS_COST = 256,         /* of a frame with a base, besides what it stores */
     QR_ELEMENTS_COST_MAX = 4 << 20, /* of a chain of frames */
 };
@@ -62,8 +61,8 @@ struct qr_elements_job {
  * and new are equal. NO_MEMORY. */
 int qr_elements_encode(struct qr_elements_encoder *encoder, const struct qr_elements_job *job,
                        const uint8_t **body, size_t *size);
-/* After a call with an `old`: the numbers of the blocks of QR_ELEMENTS_BLOCK bytes in which they
- * differ, ascending. The encoder's, until the next call. */
+/* After a call with an `old`: the numbers of the cells of QB_CELL bytes in which they differ,
+ * ascending. The encoder's, until the next call. */
 const uint32_t *qr_elements_changed(const struct qr_elements_encoder *encoder, size_t *count);
 
 #endif

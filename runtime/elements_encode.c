@@ -27,6 +27,7 @@ enum {
     STREAM_HEAD_MAX = 4,
     SAMPLE = 1024, /* changes looked at to choose between values and differences */
     COMPRESS_MIN = 48,
+    BLOCKS_PER_CELL = QB_CELL / QB_BLOCK,
     /* Compressing a stream must save so much, and this part of the body; or most of the stream, or
      * a quarter of the body. */
     WORTH_BYTES = 1024,
@@ -36,9 +37,9 @@ enum {
 struct qr_elements_encoder {
     int level;
     ZSTD_CCtx *compressor;
-    uint8_t *mask;    /* of changed bytes */
-    uint32_t *blocks; /* in which bytes differ: words of the mask that are not 0 */
-    size_t block_count;
+    uint32_t *blocks; /* in which bytes differ; at the end the cells */
+    uint64_t *masks;  /* of each block: which bytes */
+    size_t cell_count;
     uint32_t *positions; /* of changed elements */
     uint8_t *streams;    /* gaps and planes, or planes only */
     uint8_t *body;
@@ -51,8 +52,8 @@ void qr_elements_encoder_destroy(struct qr_elements_encoder *e)
     if (!e)
         return;
     ZSTD_freeCCtx(e->compressor);
-    qr_free(e->mask);
     qr_free(e->blocks);
+    qr_free(e->masks);
     qr_free(e->positions);
     qr_free(e->streams);
     qr_free(e->body);
@@ -78,14 +79,14 @@ int qr_elements_encoder_create(int compress_level, struct qr_elements_encoder **
     if (e) {
         e->level = compress_level;
         e->compressor = ZSTD_createCCtx();
-        e->mask = qr_malloc(ELEMENTS_MAX / 8 + 8);
-        e->blocks = qr_malloc((ELEMENTS_MAX / QR_ELEMENTS_BLOCK + 1) * sizeof *e->blocks);
+        e->blocks = qr_malloc((ELEMENTS_MAX / QB_BLOCK + 1) * sizeof *e->blocks);
+        e->masks = qr_malloc(ELEMENTS_MAX / QB_BLOCK * sizeof *e->masks);
         e->positions = qr_malloc(ELEMENTS_MAX * sizeof *e->positions);
         e->streams = qr_malloc(3 * (size_t)ELEMENTS_MAX); /* gaps, planes */
         e->body_capacity = HEAD_MAX + 2 * (size_t)ELEMENTS_MAX + ZSTD_compressBound(ELEMENTS_MAX);
         e->body = qr_malloc(e->body_capacity);
     }
-    if (!e || !e->compressor || !e->mask || !e->blocks || !e->positions || !e->streams ||
+    if (!e || !e->compressor || !e->blocks || !e->masks || !e->positions || !e->streams ||
         !e->body) {
         qr_elements_encoder_destroy(e);
         return qr_fail(QALLOW_E_NO_MEMORY, "an encoder of elements");
@@ -98,7 +99,7 @@ int qr_elements_encoder_create(int compress_level, struct qr_elements_encoder **
 
 const uint32_t *qr_elements_changed(const struct qr_elements_encoder *e, size_t *count)
 {
-    *count = e->block_count;
+    *count = e->cell_count;
     return e->blocks;
 }
 
@@ -239,32 +240,35 @@ static uint64_t by_element(uint64_t bits, unsigned width)
     return bits;
 }
 
-/* The blocks that differ. Whether one does cannot be foreseen, so there is no branch. */
-static void find_blocks(struct qr_elements_encoder *e, const struct qr_elements_job *job)
+/* From blocks to the cells that they are in, in their place. How many are in one cannot be
+ * foreseen, so there is no branch: a cell is overwritten until its last block. */
+static void find_cells(struct qr_elements_encoder *e, size_t block_count)
 {
-    size_t count = 0, words = (job->length + QR_ELEMENTS_BLOCK - 1) / QR_ELEMENTS_BLOCK;
-    memset(e->mask + (job->length + 7) / 8, 0, 8);
-    if (qb_kernels()->diff_mask(job->old, job->new_, job->length, e->mask) == 0)
-        words = 0;
-    for (size_t i = 0; i < words; i++) {
-        e->blocks[count] = (uint32_t)i;
-        count += qr_load64(e->mask + 8 * i) != 0;
+    e->blocks[block_count] = UINT32_MAX;
+    uint32_t *cells = e->blocks, next = e->blocks[0] / BLOCKS_PER_CELL;
+    size_t count = 0;
+    for (size_t i = 0; i < block_count; i++) {
+        uint32_t cell = next;
+        next = e->blocks[i + 1] / BLOCKS_PER_CELL;
+        cells[count] = cell;
+        count += next != cell;
     }
-    e->block_count = count;
+    e->cell_count = count;
 }
 
 /* The positions of the elements that differ. */
 static size_t find_changed(struct qr_elements_encoder *e, const struct qr_elements_job *job)
 {
-    size_t count = 0;
     unsigned shift = (unsigned)__builtin_ctz(job->width);
-    find_blocks(e, job);
-    for (size_t i = 0; i < e->block_count; i++) {
-        uint32_t first = e->blocks[i] * QR_ELEMENTS_BLOCK;
-        uint64_t bits = by_element(qr_load64(e->mask + first / 8), job->width);
+    size_t count = 0, block_count = qb_kernels()->diff_blocks(job->old, job->new_, job->length,
+                                                              e->blocks, e->masks);
+    for (size_t i = 0; i < block_count; i++) {
+        uint32_t first = e->blocks[i] * QB_BLOCK;
+        uint64_t bits = by_element(e->masks[i], job->width);
         for (; bits; bits &= bits - 1)
             e->positions[count++] = (first + (unsigned)__builtin_ctzll(bits)) >> shift;
     }
+    find_cells(e, block_count);
     return count;
 }
 

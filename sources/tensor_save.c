@@ -111,24 +111,13 @@ static uint64_t chain_limit(const struct job *job)
     return CHAIN_MIN + job->length + (spread * job->length >> 32);
 }
 
-/* The terms of the cells that differ, new less old. A cell is two blocks. */
+/* The terms of the cells that differ, new less old. */
 static struct qb_u128 changed_cells(const struct worker *w, const struct job *job)
 {
-    const struct qb_kernels *kernels = qb_kernels();
-    size_t count, per_cell = QB_CELL / QR_ELEMENTS_BLOCK;
-    const uint32_t *blocks = qr_elements_changed(w->encoder, &count);
-    uint64_t seed = qr_page_seed(job->page->id), first = job->offset / QB_CELL;
-    struct qb_u128 sum = {0, 0};
-    for (size_t i = 0; i < count;) {
-        size_t cell = blocks[i] / per_cell, end = cell + 1;
-        for (; i < count && blocks[i] / per_cell <= end; i++)
-            end = blocks[i] / per_cell + 1;
-        size_t at = cell * QB_CELL, n = end * QB_CELL;
-        n = (n < job->length ? n : job->length) - at;
-        sum = qb_u128_add(sum, kernels->hash_cells(w->new_ + at, n, seed, first + cell));
-        sum = qb_u128_sub(sum, kernels->hash_cells(w->old + at, n, seed, first + cell));
-    }
-    return sum;
+    size_t count;
+    const uint32_t *cells = qr_elements_changed(w->encoder, &count);
+    return qb_kernels()->hash_changed(w->old, w->new_, job->length, cells, count,
+                                      qr_page_seed(job->page->id), job->offset / QB_CELL);
 }
 
 static struct qb_u128 all_cells(const struct job *job, const uint8_t *bytes)

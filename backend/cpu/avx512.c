@@ -87,11 +87,13 @@ void qb_init_avx512(struct qb_kernels *table)
     table->common_suffix = common_suffix;
     table->diff_runs = diff_runs;
     table->diff_mask = diff_mask;
+    table->diff_blocks = diff_blocks;
     table->count_mask = count_mask;
     table->apply_mask = apply_mask;
     table->pack_mask = pack_mask;
     table->apply_runs = apply_runs;
     table->hash_cells = hash_cells;
+    table->hash_changed = hash_changed;
     table->hash64 = hash64;
     table->hash128 = hash128;
     table->hash128_begin = hash128_begin;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The comparing kernels over blocks, compiled once per instruction set: is_zero, common_prefix,
- * common_suffix, diff_runs, diff_mask. The including file provides
+ * common_suffix, diff_runs, diff_mask, diff_blocks. The including file provides
  *
  *     uint64_t block_differs(a, b)   bit i = (a[i] != b[i]), for BLOCK bytes
  *     bool group_equal(a, b)         whether GROUP bytes are equal
@@ -16,6 +16,8 @@
 #define QB_CPU_DIFF_H
 
 #include "backend/cpu/block.h"
+
+_Static_assert(BLOCK == QB_BLOCK, "what diff_blocks calls a block");
 
 /* The mask of a[at..n) against b[at..n), fewer than BLOCK bytes. */
 static inline uint64_t tail_differs(const uint8_t *a, const uint8_t *b, size_t at, size_t n)
@@ -185,6 +187,24 @@ static size_t diff_mask(const void *a, const void *b, size_t n, uint8_t *mask)
     uint64_t differs = tail_differs(x, y, at, n);
     memcpy(mask + at / 8, &differs, (n - at + 7) / 8);
     return count + bit_count(differs);
+}
+
+/* Whether a block differs cannot be foreseen, so there is no branch: what does not is overwritten.
+ */
+static size_t diff_blocks(const void *a, const void *b, size_t n, uint32_t *blocks, uint64_t *masks)
+{
+    const uint8_t *x = a, *y = b;
+    size_t count = 0, at = 0;
+    for (; n - at >= BLOCK; at += BLOCK) {
+        blocks[count] = (uint32_t)(at / BLOCK);
+        masks[count] = block_differs(x + at, y + at);
+        count += masks[count] != 0;
+    }
+    if (at == n)
+        return count;
+    blocks[count] = (uint32_t)(at / BLOCK);
+    masks[count] = tail_differs(x, y, at, n);
+    return count + (masks[count] != 0);
 }
 
 #endif

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * hash64, hash128 and hash_cells, compiled once per instruction set: the inlined xxhash picks its
- * vectors from the compiler's flags, and with the length known at compile time one cell becomes
- * straight-line code whose iterations overlap. (The shared libxxhash of a distribution is built for
- * the baseline CPU.) The including file provides
+ * hash64, hash128, hash_cells and hash_changed, compiled once per instruction set: the inlined
+ * xxhash picks its vectors from the compiler's flags, and with the length known at compile time one
+ * cell becomes straight-line code whose iterations overlap. (The shared libxxhash of a distribution
+ * is built for the baseline CPU.) The including file provides
  *
  *     bool cell_zero(p)    are all QB_CELL bytes zero?
  *
@@ -57,6 +57,44 @@ static inline struct qb_u128 hash_cells(const void *p, size_t n, uint64_t page_s
     if (rest > 0)
         sum = qb_u128_add(sum,
                           cell_term(bytes + cells * QB_CELL, rest, seed + cells * CELL_SEED_STEP));
+    return sum;
+}
+
+/* Cell after cell, and not the runs that they make: how long these are cannot be foreseen, and to
+ * have guessed wrongly costs more than a hash. */
+__attribute__((flatten)) static struct qb_u128 changed_cells(const uint8_t *a, const uint8_t *b,
+                                                             const uint32_t *cells, size_t count,
+                                                             uint64_t first_seed)
+{
+    struct qb_u128 sum = {0, 0};
+    for (size_t i = 0; i < count; i++) {
+        const uint8_t *old = a + (size_t)cells[i] * QB_CELL, *new = b + (size_t)cells[i] * QB_CELL;
+        uint64_t seed = first_seed + cells[i] * CELL_SEED_STEP;
+        if (!cell_zero(new)) {
+            XXH128_hash_t hash = XXH3_128bits_withSeed(new, QB_CELL, seed);
+            sum = qb_u128_add(sum, (struct qb_u128){hash.low64, hash.high64});
+        }
+        if (!cell_zero(old)) {
+            XXH128_hash_t hash = XXH3_128bits_withSeed(old, QB_CELL, seed);
+            sum = qb_u128_sub(sum, (struct qb_u128){hash.low64, hash.high64});
+        }
+    }
+    return sum;
+}
+
+static struct qb_u128 hash_changed(const void *a, const void *b, size_t n, const uint32_t *cells,
+                                   size_t count, uint64_t page_seed, uint64_t first_cell)
+{
+    const uint8_t *old = a, *new = b;
+    const size_t whole = n / QB_CELL * QB_CELL;
+    uint64_t seed = page_seed + first_cell * CELL_SEED_STEP;
+    int is_cut = count > 0 && cells[count - 1] * (size_t)QB_CELL == whole;
+    struct qb_u128 sum = changed_cells(old, new, cells, count - (size_t)is_cut, seed);
+    if (is_cut) {
+        seed += cells[count - 1] * CELL_SEED_STEP;
+        sum = qb_u128_add(sum, cell_term(new + whole, n - whole, seed));
+        sum = qb_u128_sub(sum, cell_term(old + whole, n - whole, seed));
+    }
     return sum;
 }
 

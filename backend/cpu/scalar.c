@@ -108,6 +108,22 @@ static size_t diff_mask(const void *a, const void *b, size_t n, uint8_t *mask)
     return count;
 }
 
+static size_t diff_blocks(const void *a, const void *b, size_t n, uint32_t *blocks, uint64_t *masks)
+{
+    const uint8_t *x = a, *y = b;
+    size_t count = 0;
+    for (size_t at = 0; at < n; at += QB_BLOCK) {
+        uint64_t mask = 0;
+        for (size_t i = 0; i < QB_BLOCK && i < n - at; i++)
+            mask |= (uint64_t)(x[at + i] != y[at + i]) << i;
+        if (mask != 0) {
+            blocks[count] = (uint32_t)(at / QB_BLOCK);
+            masks[count++] = mask;
+        }
+    }
+    return count;
+}
+
 static size_t count_mask(const uint8_t *mask, size_t n)
 {
     size_t count = 0;
@@ -160,11 +176,13 @@ void qb_init_scalar(struct qb_kernels *table)
         .common_suffix = common_suffix,
         .diff_runs = diff_runs,
         .diff_mask = diff_mask,
+        .diff_blocks = diff_blocks,
         .count_mask = count_mask,
         .apply_mask = apply_mask,
         .pack_mask = pack_mask,
         .apply_runs = apply_runs,
         .hash_cells = hash_cells,
+        .hash_changed = hash_changed,
         .hash64 = hash64,
         .hash128 = hash128,
         .hash128_begin = hash128_begin,

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * is_zero, common_prefix, common_suffix, diff_runs, diff_mask. The reference of diff_runs is itself
- * checked against its definition: its result is determined by what is asserted here.
+ * is_zero, common_prefix, common_suffix, diff_runs, diff_mask, diff_blocks. The reference of
+ * diff_runs is itself checked against its definition: its result is determined by what is asserted
+ * here.
  */
 #include "tests/kernels/check.h"
 
@@ -174,6 +175,38 @@ static void check_diff_mask(const struct ck_case *c)
     }
 }
 
+/* Room for exactly so many words as the contract says; against diff_mask, whose bits were checked.
+ */
+static void check_diff_blocks(const struct ck_case *c)
+{
+    size_t all = (c->n + QB_BLOCK - 1) / QB_BLOCK, count = 0;
+    uint8_t *a = ck_bytes(0, c->n, c->placement), *b = ck_bytes(1, c->n, c->placement);
+    uint64_t *mask = calloc(all + 1, sizeof(*mask)), *words = calloc(all + 1, sizeof(*words));
+    uint32_t *numbers = calloc(all + 1, sizeof(*numbers));
+    ck_fill_pair(a, b, c->n, c->fill, c->gap);
+    ck_reference.table.diff_mask(a, b, c->n, (uint8_t *)mask);
+    for (size_t i = 0; i < all; i++)
+        if (mask[i] != 0) {
+            numbers[count] = (uint32_t)i;
+            words[count++] = mask[i];
+        }
+    for (size_t i = 0; i <= ck_version_count; i++) {
+        const struct ck_version *v = i == 0 ? &ck_reference : &ck_versions[i - 1];
+        ck_begin(v);
+        /* Both as far from their guards as their types' alignment asks for. */
+        enum ck_placement at = c->placement == CK_MISALIGNED ? CK_AT_END : c->placement;
+        void *blocks = ck_bytes(2, all * sizeof(uint32_t), at);
+        void *masks = ck_bytes(3, all * sizeof(uint64_t), at);
+        ck_expect_number(v->table.diff_blocks(a, b, c->n, blocks, masks), count, "blocks");
+        ck_expect_bytes(blocks, numbers, count * sizeof(*numbers), "the numbers of the blocks");
+        ck_expect_bytes(masks, words, count * sizeof(*words), "what differs in them");
+        ck_expect_guards();
+    }
+    free(mask);
+    free(words);
+    free(numbers);
+}
+
 static size_t bench_is_zero(const struct qb_kernels *k, struct ck_bench_data *d)
 {
     return (size_t)k->is_zero(d->a, d->n);
@@ -204,6 +237,13 @@ static size_t bench_diff_mask(const struct qb_kernels *k, struct ck_bench_data *
     return k->diff_mask(d->a, d->b, d->n, d->mask);
 }
 
+static size_t bench_diff_blocks(const struct qb_kernels *k, struct ck_bench_data *d)
+{
+    /* what the bench has room for anyhow: 8 bytes and 4 for each 64 */
+    return k->diff_blocks(d->a, d->b, d->n, (uint32_t *)(void *)d->payload,
+                          (uint64_t *)(void *)d->mask);
+}
+
 const struct ck_check ck_diff_checks[] = {
     {"is_zero", check_is_zero},
     {"common_prefix", check_common_prefix},
@@ -211,6 +251,7 @@ const struct ck_check ck_diff_checks[] = {
     {"diff_runs", check_diff_runs},
     {"diff_runs/portions", check_diff_runs_portions},
     {"diff_mask", check_diff_mask},
+    {"diff_blocks", check_diff_blocks},
     {0},
 };
 
@@ -226,5 +267,7 @@ const struct ck_bench ck_diff_benches[] = {
     {"diff_runs", "alternating", CK_ALTERNATING, CK_MEMCMP, bench_diff_runs},
     {"diff_mask", "equal", CK_EQUAL_RANDOM, CK_MEMCMP, bench_diff_mask},
     {"diff_mask", "random", CK_RANDOM, CK_MEMCMP, bench_diff_mask},
+    {"diff_blocks", "equal", CK_EQUAL_RANDOM, CK_MEMCMP, bench_diff_blocks},
+    {"diff_blocks", "scattered", CK_SCATTERED, CK_MEMCMP, bench_diff_blocks},
     {0},
 };

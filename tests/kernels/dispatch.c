@@ -93,11 +93,13 @@ static void expect_no_empty_slot(const struct qb_kernels *k)
     assert_non_null(k->common_suffix);
     assert_non_null(k->diff_runs);
     assert_non_null(k->diff_mask);
+    assert_non_null(k->diff_blocks);
     assert_non_null(k->count_mask);
     assert_non_null(k->apply_mask);
     assert_non_null(k->pack_mask);
     assert_non_null(k->apply_runs);
     assert_non_null(k->hash_cells);
+    assert_non_null(k->hash_changed);
     assert_non_null(k->hash64);
     assert_non_null(k->hash128);
     assert_non_null(k->hash128_begin);
@@ -131,11 +133,14 @@ static void test_null_is_legal_for_no_bytes(void **state)
         assert_int_equal(k.diff_runs(NULL, NULL, 0, 1, NULL, 0, &scanned), 0);
         assert_int_equal(scanned, 0);
         assert_int_equal(k.diff_mask(NULL, NULL, 0, NULL), 0);
+        assert_int_equal(k.diff_blocks(NULL, NULL, 0, NULL, NULL), 0);
         assert_int_equal(k.count_mask(NULL, 0), 0);
         k.apply_mask(NULL, 0, NULL, NULL, 0);
         assert_int_equal(k.pack_mask(NULL, NULL, 0, NULL), 0);
         assert_int_equal(k.apply_runs(NULL, NULL, 0, NULL), 0);
         struct qb_u128 sum = k.hash_cells(NULL, 0, 1, 2);
+        assert_true(sum.lo == 0 && sum.hi == 0);
+        sum = k.hash_changed(NULL, NULL, 0, NULL, 0, 1, 2);
         assert_true(sum.lo == 0 && sum.hi == 0);
         assert_true(k.hash64(NULL, 0, 3) == k.hash64("", 0, 3));
         struct qb_hash128 hash;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* hash64, hash128 and hash_cells, against the distribution's libxxhash. */
+/* hash64, hash128, hash_cells and hash_changed, against the distribution's libxxhash. */
 #include "tests/kernels/check.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include <xxhash.h>
@@ -63,6 +64,36 @@ static void check_hash_cells_parts(const struct ck_case *c)
         ck_expect(qb_u128_equal(sum, expected), "the parts add up to the whole");
         ck_expect(qb_u128_equal(back, head), "a part can be taken away again");
     }
+}
+
+/* Some of the cells, also equal ones and a short last one: as if each were hashed by itself. */
+static void check_hash_changed(const struct ck_case *c)
+{
+    uint8_t *a = ck_bytes(0, c->n, c->placement), *b = ck_bytes(1, c->n, c->placement);
+    ck_fill_pair(a, b, c->n, c->fill, c->gap);
+    uint64_t first = c->number % 5 == 0 ? 0 : c->number % 5 == 1 ? UINT64_MAX : c->number >> 20;
+    uint32_t *cells = malloc((c->n / QB_CELL + 1) * sizeof(*cells));
+    size_t count = 0;
+    struct qb_u128 expected = {0, 0};
+    for (size_t at = 0; at < c->n; at += QB_CELL) {
+        size_t n = c->n - at < QB_CELL ? c->n - at : QB_CELL, cell = at / QB_CELL;
+        if ((c->number >> cell % 60 & 1) == 0 && n == QB_CELL)
+            continue;
+        if (c->number % 7 == 0) /* a cell that was a hole */
+            memset(c->number & 1 ? a + at : b + at, 0, n);
+        cells[count++] = (uint32_t)cell;
+        expected = qb_u128_add(expected, cells_by_library(b + at, n, any_seed(c), first + cell));
+        expected = qb_u128_sub(expected, cells_by_library(a + at, n, any_seed(c), first + cell));
+    }
+    for (size_t i = 0; i <= ck_version_count; i++) {
+        const struct ck_version *v = i == 0 ? &ck_reference : &ck_versions[i - 1];
+        ck_begin(v);
+        struct qb_u128 got =
+            v->table.hash_changed(a, b, c->n, count ? cells : NULL, count, any_seed(c), first);
+        ck_expect(qb_u128_equal(got, expected), "the terms of b less those of a");
+        ck_expect_guards();
+    }
+    free(cells);
 }
 
 static void check_hash64(const struct ck_case *c)
@@ -131,11 +162,9 @@ static size_t bench_hash128_parts(const struct qb_kernels *k, struct ck_bench_da
 }
 
 const struct ck_check ck_hash_checks[] = {
-    {"hash_cells", check_hash_cells},
-    {"hash_cells/parts", check_hash_cells_parts},
-    {"hash64", check_hash64},
-    {"hash128", check_hash128},
-    {0},
+    {"hash_cells", check_hash_cells},     {"hash_cells/parts", check_hash_cells_parts},
+    {"hash_changed", check_hash_changed}, {"hash64", check_hash64},
+    {"hash128", check_hash128},           {0},
 };
 
 const struct ck_bench ck_hash_benches[] = {
