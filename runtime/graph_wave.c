@@ -154,8 +154,8 @@ static int ranged_size(const struct qallow_graph *graph, const struct qr_vertex 
     while (edge->access == QALLOW_WHOLE)
         edge++;
     uint64_t input = graph->vertices[edge->from].size;
-    *size = v->unit == edge->unit ? input
-                                  : times(input / edge->unit + (input % edge->unit != 0), v->unit);
+    int is_as_long = v->unit == edge->unit && !(v->flags & QALLOW_NODE_WHOLE_UNITS);
+    *size = is_as_long ? input : times(input / edge->unit + (input % edge->unit != 0), v->unit);
     if (*size > QR_PAGE_SIZE_MAX)
         return qr_fail(QALLOW_E_LIMIT, "%s would have more than 2^48 bytes", qr_vertex_name(v));
     return 0;

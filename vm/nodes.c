@@ -31,6 +31,7 @@ struct node {
     uint32_t page;
     uint64_t unit; /* bytes of it for a unit of its parents; 0: all are read whole */
     const struct qv_parent *first; /* parent that is not read whole: says how long the page is */
+    int is_as_long;                /* as that one, to the byte; otherwise it has whole units */
 };
 
 struct qv_nodes {
@@ -114,7 +115,8 @@ static uint64_t count_of(const struct qv_nodes *nodes, const struct node *node,
         return page->count;
     uint64_t unit = node->first->unit << shift_of(nodes, node->first->page);
     uint64_t size = call->inputs[node->first - page->parents].size;
-    size = unit == node->unit ? size : (size / unit + (size % unit != 0)) * node->unit;
+    if (!node->is_as_long)
+        size = (size / unit + (size % unit != 0)) * node->unit;
     return size >> qb_type_shift(page->type);
 }
 
@@ -211,6 +213,8 @@ static int add_node(struct qv_nodes *nodes, uint32_t number)
             node->first = parent;
         nodes->is_source[parent->page] = !page_of(nodes, parent->page)->is_derived;
     }
+    node->is_as_long =
+        node->first && qv_page_bytes(page) == qv_page_bytes(page_of(nodes, node->first->page));
     if (node->first)
         node->unit = qv_node_unit(nodes->machine->program, page) << qb_type_shift(page->type);
     options.page = number + 1;
@@ -220,6 +224,7 @@ static int add_node(struct qv_nodes *nodes, uint32_t number)
     options.inputs = inputs;
     options.input_count = page->parent_count;
     options.unit = node->unit;
+    options.flags = node->first && !node->is_as_long ? QALLOW_NODE_WHOLE_UNITS : 0;
     return qallow_graph_add(nodes->graph, &options, NULL);
 }
 

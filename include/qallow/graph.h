@@ -129,6 +129,8 @@ enum qallow_node_flags {
     QALLOW_NODE_VOLATILE = 1, /* the page is in memory only */
     QALLOW_NODE_ALWAYS = 2,   /* what depends on it is computed whenever it was, also if its bytes
                                  are the same: for signals, and for what always changes */
+    QALLOW_NODE_WHOLE_UNITS = 4, /* a unit of input that has only begun gives a whole one of output,
+                                    also if both have the same bytes: for sums of blocks */
 };
 
 struct qallow_node_options {
@@ -147,7 +149,7 @@ struct qallow_node_options {
     uint64_t unit; /* bytes of output for one unit of input, if some input is not
                       QALLOW_WHOLE; 0: as many as of the first such input. The page is
                       as long as that input has units, also begun ones; if both units are
-                      the same, as long as that input. */
+                      the same, as long as that input, but for QALLOW_NODE_WHOLE_UNITS. */
     uint64_t fuel; /* for each call; 0: UINT64_MAX */
     uint64_t reserved[4];
 };

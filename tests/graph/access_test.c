@@ -10,8 +10,8 @@ struct pair {
     struct counted f;
 };
 
-static void pair_begin(struct pair *p, qallow_function function, struct qallow_dependency d,
-                       uint64_t unit, const void *bytes, size_t length)
+static void pair_begin_flags(struct pair *p, qallow_function function, struct qallow_dependency d,
+                             uint64_t unit, uint32_t flags, const void *bytes, size_t length)
 {
     struct qallow_node_options o = QALLOW_NODE_OPTIONS_INIT;
     p->store = open_new("pair.tlog");
@@ -26,10 +26,17 @@ static void pair_begin(struct pair *p, qallow_function function, struct qallow_d
     o.inputs = &d;
     o.input_count = 1;
     o.unit = unit;
+    o.flags = flags;
     assert_ok(qallow_graph_add(p->graph, &o, NULL));
     assert_ok(qallow_graph_update(p->graph, NULL));
     p->f.calls = 0;
     p->f.bytes = 0;
+}
+
+static void pair_begin(struct pair *p, qallow_function function, struct qallow_dependency d,
+                       uint64_t unit, const void *bytes, size_t length)
+{
+    pair_begin_flags(p, function, d, unit, 0, bytes, length);
 }
 
 static void pair_end(struct pair *p)
@@ -210,6 +217,31 @@ static void test_units(void **state)
     pair_end(&p);
 }
 
+/* As many bytes for a unit as it has, but all of them also for the last one, which has begun. */
+static int sum_eights(void *context, struct qallow_call *call)
+{
+    (void)context;
+    for (uint64_t at = call->offset; at < call->offset + call->length; at += 8)
+        for (uint64_t i = at; i < at + 8 && i < call->inputs[0].size; i++)
+            call->output[at - call->offset] += call->inputs[0].bytes[i];
+    return 0;
+}
+
+static void test_whole_units(void **state)
+{
+    struct qallow_dependency d = {.access = QALLOW_BLOCKWISE, .unit = 8};
+    struct pair p;
+    pair_begin_flags(&p, sum_eights, d, 8, QALLOW_NODE_WHOLE_UNITS, "\1\2\3\0\0\0\0\0\4\5", 10);
+    assert_page(p.store, p.b, "\6\0\0\0\0\0\0\0\11\0\0\0\0\0\0\0", 16);
+    write_page(p.store, p.a, 9, "\1", 1);
+    assert_computed(&p, 1, 8, 8);
+    assert_page(p.store, p.b, "\6\0\0\0\0\0\0\0\5\0\0\0\0\0\0\0", 16);
+    pair_end(&p);
+    pair_begin(&p, sum_eights, d, 8, "\1\2\3\0\0\0\0\0\4\5", 10); /* without */
+    assert_page(p.store, p.b, "\6\0\0\0\0\0\0\0\11\0", 10);
+    pair_end(&p);
+}
+
 /* An input that is read whole beside one that is read by elements. */
 static void test_mixed(void **state)
 {
@@ -272,7 +304,7 @@ static void test_large(void **state)
 const struct CMUnitTest access_tests[] = {
     cmocka_unit_test(test_elementwise), cmocka_unit_test(test_blockwise),
     cmocka_unit_test(test_window),      cmocka_unit_test(test_units),
-    cmocka_unit_test(test_mixed),       cmocka_unit_test(test_large),
-    cmocka_unit_test(test_always),
+    cmocka_unit_test(test_whole_units), cmocka_unit_test(test_mixed),
+    cmocka_unit_test(test_large),       cmocka_unit_test(test_always),
 };
 const size_t access_test_count = sizeof access_tests / sizeof *access_tests;

@@ -29,7 +29,7 @@ struct definition {
     unsigned unit, out_unit, before, after;
     uint64_t version;
     int inputs[INPUTS_MAX], count; /* pages before it; the last may be read whole */
-    int last_is_whole;
+    int last_is_whole, whole_units;
 };
 
 struct page {
@@ -91,7 +91,9 @@ static uint64_t size_of(const struct definition *d, const struct qallow_input *i
     }
     if (!is_ranged(d))
         return 16;
-    return d->unit == d->out_unit ? in[0].size : (in[0].size + d->unit - 1) / d->unit * d->out_unit;
+    return d->unit == d->out_unit && !d->whole_units
+               ? in[0].size
+               : (in[0].size + d->unit - 1) / d->unit * d->out_unit;
 }
 
 static uint8_t whole_byte(const struct definition *d, const struct qallow_input *in, uint64_t k)
@@ -224,6 +226,7 @@ static void random_definition(struct world *w, struct page *page, int at)
         if (!known && (!from->is_volatile || from->is_node))
             d->inputs[d->count++] = input;
     }
+    d->whole_units = at % 4 == 0;
     d->last_is_whole = d->kind <= WINDOW && d->count > 1 && below(w, 2);
 }
 
@@ -241,6 +244,7 @@ static void node_of(struct world *w, struct page *page, struct qallow_node_optio
     o->inputs = inputs;
     o->input_count = (uint64_t)d->count;
     o->unit = is_ranged(d) ? d->out_unit : 0;
+    o->flags |= d->whole_units ? QALLOW_NODE_WHOLE_UNITS : 0;
     for (int n = 0; n < d->count; n++) {
         static const enum qallow_access access[] = {QALLOW_ELEMENTWISE, QALLOW_ELEMENTWISE,
                                                     QALLOW_BLOCKWISE, QALLOW_WINDOW};
@@ -265,7 +269,7 @@ static void add_random_node(struct world *w, int at)
     node_of(w, page, &o, inputs, name);
     snprintf(volatile_name, sizeof volatile_name, "page %d", at);
     if (page->is_volatile) {
-        o.flags = QALLOW_NODE_VOLATILE;
+        o.flags |= QALLOW_NODE_VOLATILE;
         o.page = 0;
         o.volatile_name = volatile_name;
     }
@@ -309,7 +313,7 @@ static void change_graph(struct world *w)
     } else {
         random_definition(w, page, at);
         node_of(w, page, &o, inputs, name);
-        o.flags = page->is_volatile ? QALLOW_NODE_VOLATILE : 0;
+        o.flags |= page->is_volatile ? QALLOW_NODE_VOLATILE : 0;
         assert_ok(qallow_graph_replace(w->graph, &o));
         page->is_stale = 1;
     }

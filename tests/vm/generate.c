@@ -12,19 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "generate_internal.h"
 #include "runtime/os.h"
 #include "tests/random.h"
 
-enum { REGISTERS = 9 };
-
-struct generator {
-    uint64_t state;
-    struct qv_program *program;
-    struct qv_function *function;
-    int is_main;
-};
-
-static uint64_t below(struct generator *g, uint64_t n) { return next_random(&g->state) % n; }
+static uint64_t below(struct generator *g, uint64_t n) { return generate_below(g, n); }
 static int chance(struct generator *g, unsigned percent) { return below(g, 100) < percent; }
 
 static uint64_t value(struct generator *g)
@@ -54,7 +46,7 @@ static uint64_t value(struct generator *g)
     }
 }
 
-static void put(struct generator *g, uint64_t word)
+void generate_word(struct generator *g, uint64_t word)
 {
     struct qv_function *f = g->function;
     if (QR_GROW(f->words, f->word_count, f->word_capacity) < 0)
@@ -62,13 +54,42 @@ static void put(struct generator *g, uint64_t word)
     f->words[f->word_count++] = word;
 }
 
-static unsigned reg(struct generator *g) { return (unsigned)below(g, REGISTERS); }
+static void put(struct generator *g, uint64_t word) { generate_word(g, word); }
+
+static unsigned reg(struct generator *g)
+{
+    return g->first_register + (unsigned)below(g, GENERATED_REGISTERS);
+}
 static unsigned page(struct generator *g, int is_written)
 {
+    const struct qv_page *pages = g->program->pages;
     unsigned number;
+
+    if (g->function->is_closed)
+        return is_written ? 0 : (unsigned)below(g, g->function->formal_count);
     do
         number = (unsigned)below(g, g->program->page_count);
-    while (is_written && g->program->pages[number].is_input);
+    while (is_written && (pages[number].is_input || pages[number].is_derived));
+    return number;
+}
+
+/* Whether it may be called: pure functions, and those that see the same pages. */
+static int may_call(const struct qv_function *from, const struct qv_function *to)
+{
+    if (to->formal_count == 0)
+        return to->is_closed || !from->is_closed;
+    int same = from->formal_count == to->formal_count;
+    for (size_t i = 0; same && i < to->formal_count; i++)
+        same = from->formals[i].type == to->formals[i].type;
+    return same;
+}
+static unsigned callee(struct generator *g)
+{
+    unsigned number;
+
+    do
+        number = (unsigned)below(g, g->program->function_count);
+    while (!may_call(g->function, &g->program->functions[number]));
     return number;
 }
 
@@ -90,7 +111,7 @@ static unsigned window_register(struct generator *g)
     return r;
 }
 
-static void scalar(struct generator *g, unsigned op)
+void generate_scalar(struct generator *g, unsigned op)
 {
     const char *letters = qv_ops[op].operands;
     unsigned field[3] = {0, 0, 0};
@@ -104,7 +125,7 @@ static void scalar(struct generator *g, unsigned op)
         else if (*letters == 'h')
             field[1] = (unsigned)value(g) & 255, field[2] = (unsigned)value(g) & 255;
         else if (*letters == 'g')
-            imm = (int64_t)below(g, g->program->function_count);
+            imm = callee(g);
         else if (*letters == 'p')
             imm = page(g, 0);
         else if (*letters == 'n')
@@ -152,19 +173,35 @@ static void vector(struct generator *g, unsigned op)
     put(g, words[1]);
 }
 
+int generate_is_effect(unsigned op)
+{
+    return op == QV_COMMIT || op == QV_HALT || op == QV_EMIT || op == QV_EMITU || op == QV_EMITF ||
+           op == QV_RAND || op == QV_TICK;
+}
+
+/* A pure function sees no pages, and calls nobody, so that it comes to an end. */
+static int fits(const struct qv_function *f, unsigned op)
+{
+    if (f->is_closed && generate_is_effect(op))
+        return 0;
+    return !f->is_closed || f->formal_count ||
+           !(qv_ops[op].is_vector || strpbrk(qv_ops[op].operands, "mwpg"));
+}
+
 static void instruction(struct generator *g)
 {
     unsigned op;
 
     do
         op = (unsigned)below(g, QV_OPS);
-    while ((op == QV_HALT || op == QV_TRAP || op == QV_RET) && !chance(g, 8));
-    if (chance(g, 4)) /* so that there are states between ticks */
+    while (!fits(g->function, op) ||
+           ((op == QV_HALT || op == QV_TRAP || op == QV_RET) && !chance(g, 8)));
+    if (!g->function->is_closed && chance(g, 4)) /* so that there are states between ticks */
         op = QV_COMMIT;
     if (qv_ops[op].is_vector)
         vector(g, op);
     else
-        scalar(g, op);
+        generate_scalar(g, op);
 }
 
 /* Gives every jump a target. */
@@ -179,7 +216,9 @@ static void aim(struct generator *g)
         unsigned op = qv_word_op(f->words[starts[i]]);
         if (qv_ops[op].is_vector || !strchr(qv_ops[op].operands, 'j'))
             continue;
-        uint32_t to = starts[chance(g, 70) ? i + below(g, count - i) : below(g, count)];
+        int is_pure = f->is_closed && f->formal_count == 0;
+        uint64_t next = is_pure ? i + 1 + below(g, count - i - 1) : i + below(g, count - i);
+        uint32_t to = starts[is_pure || chance(g, 70) ? next : below(g, count)];
         f->words[starts[i]] |= (uint64_t)((int64_t)to - starts[i] - 1) << 32;
     }
 }
@@ -187,15 +226,18 @@ static void aim(struct generator *g)
 static void function(struct generator *g)
 {
     static const unsigned ends[] = {QV_RET, QV_RET, QV_HALT, QV_JMP};
-    unsigned length = (unsigned)below(g, 60);
+    struct qv_function *f = g->function;
+    int is_pure = f->is_closed && f->formal_count == 0;
+    unsigned length = (unsigned)below(g, is_pure ? 12 : f->is_closed ? 16 : 60);
 
-    g->function->arguments = g->is_main ? 0 : (uint32_t)below(g, 4);
-    g->function->registers = REGISTERS + 3 + (uint32_t)below(g, 3); /* room for arguments */
-    for (unsigned i = 0; i < 4 && g->is_main; i++)
-        scalar(g, QV_LC);
+    g->first_register = 0;
+    f->registers = GENERATED_REGISTERS + 3 + (uint32_t)below(g, 3); /* room for arguments */
+    for (unsigned i = 0; i < 4 && f == g->program->functions; i++)
+        generate_scalar(g, QV_LC);
     while (length-- > 0)
         instruction(g);
-    put(g, qv_word(ends[below(g, 4)], 0, 0, 0, 0));
+    unsigned end = is_pure ? QV_RET : ends[below(g, 4)];
+    put(g, qv_word(f->is_closed && end == QV_HALT ? QV_RET : end, 0, 0, 0, 0));
     aim(g);
 }
 
@@ -214,43 +256,62 @@ static void fill(struct generator *g, struct qv_page *p)
     p->initial_size = p->initial_capacity = size;
 }
 
-struct qv_program *generate_program(uint64_t seed)
+static void add_pages(struct generator *g)
 {
-    struct generator g = {.state = seed};
-    struct qv_program *p = qr_calloc(1, sizeof *p);
-    int is_large = below(&g, 50) == 0;
+    struct qv_program *p = g->program;
+    uint64_t size = g->is_large ? 20000 + below(g, 40000) : 8 + below(g, 400);
 
-    p->memory = 1 << 24;
-    p->fuel = is_large ? 200000 : 3000;
-    p->stack = QV_REGISTERS + (uint32_t)below(&g, 100);
-    p->depth = 1 + (uint32_t)below(&g, 20);
-    p->page_count = 3 + below(&g, 5);
-    uint64_t size = is_large ? 20000 + below(&g, 40000) : 8 + below(&g, 400);
-    p->pages = qr_calloc(p->page_count, sizeof *p->pages);
-    p->name_count = 2;
-    p->names = qr_calloc(2, sizeof *p->names);
-    snprintf(p->names[0].text, sizeof p->names[0].text, "first");
-    snprintf(p->names[1].text, sizeof p->names[1].text, "second");
-    g.program = p;
+    p->page_count = 3 + below(g, 5);
     for (size_t i = 0; i < p->page_count; i++) {
         struct qv_page *page_ = &p->pages[i];
         snprintf(page_->name, sizeof page_->name, "p%zu", i);
-        page_->type = (unsigned)below(&g, QB_TYPES);
-        page_->is_input = i == 1 || (i > 1 && below(&g, 6) == 0);
-        page_->count = chance(&g, 95) ? size >> qb_type_shift(page_->type) : below(&g, 50);
-        if (!page_->is_input && chance(&g, 80))
-            fill(&g, page_);
+        page_->type = (unsigned)below(g, QB_TYPES);
+        page_->is_input = i == 1 || (i > 1 && below(g, 6) == 0);
+        page_->count = chance(g, 95) ? size >> qb_type_shift(page_->type) : below(g, 50);
+        if (!page_->is_input && chance(g, 80))
+            fill(g, page_);
     }
-    p->function_count = 1 + below(&g, 3);
-    p->functions = qr_calloc(p->function_count, sizeof *p->functions);
+}
+
+static void add_functions(struct generator *g)
+{
+    struct qv_program *p = g->program;
+
+    p->function_count = 1 + below(g, 3);
+    for (size_t i = 0; i < p->function_count; i++)
+        snprintf(p->functions[i].name, sizeof p->functions[i].name, i ? "f%zu" : "main", i);
+    if (chance(g, 50))
+        generate_nodes(g);
+    for (size_t i = 1; i < p->function_count; i++)
+        if (!p->functions[i].arguments)
+            p->functions[i].arguments = (uint32_t)below(g, p->functions[i].formal_count ? 3 : 4);
+}
+
+struct qv_program *generate_program(uint64_t seed)
+{
+    struct generator g = {.state = seed};
+    struct qv_program *p = g.program = qr_calloc(1, sizeof *p);
+
+    g.is_large = below(&g, 50) == 0;
+    p->memory = 1 << 24;
+    p->fuel = g.is_large ? 200000 : 3000;
+    p->node_fuel = g.is_large ? 600000 : 60000;
+    p->stack = QV_REGISTERS + (uint32_t)below(&g, 100);
+    p->depth = 1 + (uint32_t)below(&g, 20);
+    p->pages = qr_calloc(8 + GENERATED_NODES, sizeof *p->pages);
+    p->name_count = 2;
+    p->names = qr_calloc(2, sizeof *p->names);
+    p->functions = qr_calloc(GENERATED_FUNCTIONS, sizeof *p->functions);
+    snprintf(p->names[0].text, sizeof p->names[0].text, "first");
+    snprintf(p->names[1].text, sizeof p->names[1].text, "second");
+    add_pages(&g);
+    add_functions(&g);
     for (size_t i = 0; i < p->function_count; i++) {
         g.function = &p->functions[i];
-        g.is_main = i == 0;
-        if (i == 0)
-            snprintf(g.function->name, sizeof g.function->name, "main");
+        if (g.by_units[i])
+            generate_units(&g, &p->pages[g.by_units[i]]);
         else
-            snprintf(g.function->name, sizeof g.function->name, "f%zu", i);
-        function(&g);
+            function(&g);
     }
     return p;
 }

@@ -670,7 +670,8 @@ static int step(struct naive *n)
     else if (op == QV_LC)
         *a = f->words[++n->word];
     else if (op == QV_LEN)
-        *a = n->sizes[imm] / (bits_of(n->program->pages[imm].type) / 8);
+        *a = n->sizes[imm] /
+             (bits_of(f->is_closed ? f->formals[imm].type : n->program->pages[imm].type) / 8);
     else if (op == QV_RAND)
         *a = next_number(n);
     else if (op == QV_TICK)

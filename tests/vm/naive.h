@@ -38,4 +38,17 @@ void naive_destroy(struct naive *naive);
 /* Runs to the end of the tick, which has this much fuel. */
 enum naive_stop naive_tick(struct naive *naive, uint64_t fuel);
 
+/* What a wave of derived pages came to (naive_nodes.c). */
+struct naive_derived {
+    uint32_t page, function, word; /* if it failed: which one, and where its function stands */
+    uint64_t *fuel;                /* that the last call for each page left */
+    uint64_t *sizes;
+    uint8_t **bytes; /* while it runs */
+};
+void naive_derived_create(const struct qv_program *program, struct naive_derived *derived);
+void naive_derived_destroy(struct naive_derived *derived);
+/* Computes all derived pages from the others, each call with this much fuel. NAIVE_HALT, or why the
+ * first one failed, in topological order; then all pages are as they were. */
+enum naive_stop naive_derive(struct naive *naive, uint64_t fuel, struct naive_derived *derived);
+
 #endif

@@ -138,7 +138,7 @@ static struct qv_program *check_functions(const struct qv_program *generated)
     return program;
 }
 
-/* Functions of derived pages, which random programs do not have. */
+/* Functions of derived pages that call others; random programs have more of them. */
 static void check_closed(void)
 {
     static const char text[] = ".page a u64 8\n.page d u64 3\n"
