@@ -140,7 +140,8 @@ static const struct qi_option options[] = {
      .kind = QI_TEXT,
      FIELD(stop_at),
      .argument = "FUNCTION[.LABEL]",
-     .help = "stop in front of this place and show the machine; the tick is not committed"},
+     .help = "stop in front of this place and show the machine; the tick is not committed. Not in "
+             "functions of derived pages: --trace shows those"},
     {.name = "counts",
      .kind = QI_FLAG,
      FIELD(counts),

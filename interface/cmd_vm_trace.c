@@ -15,12 +15,13 @@
 /* --- where to stop --- */
 
 static int place_in(const struct qv_machine *m, const char *name, size_t length, const char *label,
-                    const uint64_t **place)
+                    const struct qv_function **function, const uint64_t **place)
 {
     for (size_t i = 0; i < m->program->function_count; i++) {
         const struct qv_function *f = &m->program->functions[i];
         if (strlen(f->name) != length || memcmp(f->name, name, length) != 0)
             continue;
+        *function = f;
         *place = m->entries[i].code;
         for (size_t l = 0; label && l < f->label_count; l++)
             if (strcmp(f->labels[l].name, label) == 0) {
@@ -37,8 +38,15 @@ static int find_place(const struct qv_machine *m, const char *text, const uint64
 {
     const char *point = strchr(text, '.');
     size_t length = point ? (size_t)(point - text) : strlen(text);
+    const struct qv_function *function = NULL;
 
-    if (place_in(m, text, length, point ? point + 1 : NULL, place))
+    int is_there = place_in(m, text, length, point ? point + 1 : NULL, &function, place);
+    if (is_there && function->formal_count) /* another machine runs them, behind the tick */
+        return qr_fail(QALLOW_E_ARGUMENT,
+                       "--break %s: %s computes derived pages, behind the tick, and cannot be "
+                       "stopped: --trace FILE --trace-events instructions,nodes shows what it does",
+                       qr_quotez(text), function->name);
+    if (is_there)
         return 0;
     return qr_fail(QALLOW_E_ARGUMENT,
                    "--break %s: expected a FUNCTION or FUNCTION.LABEL of the "

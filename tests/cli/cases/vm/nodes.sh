@@ -122,6 +122,14 @@ cat t.csv
 status qallow vm p.qvm --trace t.csv --trace-events nodes,tacks
 status qallow vm p.qvm --trace-events nodes
 
+echo "--- functions of pages cannot be stopped, and stepping goes around them"
+for place in add add.negative add.nowhere main.again; do
+    status qallow vm p.qvm --break $place --ticks 1
+done
+status qallow vm p.qvm --break scale --log stopped.tlog
+ls stopped.tlog 2>&1 | sed 's/.*: //'
+printf 't\nb\nb 2\nt\ns\n' | status qallow vm p.qvm --step --log stepped.tlog
+
 echo "--- who wrote a page that is not derived"
 qallow vm "$CASES/deep.qvm" --log deep.tlog | tail -n 1
 for epoch in 1 2 4 6; do
