@@ -596,8 +596,9 @@ int qallow_page_resize(struct qallow_txn *txn, uint64_t page, uint64_t new_size)
 
     QR_CHECK_ARGUMENT(txn != NULL);
     rc = qr_api_get_edited(txn, page, &e);
-    if (rc == 0)
-        rc = qr_api_make_segments(e);
+    if (rc < 0 || new_size == e->size)
+        return rc;
+    rc = qr_api_make_segments(e);
     if (rc < 0)
         return rc;
     if (new_size < e->size)

@@ -51,9 +51,9 @@ static void resize(struct qv_session *s, int page, uint64_t size)
         return;
     if (size > old) {
         memset(memory->bytes + old, 0, size - old);
-        memset(memory->dirty + old / QV_BLOCK, 1, (size - 1) / QV_BLOCK - old / QV_BLOCK + 1);
+        qv_touch(s->machine, (size_t)page, old, size);
     }
-    memory->dirty[0] = 1; /* so that its size is looked at */
+    qv_touch(s->machine, (size_t)page, 0, 1); /* so that its size is looked at */
     memory->size = size;
     memory->count = size >> qb_type_shift(s->program->pages[page].type);
 }
@@ -69,7 +69,7 @@ static void put(struct qv_session *s, int page, uint64_t offset, const uint8_t *
         n = n < length - at ? n : length - at;
         if (memcmp(memory->bytes + offset + at, bytes + at, n) != 0) {
             memcpy(memory->bytes + offset + at, bytes + at, n);
-            memory->dirty[(offset + at) / QV_BLOCK] = 1;
+            qv_touch(s->machine, (size_t)page, offset + at, offset + at + n);
         }
         at += n;
     }
@@ -121,8 +121,7 @@ static int take(struct qv_follow *f, struct qallow_view *view, int page,
 
 static int is_changed(const struct qv_session *s, int page)
 {
-    const struct qv_memory *memory = &s->machine->pages[page];
-    return memory->dirty[0] || memchr(memory->dirty, 1, memory->size / QV_BLOCK + 1) != NULL;
+    return s->machine->touched[page] != 0;
 }
 
 /* 1: an input has changed. A page that is not there is empty. */

@@ -51,6 +51,7 @@
             goto out_of_bounds;                                                                    \
         memcpy(page->bytes + (i << (shift)), &v, sizeof v);                                        \
         page->dirty[(i << (shift)) / QV_BLOCK] = 1;                                                \
+        touched[qv_word_page(w)] = 1;                                                              \
     }
 
 #define STAY(why)                                                                                  \

@@ -18,6 +18,7 @@ static enum qv_stop LOOP(struct qv_machine *m)
 #include "vm/table.h"
     };
     const struct qv_memory *const pages = m->pages;
+    uint8_t *const touched = m->touched;
     const uint64_t *pc = m->pc;
     uint64_t *r = m->stack + m->base;
     int64_t fuel = m->fuel;

@@ -34,6 +34,7 @@ static void lay_out(struct qv_machine *m, struct arena *arena)
     m->stack = take(arena, (size_t)p->stack * sizeof *m->stack);
     m->frames = take(arena, (size_t)p->depth * sizeof *m->frames);
     m->emits = take(arena, QV_MAX_EMITS * sizeof *m->emits);
+    m->touched = take(arena, p->page_count + 1);
     for (size_t i = 0; i < p->page_count; i++) {
         size_t size = (size_t)qv_page_bytes(&p->pages[i]);
         m->pages[i].bytes = take(arena, size);
@@ -109,6 +110,19 @@ int qv_machine_create(const struct qv_program *program, struct qv_machine **mach
     fill_pages(m);
     *machine = m;
     return 0;
+}
+
+size_t qv_next_touched(const struct qv_machine *m, size_t page)
+{
+    size_t count = m->program->page_count;
+    const uint8_t *next = page < count ? memchr(m->touched + page, 1, count - page) : NULL;
+    return next ? (size_t)(next - m->touched) : count;
+}
+
+void qv_clean(struct qv_machine *m, size_t page)
+{
+    memset(m->pages[page].dirty, 0, m->pages[page].size / QV_BLOCK + 1);
+    m->touched[page] = 0;
 }
 
 void qv_machine_destroy(struct qv_machine *machine)

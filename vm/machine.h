@@ -40,15 +40,6 @@ struct qv_memory {
     const char *name;
 };
 
-/* Nothing of it has been written to since; there are programs with thousands of small pages. */
-static inline void qv_clean(struct qv_memory *memory)
-{
-    if (memory->size < QV_BLOCK)
-        memory->dirty[0] = 0;
-    else
-        memset(memory->dirty, 0, memory->size / QV_BLOCK + 1);
-}
-
 struct qv_frame {
     const uint64_t *pc; /* behind the call */
     uint64_t base;      /* of the caller's registers in the stack */
@@ -87,6 +78,7 @@ struct qv_watch {
 struct qv_machine {
     const struct qv_program *program;
     struct qv_memory *pages;
+    uint8_t *touched; /* for each page: 1 if a block of it is marked, or may be */
     struct qv_entry *entries;
     uint64_t *code; /* all functions, one after the other */
     uint64_t code_words;
@@ -121,6 +113,26 @@ struct qv_machine {
     uint64_t parallel_from, part; /* bytes of a result from which threads are worth their waking,
                                      and that one of them takes at a time; tests make them small */
 };
+
+/* The bytes [from, end) of a page may have been written to. */
+static inline void qv_touch(struct qv_machine *m, size_t page, uint64_t from, uint64_t end)
+{
+    if (from < end) {
+        m->touched[page] = 1;
+        memset(m->pages[page].dirty + from / QV_BLOCK, 1,
+               (end - 1) / QV_BLOCK - from / QV_BLOCK + 1);
+    }
+}
+/* All of it, and its size. */
+static inline void qv_touch_all(struct qv_machine *m, size_t page)
+{
+    qv_touch(m, page, 0, m->pages[page].size + 1);
+}
+/* The first page from `page` on that may have been written to; the number of pages if there is
+ * none. Of a program of thousands of pages a tick may change a few. */
+size_t qv_next_touched(const struct qv_machine *m, size_t page);
+/* Nothing of it has been written to since. */
+void qv_clean(struct qv_machine *m, size_t page);
 
 /* A machine at the beginning of its program: pages as declared, inputs empty. `program` must have
  * been verified, and outlives it. NO_MEMORY. */

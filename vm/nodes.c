@@ -41,6 +41,7 @@ struct qv_nodes {
     struct node *items; /* for each page of the program; page 0 and none: no node */
     uint8_t *is_source; /* for each page: not derived, and some node reads it */
     uint8_t *is_known;  /* for each source: the graph has its content */
+    int has_unknown;    /* there may be one that it has not */
     uint8_t *padded;    /* windows that reach beyond their page's ends */
     size_t padded_used; /* in this call */
     char failure[700];  /* of the function that failed */
@@ -267,6 +268,7 @@ static size_t lay_out(struct qv_nodes *nodes, uint8_t *block)
     nodes->runner.stack = take(block, &used, (size_t)program->stack * sizeof(uint64_t));
     nodes->runner.frames = take(block, &used, (size_t)program->depth * sizeof(struct qv_frame));
     nodes->runner.pages = take(block, &used, (1 + parents) * sizeof(struct qv_memory));
+    nodes->runner.touched = take(block, &used, 1 + parents);
     uint8_t *dirty = take(block, &used, blocks / QV_BLOCK + 1);
     nodes->padded = take(block, &used, padded);
     if (block)
@@ -303,6 +305,7 @@ int qv_nodes_create(struct qv_machine *machine, struct qv_nodes **nodes)
     if (!made)
         return qr_fail(QALLOW_E_NO_MEMORY, "no memory for derived pages");
     made->machine = machine;
+    made->has_unknown = 1;
     made->items = qr_calloc(program->page_count, sizeof *made->items);
     made->is_source = qr_calloc(program->page_count, 1);
     made->is_known = qr_calloc(program->page_count, 1);
@@ -384,15 +387,30 @@ static void prepare(struct qv_nodes *nodes)
     nodes->failure[0] = '\0';
 }
 
-static int propagate(struct qv_nodes *nodes, uint64_t epoch, int is_logged,
-                     int (*tell)(void *context, const struct qr_derived *derived))
+static int set_unknown(struct qv_nodes *nodes)
 {
     int rc = 0;
 
-    prepare(nodes);
     for (uint32_t i = 0; rc == 0 && i < nodes->machine->program->page_count; i++)
-        if (nodes->is_source[i])
+        if (nodes->is_source[i] && !nodes->is_known[i])
             rc = set_source(nodes, i);
+    nodes->has_unknown = rc != 0;
+    return rc;
+}
+
+static int propagate(struct qv_nodes *nodes, uint64_t epoch, int is_logged,
+                     int (*tell)(void *context, const struct qr_derived *derived))
+{
+    const struct qv_machine *m = nodes->machine;
+    int rc = 0;
+
+    prepare(nodes);
+    if (nodes->has_unknown)
+        rc = set_unknown(nodes);
+    for (size_t i = qv_next_touched(m, 0); rc == 0 && i < m->program->page_count;
+         i = qv_next_touched(m, i + 1))
+        if (nodes->is_source[i])
+            rc = set_source(nodes, (uint32_t)i);
     if (rc == 0)
         rc = qr_graph_propagate(nodes->graph, epoch, is_logged, tell, nodes);
     if (rc < 0 && nodes->failure[0])
@@ -410,7 +428,7 @@ static int copy_changed(void *context, const struct qr_derived *derived)
     if (memory->size != derived->size) {
         memory->size = derived->size;
         memory->count = derived->size >> shift_of(nodes, page);
-        memory->dirty[0] = 1;
+        qv_touch(nodes->machine, page, 0, 1);
     }
     for (uint32_t i = 0; i < derived->count; i++) {
         uint64_t from = derived->ranges[i].offset, to = derived->ranges[i].end;
@@ -418,7 +436,7 @@ static int copy_changed(void *context, const struct qr_derived *derived)
         if (from >= to)
             continue;
         memcpy(memory->bytes + from, derived->bytes + from, to - from);
-        memset(memory->dirty + from / QV_BLOCK, 1, (to - 1) / QV_BLOCK - from / QV_BLOCK + 1);
+        qv_touch(nodes->machine, page, from, to);
     }
     return 0;
 }
@@ -457,6 +475,7 @@ int qv_nodes_verify(struct qv_nodes *nodes, uint64_t epoch)
         return 0;
     const struct qv_program *program = nodes->machine->program;
     memset(nodes->is_known, 0, program->page_count);
+    nodes->has_unknown = 1;
     int rc = propagate(nodes, epoch, 0, tell_nobody);
     for (uint32_t i = 0; rc == 0 && i < program->page_count; i++) {
         const struct qv_memory *memory = &nodes->machine->pages[i];

@@ -138,8 +138,9 @@ int qv_session_derive(struct qv_session *s, int is_logged)
 
 void qv_clear_dirty(struct qv_machine *m)
 {
-    for (size_t i = 0; i < m->program->page_count; i++)
-        qv_clean(&m->pages[i]);
+    size_t count = m->program->page_count;
+    for (size_t i = qv_next_touched(m, 0); i < count; i = qv_next_touched(m, i + 1))
+        qv_clean(m, i);
 }
 
 int qv_session_commit(struct qv_session *s)
@@ -260,7 +261,7 @@ static int change_inputs(struct qv_session *s, const struct qv_session_options *
         return rc;
     for (size_t p = 0; p < s->program->page_count; p++)
         if (s->program->pages[p].is_input)
-            memset(s->machine->pages[p].dirty, 1, s->machine->pages[p].size / QV_BLOCK + 1);
+            qv_touch_all(s->machine, p);
     qt_add(QT_VM_INPUTS, 1);
     return qv_session_commit(s);
 }

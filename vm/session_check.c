@@ -49,7 +49,7 @@ static int take_inputs(struct qv_session *s, struct qallow_view *view)
         rc = qv_load_data(s, view, p);
         if (rc < 0)
             return rc;
-        memset(m->pages[p].dirty, 1, m->pages[p].size / QV_BLOCK + 1);
+        qv_touch_all(m, p);
     }
     return 0;
 }

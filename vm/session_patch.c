@@ -183,13 +183,14 @@ static void carry_pages(const struct qv_machine *from, struct qv_machine *to)
 {
     for (size_t i = 0; i < from->program->page_count; i++) {
         const struct qv_memory *old = &from->pages[i];
-        struct qv_memory *page =
-            &to->pages[qv_find_page(to->program, from->program->pages[i].name)];
+        int number = qv_find_page(to->program, from->program->pages[i].name);
+        struct qv_memory *page = &to->pages[number];
         if (old->size)
             memcpy(page->bytes, old->bytes, old->size);
         page->size = old->size;
         page->count = old->count;
         memcpy(page->dirty, old->dirty, old->size / QV_BLOCK + 1);
+        to->touched[number] = from->touched[i];
     }
 }
 

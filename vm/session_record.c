@@ -119,8 +119,7 @@ int qv_record_new(struct qv_session *s, const char *log, const struct qallow_opt
         rc = qallow_begin(s->store, &txn);
     if (rc == 0) {
         rc = create_all(s, txn);
-        for (size_t i = 0; i < s->program->page_count; i++)
-            qv_clean(&s->machine->pages[i]);
+        qv_clear_dirty(s->machine);
         if (rc == 0)
             rc = qallow_commit(txn, &s->epoch);
         else
@@ -132,7 +131,7 @@ int qv_record_new(struct qv_session *s, const char *log, const struct qallow_opt
 /* --- ticks --- */
 
 /* Blocks next to each other are written together. */
-static int write_blocks(struct qallow_txn *txn, uint64_t id, struct qv_memory *page)
+static int write_blocks(struct qallow_txn *txn, uint64_t id, const struct qv_memory *page)
 {
     uint64_t blocks = (page->size + QV_BLOCK - 1) / QV_BLOCK;
 
@@ -143,7 +142,7 @@ static int write_blocks(struct qallow_txn *txn, uint64_t id, struct qv_memory *p
         from = (uint64_t)(dirty - page->dirty);
         uint64_t to = from;
         while (to < blocks && page->dirty[to])
-            page->dirty[to++] = 0;
+            to++;
         uint64_t end = to * QV_BLOCK < page->size ? to * QV_BLOCK : page->size;
         int rc = qallow_page_write(txn, id, from * QV_BLOCK, page->bytes + from * QV_BLOCK,
                                    end - from * QV_BLOCK);
@@ -152,6 +151,16 @@ static int write_blocks(struct qallow_txn *txn, uint64_t id, struct qv_memory *p
         from = to;
     }
     return 0;
+}
+
+static int write_page(struct qv_session *s, struct qallow_txn *txn, size_t page)
+{
+    const struct qv_memory *memory = &s->machine->pages[page];
+    int rc = 0;
+
+    if (memory->dirty[0] && !qv_page_is_fixed(&s->program->pages[page]))
+        rc = qallow_page_resize(txn, s->page_ids[page], memory->size);
+    return rc < 0 ? rc : write_blocks(txn, s->page_ids[page], memory);
 }
 
 static int replace(struct qallow_txn *txn, uint64_t id, const void *bytes, uint64_t length)
@@ -176,16 +185,11 @@ static int write_all(struct qv_session *s, struct qallow_txn *txn)
         rc = replace(txn, s->machine_id, s->buffer, length);
     if (rc == 0)
         rc = replace(txn, s->emitted_id, m->emits, m->emit_count * sizeof *m->emits);
-    for (size_t i = 0; rc == 0 && i < s->program->page_count; i++) {
-        if (s->program->pages[i].is_derived && s->nodes_are_logged) {
-            qv_clean(&m->pages[i]);
-            continue;
-        }
-        if (m->pages[i].dirty[0] && !qv_page_is_fixed(&s->program->pages[i]))
-            rc = qallow_page_resize(txn, s->page_ids[i], m->pages[i].size);
-        if (rc == 0)
-            rc = write_blocks(txn, s->page_ids[i], &m->pages[i]);
-        m->pages[i].dirty[0] = 0;
+    for (size_t i = qv_next_touched(m, 0); rc == 0 && i < s->program->page_count;
+         i = qv_next_touched(m, i + 1)) {
+        if (!s->program->pages[i].is_derived || !s->nodes_are_logged)
+            rc = write_page(s, txn, i);
+        qv_clean(m, i);
     }
     return rc;
 }

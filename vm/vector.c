@@ -193,8 +193,7 @@ static void mark_dirty(const struct job *job)
     const struct operand *d = &job->operand[0];
 
     if (job->n > 0 && d->at)
-        memset(job->machine->pages[d->page].dirty + d->start / QV_BLOCK, 1,
-               (d->start + (job->n << d->shift) - 1) / QV_BLOCK - d->start / QV_BLOCK + 1);
+        qv_touch(job->machine, d->page, d->start, d->start + (job->n << d->shift));
 }
 
 static void fill_broadcast(uint8_t *block, unsigned shift, uint64_t value, uint64_t n)
@@ -424,6 +423,7 @@ static int scatter(struct job *job)
     uint8_t *dirty = job->machine->pages[d->page].dirty;
     size_t size = (size_t)1 << d->shift;
 
+    job->machine->touched[d->page] = 1;
     for (uint64_t i = 0; i < job->n; i++) {
         uint64_t to = index_at(job, index, i), count = 0;
         if (to >= d->count)
