@@ -78,7 +78,9 @@ static inline size_t count_blocks(const uint8_t *mask, size_t n)
 
 #include "backend/cpu/apply.h"
 #include "backend/cpu/diff.h"
-#include "backend/cpu/hash.h"
+#include "backend/cpu/hash_fours.h"
+
+#include "backend/cpu/hash.h" /* with these */
 
 void qb_init_avx512(struct qb_kernels *table)
 {

@@ -7,18 +7,17 @@
  *
  *     bool cell_zero(p)    are all QB_CELL bytes zero?
  *
- * by its vectors: in the words that are hashed, all of them would have to be at hand at once.
+ * by its vectors: in the words that are hashed, all of them would have to be at hand at once. Where
+ * it has defined CELLS_AT_ONCE, that many cells are hashed together (hash_fours.h).
  */
 #ifndef QB_CPU_HASH_H
 #define QB_CPU_HASH_H
 
 #include "backend/kernels.h"
+#include "backend/xxh3.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
-
-/* Added to the seed from one cell to the next: 2^64 / golden ratio. */
-#define CELL_SEED_STEP UINT64_C(0x9E3779B97F4A7C15)
 
 /* The term of one cell, as a call: for the last one, which may be short. */
 static struct qb_u128 cell_term(const uint8_t *p, size_t n, uint64_t seed)
@@ -38,7 +37,15 @@ __attribute__((flatten)) static struct qb_u128 whole_cells(const uint8_t *p, siz
                                                            uint64_t seed)
 {
     struct qb_u128 sum = {0, 0};
-    for (; cells > 0; cells--, p += QB_CELL, seed += CELL_SEED_STEP) {
+#ifdef CELLS_AT_ONCE
+    const size_t together = cells / CELLS_AT_ONCE * CELLS_AT_ONCE;
+    if (together > 0)
+        sum = sum_of_fours(p, together, seed);
+    cells -= together;
+    p += together * QB_CELL;
+    seed += together * QB_CELL_SEED;
+#endif
+    for (; cells > 0; cells--, p += QB_CELL, seed += QB_CELL_SEED) {
         if (cell_zero(p))
             continue;
         XXH128_hash_t hash = XXH3_128bits_withSeed(p, QB_CELL, seed);
@@ -52,11 +59,11 @@ static inline struct qb_u128 hash_cells(const void *p, size_t n, uint64_t page_s
 {
     const uint8_t *bytes = p;
     const size_t cells = n / QB_CELL, rest = n % QB_CELL;
-    uint64_t seed = page_seed + first_cell * CELL_SEED_STEP;
+    uint64_t seed = page_seed + first_cell * QB_CELL_SEED;
     struct qb_u128 sum = whole_cells(bytes, cells, seed);
     if (rest > 0)
-        sum = qb_u128_add(sum,
-                          cell_term(bytes + cells * QB_CELL, rest, seed + cells * CELL_SEED_STEP));
+        sum =
+            qb_u128_add(sum, cell_term(bytes + cells * QB_CELL, rest, seed + cells * QB_CELL_SEED));
     return sum;
 }
 
@@ -67,9 +74,15 @@ __attribute__((flatten)) static struct qb_u128 changed_cells(const uint8_t *a, c
                                                              uint64_t first_seed)
 {
     struct qb_u128 sum = {0, 0};
-    for (size_t i = 0; i < count; i++) {
+    size_t i = 0;
+#ifdef CELLS_AT_ONCE
+    i = count / CELLS_AT_ONCE * CELLS_AT_ONCE;
+    if (i > 0)
+        sum = sum_of_changed_fours(a, b, cells, i, first_seed);
+#endif
+    for (; i < count; i++) {
         const uint8_t *old = a + (size_t)cells[i] * QB_CELL, *new = b + (size_t)cells[i] * QB_CELL;
-        uint64_t seed = first_seed + cells[i] * CELL_SEED_STEP;
+        uint64_t seed = first_seed + cells[i] * QB_CELL_SEED;
         if (!cell_zero(new)) {
             XXH128_hash_t hash = XXH3_128bits_withSeed(new, QB_CELL, seed);
             sum = qb_u128_add(sum, (struct qb_u128){hash.low64, hash.high64});
@@ -87,11 +100,11 @@ static struct qb_u128 hash_changed(const void *a, const void *b, size_t n, const
 {
     const uint8_t *old = a, *new = b;
     const size_t whole = n / QB_CELL * QB_CELL;
-    uint64_t seed = page_seed + first_cell * CELL_SEED_STEP;
+    uint64_t seed = page_seed + first_cell * QB_CELL_SEED;
     int is_cut = count > 0 && cells[count - 1] * (size_t)QB_CELL == whole;
     struct qb_u128 sum = changed_cells(old, new, cells, count - (size_t)is_cut, seed);
     if (is_cut) {
-        seed += cells[count - 1] * CELL_SEED_STEP;
+        seed += cells[count - 1] * QB_CELL_SEED;
         sum = qb_u128_add(sum, cell_term(new + whole, n - whole, seed));
         sum = qb_u128_sub(sum, cell_term(old + whole, n - whole, seed));
     }

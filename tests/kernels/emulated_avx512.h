@@ -48,11 +48,38 @@ static inline simde__m512i emulated_maskz_compress_epi8(uint64_t mask, simde__m5
     return a;
 }
 
+/* VPSHUFD: within each 128 bits, four words chosen by two bits each. */
+static inline simde__m512i emulated_shuffle_epi32(simde__m512i a, unsigned choice)
+{
+    uint32_t from[16], to[16];
+    memcpy(from, &a, 64);
+    for (unsigned i = 0; i < 16; i++)
+        to[i] = from[i / 4 * 4 + (choice >> 2 * (i % 4) & 3)];
+    memcpy(&a, to, 64);
+    return a;
+}
+
+/* VPCMPUQ, less than, with a mask. */
+static inline uint8_t emulated_mask_cmplt_epu64_mask(uint8_t mask, simde__m512i a, simde__m512i b)
+{
+    uint64_t x[8], y[8];
+    uint8_t less = 0;
+    memcpy(x, &a, 64);
+    memcpy(y, &b, 64);
+    for (unsigned i = 0; i < 8; i++)
+        less |= (uint8_t)((x[i] < y[i]) << i);
+    return less & mask;
+}
+
 #undef _mm512_cmpneq_epi8_mask
 #undef _mm512_mask_expandloadu_epi8
 #undef _mm512_maskz_compress_epi8
+#undef _mm512_shuffle_epi32
+#undef _mm512_mask_cmplt_epu64_mask
 #define _mm512_cmpneq_epi8_mask(a, b)              emulated_cmpneq_epi8_mask(a, b)
 #define _mm512_mask_expandloadu_epi8(src, mask, p) emulated_mask_expandloadu_epi8(src, mask, p)
 #define _mm512_maskz_compress_epi8(mask, a)        emulated_maskz_compress_epi8(mask, a)
+#define _mm512_shuffle_epi32(a, choice)            emulated_shuffle_epi32(a, choice)
+#define _mm512_mask_cmplt_epu64_mask(mask, a, b)   emulated_mask_cmplt_epu64_mask(mask, a, b)
 
 #endif
