@@ -32,8 +32,8 @@ BELOW = {
     'examples': {'include'},
 }
 # Headers that are code with parameters: whoever includes one defines what it is made of.
-TEMPLATES = {'backend/cpu/apply.h', 'backend/cpu/diff.h', 'backend/cpu/hash.h', 'backend/cpu/hash_fours.h',
-             'backend/cpu/vector.h',
+TEMPLATES = {'backend/cpu/apply.h', 'backend/cpu/diff.h', 'backend/cpu/hash.h',
+             'backend/cpu/hash_fours.h', 'backend/cpu/vector.h',
              'backend/cpu/vector_type.h', 'vm/interpret_loop.h'}
 LIBRARY = {'backend', 'telemetry', 'runtime', 'sources', 'accelerator', 'vm', 'bench'}
 
