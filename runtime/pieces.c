@@ -166,6 +166,13 @@ int qr_page_overwrite(struct qr_state *state, struct qr_page *page, uint64_t off
                       uint64_t length, qr_ref ref)
 {
     qr_assert(length > 0 && length <= page->size && offset <= page->size - length);
+    if (length == page->size) { /* nothing of what was is left */
+        state->piece_total -= 2 * (uint64_t)page->recent_count;
+        page->recent_count = 0;
+        page->pieces[0] = (struct qr_piece){ref, length};
+        install(state, page, 1);
+        return 0;
+    }
     int is_small = length < 1 << LENGTH_BITS && offset < UINT64_C(1) << (64 - LENGTH_BITS);
     int rc = is_small ? 0 : qr_page_settle(state, page);
     if (!rc)

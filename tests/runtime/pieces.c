@@ -75,6 +75,10 @@ static void overwrite(struct qr_state *state, struct qr_page *page, qr_ref *mode
     uint64_t offset = below(page->size), length = 1 + below(page->size - offset);
     if (below(4))
         length = 1 + below(length < 40 ? length : 40);
+    if (below(50) == 0) {
+        offset = 0;
+        length = page->size;
+    }
     qr_ref ref = qr_ref_make(FRAME * (2 + frame), below(1000));
     allocations_left = (long)below(8);
     int rc = qr_page_overwrite(state, page, offset, length, ref);
