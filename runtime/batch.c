@@ -401,7 +401,7 @@ static int end_last_part(struct qr_batch *batch, const struct qb_u128 *sum)
     enum { GROWTH = sizeof(struct qb_u128) + 1 }; /* the sum, and the record's length at most */
     struct qr_body *body = batch->count ? &batch->bodies[batch->count - 1] : NULL;
     uint8_t old_head[DELTA_HEAD], head[DELTA_HEAD];
-    if (batch->first_part || batch->sealed || body->length + GROWTH > BODY_TARGET)
+    if (!body || batch->first_part || batch->sealed || body->length + GROWTH > BODY_TARGET)
         return 0;
     int rc = reserve(batch, GROWTH, &body);
     if (rc)

@@ -108,6 +108,33 @@ static void test_small(void **context)
     qr_batch_destroy(later);
 }
 
+/* A batch may be handed on between the edits and the end, and keeps the delta that it is in. */
+static void test_handed_on(void **context)
+{
+    struct qr_edit edit = {.new_length = 100, .source = QR_LITERAL, .bytes = bytes};
+    struct qr_edits edits = {0};
+    struct qr_batch *batch;
+    struct qr_record record;
+    struct qb_u128 sum = {1, 2};
+    assert_int_equal(qr_batch_create(0, &batch), 0);
+    assert_int_equal(qr_edits_add(&edits, edit), 0);
+    assert_int_equal(qr_batch_delta_begin(batch, 1, 0, 0, 100), 0);
+    assert_int_equal(qr_batch_delta_edits(batch, &edits, NULL), 0);
+    int in_delta = batch->in_delta;
+    qr_batch_reset(batch); /* as qr_txn_append() does */
+    batch->in_delta = in_delta;
+    assert_int_equal(qr_batch_delta_end(batch, sum), 0);
+    struct qr_cursor cursor = qr_cursor(batch->bodies[0].raw, batch->bodies[0].length);
+    assert_int_equal(qr_record_next(&cursor, batch->bodies[0].raw, &record), 1);
+    assert_false(record.first);
+    assert_true(record.last);
+    assert_int_equal(record.operations_length, 0);
+    assert_int_equal(record.content_sum.lo, 1);
+    assert_int_equal(qr_left(&cursor), 0);
+    qr_edits_finish(&edits);
+    qr_batch_destroy(batch);
+}
+
 /* Across the ends of bodies. */
 static void test_large(void **context)
 {
@@ -134,6 +161,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_small),
         cmocka_unit_test(test_large),
+        cmocka_unit_test(test_handed_on),
     };
     const char *given = getenv("QALLOW_SEED");
     seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL);
