@@ -98,14 +98,13 @@ static const struct qi_option options[] = {
      .group = "action",
      .help = "print the table of instructions, in Markdown"},
     {.name = "fuel",
-     .kind = QI_NUMBER,
+     .kind = QI_SIZE,
      FIELD(fuel),
      .argument = "N",
      .minimum = 1,
      .maximum = QV_MAX_FUEL,
-     .help =
-         "what a tick may use (default: what the program says); with --check, what the function "
-         "of a derived page may, since ticks may use what they did"},
+     .help = "what a tick may use, and each call of a derived page's function (default: what the "
+             "program says)"},
     {.name = "seed",
      .kind = QI_NUMBER,
      FIELD(seed),
@@ -188,8 +187,9 @@ static int run(struct qi_context *context, const void *values)
         vm.threads = qi_default_threads();
     if (!vm.max_memory && (vm.resume || vm.check))
         vm.max_memory = QV_LOG_MEMORY;
-    if (!runs && (vm.log || vm.ticks || vm.inputs.count || (vm.fuel && !vm.check) ||
-                  qi_given(context, "seed")))
+    if (vm.check && vm.fuel)
+        return qi_usage(context, "--check without --fuel: the log says what was used");
+    if (!runs && (vm.log || vm.ticks || vm.inputs.count || vm.fuel || qi_given(context, "seed")))
         return qi_usage(context, "--check, --verify, --disassemble or --reference, or a run");
     if (vm.step && (vm.trace || vm.stop_at || vm.counts || context->json))
         return qi_usage(context, "--step alone");

@@ -214,7 +214,6 @@ static int run_ticks(struct qi_context *context, const struct vm *vm, struct qv_
     uint64_t ticks = 0;
     int rc = 0, failed = 0;
 
-    m->interrupted = vm_interrupted;
     while (rc == 0 && may_go_on(m, vm) && (!qi_given(context, "ticks") || ticks < vm->ticks)) {
         rc = qi_signal_check();
         int comes = rc == 0 ? vm_source_next(context, source) : rc;
@@ -352,6 +351,7 @@ static int run_with(struct qi_context *context, const struct vm *vm, const struc
                                          .has_no_log = !vm->log && !vm->resume,
                                          .inputs_come = vm->follow != NULL,
                                          .follows = vm->follow && strcmp(vm->follow, "-") != 0,
+                                         .interrupted = vm_interrupted,
                                          .error = &error};
     struct qv_session *session = NULL;
 
@@ -416,7 +416,6 @@ int vm_check(struct qi_context *context, const struct vm *vm)
     struct qi_progress line;
     uint64_t epochs = 0;
     struct qv_check_options options = {.threads = vm->threads,
-                                       .node_fuel = vm->fuel,
                                        .max_memory = vm->max_memory,
                                        .progress = progress,
                                        .interrupted = vm_interrupted,

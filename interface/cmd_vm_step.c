@@ -257,7 +257,6 @@ int vm_step(struct qi_context *context, const struct vm *vm, struct qv_session *
     (void)vm;
     if (take_machine(&s) < 0)
         return QALLOW_E_NO_MEMORY;
-    s.m->interrupted = vm_interrupted;
     s.m->watch.what = QALLOW_VM_ON_INSTRUCTION;
     s.m->watch.tell = count;
     s.m->watch.context = &s;

@@ -207,7 +207,8 @@ static void describe_why(const struct qv_machine *m, enum qv_stop stop, char *te
 {
     switch (stop) {
     case QV_OUT_OF_FUEL:
-        snprintf(text, size, "out of fuel (%llu)", (unsigned long long)m->fuel_limit);
+        snprintf(text, size, "out of fuel (%llu; --fuel gives more)",
+                 (unsigned long long)m->fuel_limit);
         break;
     case QV_TRAP_PROGRAM:
         snprintf(text, size, "the program gave up with %lld", (long long)qv_word_imm(*m->pc));

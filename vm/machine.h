@@ -165,8 +165,10 @@ int qv_nodes_update(struct qv_nodes *nodes, uint64_t epoch, int is_logged);
 void qv_nodes_attach(struct qv_nodes *nodes, struct qallow_store *store, const uint64_t *page_ids);
 /* Before the log is closed. */
 void qv_nodes_detach(struct qv_nodes *nodes);
-/* The pages of the machine come from somewhere else: computes what is derived and compares.
- * SERIALIZATION with a detail that names the first that differs. */
+/* The pages of the machine come from somewhere else: computes what is derived and compares. That
+ * they are there says that their functions came to an end, maybe with more fuel than this machine's
+ * get, and in smaller parts: so fuel is not limited here; `interrupted` is asked. SERIALIZATION
+ * with a detail that names the first that differs; INTERRUPTED. */
 int qv_nodes_verify(struct qv_nodes *nodes, uint64_t epoch);
 /* The pages of the machine are as functions of these nodes gave them, in another machine: only
  * those with is_stale[page] and what follows from what changes of them is computed. For nodes that

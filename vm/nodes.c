@@ -159,6 +159,11 @@ static int failed(struct qv_nodes *nodes, const struct node *node, enum qv_stop 
 {
     char text[600];
 
+    if (stop == QV_INTERRUPTED) {
+        snprintf(nodes->failure, sizeof nodes->failure, "stopped while page %s was computed",
+                 page_of(nodes, node->page)->name);
+        return QALLOW_E_INTERRUPTED;
+    }
     qv_describe_stop(&nodes->runner, stop, text, sizeof text);
     snprintf(nodes->failure, sizeof nodes->failure, "page %s: %s", page_of(nodes, node->page)->name,
              text);
@@ -187,9 +192,7 @@ static int compute(void *context, struct qallow_call *call)
     r->tick = nodes->machine->tick - 1; /* that was none of its own */
     if (stop == QV_HALTED)
         pass_on(nodes, r, QALLOW_VM_ON_NODE_DONE, node->page);
-    if (stop == QV_HALTED)
-        return 0;
-    return stop == QV_INTERRUPTED ? QALLOW_E_INTERRUPTED : failed(nodes, node, stop);
+    return stop == QV_HALTED ? 0 : failed(nodes, node, stop);
 }
 
 /* --- making the graph --- */
@@ -368,12 +371,12 @@ static int set_source(struct qv_nodes *nodes, uint32_t page)
 
 /* What the runner has from the machine, which may have got other threads or somebody who stops it.
  */
-static void prepare(struct qv_nodes *nodes)
+static void prepare(struct qv_nodes *nodes, uint64_t fuel)
 {
     const struct qv_machine *m = nodes->machine;
     struct qv_machine *r = &nodes->runner;
 
-    r->fuel_limit = m->node_fuel;
+    r->fuel_limit = fuel;
     r->fuel_slice = m->fuel_slice;
     r->interrupted = m->interrupted;
     r->interrupted_context = m->interrupted_context;
@@ -398,13 +401,14 @@ static int set_unknown(struct qv_nodes *nodes)
     return rc;
 }
 
-static int propagate(struct qv_nodes *nodes, uint64_t epoch, int is_logged,
+/* Each call has this much fuel. */
+static int propagate(struct qv_nodes *nodes, uint64_t epoch, uint64_t fuel, int is_logged,
                      int (*tell)(void *context, const struct qr_derived *derived))
 {
     const struct qv_machine *m = nodes->machine;
     int rc = 0;
 
-    prepare(nodes);
+    prepare(nodes, fuel);
     if (nodes->has_unknown)
         rc = set_unknown(nodes);
     for (size_t i = qv_next_touched(m, 0); rc == 0 && i < m->program->page_count;
@@ -443,7 +447,7 @@ static int copy_changed(void *context, const struct qr_derived *derived)
 
 int qv_nodes_update(struct qv_nodes *nodes, uint64_t epoch, int is_logged)
 {
-    return nodes ? propagate(nodes, epoch, is_logged, copy_changed) : 0;
+    return nodes ? propagate(nodes, epoch, nodes->machine->node_fuel, is_logged, copy_changed) : 0;
 }
 
 void qv_nodes_attach(struct qv_nodes *nodes, struct qallow_store *store, const uint64_t *page_ids)
@@ -476,7 +480,7 @@ int qv_nodes_verify(struct qv_nodes *nodes, uint64_t epoch)
     const struct qv_program *program = nodes->machine->program;
     memset(nodes->is_known, 0, program->page_count);
     nodes->has_unknown = 1;
-    int rc = propagate(nodes, epoch, 0, tell_nobody);
+    int rc = propagate(nodes, epoch, QV_MAX_FUEL, 0, tell_nobody);
     for (uint32_t i = 0; rc == 0 && i < program->page_count; i++) {
         const struct qv_memory *memory = &nodes->machine->pages[i];
         const uint8_t *bytes;

@@ -127,6 +127,8 @@ int qv_session_derive(struct qv_session *s, int is_logged)
     qv_nodes_computed(s->nodes, &before);
     s->nodes_are_logged = is_logged;
     int rc = qv_nodes_update(s->nodes, s->waves, is_logged);
+    if (rc == QALLOW_E_FUNCTION && s->store)
+        rc = qr_fail(rc, "epoch %llu: %s", (unsigned long long)s->waves, qallow_error_detail());
     qv_nodes_computed(s->nodes, &now);
     if (now.computed != before.computed) {
         qt_add(QT_VM_COMPUTED, now.computed - before.computed);
@@ -143,6 +145,15 @@ void qv_clear_dirty(struct qv_machine *m)
         qv_clean(m, i);
 }
 
+/* For what has not been recorded. */
+static void set_fuel(struct qv_session *s)
+{
+    const struct qv_program *p = s->program;
+
+    s->machine->fuel_limit = s->set_fuel ? s->set_fuel : p->fuel;
+    s->machine->node_fuel = s->set_fuel ? s->set_fuel : p->node_fuel ? p->node_fuel : p->fuel;
+}
+
 int qv_session_commit(struct qv_session *s)
 {
     int is_recorded = s->store && s->epoch == qallow_view_epoch(qallow_newest(s->store));
@@ -155,7 +166,7 @@ int qv_session_commit(struct qv_session *s)
     if (is_recorded)
         return qv_record_tick(s, &s->epoch);
     s->epoch += s->store != NULL; /* it is there already */
-    s->machine->fuel_limit = s->set_fuel ? s->set_fuel : s->program->fuel;
+    set_fuel(s);
     qv_clear_dirty(s->machine);
     return 0;
 }
@@ -199,8 +210,9 @@ int qv_session_new(const char *text, size_t length, const char *path,
     s->max_memory = options->max_memory;
     memcpy(s->text, text, length);
     s->text_length = length;
-    if (options->fuel)
-        s->machine->fuel_limit = s->machine->node_fuel = options->fuel;
+    set_fuel(s);
+    s->machine->interrupted = options->interrupted;
+    s->machine->interrupted_context = options->interrupted_context;
     *session = s;
     return 0;
 }

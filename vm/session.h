@@ -43,7 +43,9 @@ struct qv_session_options {
     uint64_t fuel;       /* of a tick; 0: what the program says */
     uint64_t max_memory; /* LIMIT if the machine may take more; 0: any amount */
     int threads;
-    int has_no_log;                /* the machine alone, in memory */
+    int has_no_log;                    /* the machine alone, in memory */
+    int (*interrupted)(void *context); /* asked now and then while functions run; may be NULL */
+    void *interrupted_context;
     int inputs_come;               /* later (vm/follow.h): none is needed now */
     int follows;                   /* from another log */
     struct qv_source_error *error; /* of the program; may be NULL */
@@ -78,7 +80,6 @@ int qv_session_catch_up(struct qv_session *session);
 uint64_t qv_session_epoch(const struct qv_session *session);
 struct qv_check_options {
     int threads;
-    uint64_t node_fuel;  /* of a derived page's function; 0: what the program says */
     uint64_t max_memory; /* as in qv_session_options */
     /* Both may be NULL. The check ends with INTERRUPTED when `interrupted` says 1. */
     void (*progress)(void *context, uint64_t done, uint64_t total);
@@ -86,7 +87,8 @@ struct qv_check_options {
     void *context;
 };
 /* Runs everything in the log again, from the first epoch that is kept, and compares the digest of
- * each. A tick may use as much fuel as it did. DIFFERS with a detail. */
+ * each. A tick may use as much fuel as it did; functions of derived pages, which came to an end
+ * then, any amount. DIFFERS with a detail. */
 int qv_session_check(const char *log, const struct qv_check_options *options, uint64_t *epochs);
 
 /* What a patch did. Which functions: those of the present program whose age is `world`, and those

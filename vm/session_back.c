@@ -36,13 +36,18 @@ void qv_fuel_as_recorded(struct qv_machine *m, const struct qv_moment *behind)
 {
     uint64_t used = behind->fuel_used - m->fuel_used;
     m->fuel_limit = used <= QV_MAX_FUEL ? used : QV_MAX_FUEL;
+    m->node_fuel = QV_MAX_FUEL; /* derived pages are there, so their functions came to an end */
 }
 
 /* A machine of another program takes the place of the present one. */
 static int load_program(struct qv_session *s, struct qallow_view *view, uint64_t epoch)
 {
-    struct qv_session_options options = {
-        .threads = s->threads, .fuel = s->set_fuel, .max_memory = s->max_memory, .has_no_log = 1};
+    struct qv_session_options options = {.threads = s->threads,
+                                         .fuel = s->set_fuel,
+                                         .max_memory = s->max_memory,
+                                         .has_no_log = 1,
+                                         .interrupted = s->machine->interrupted,
+                                         .interrupted_context = s->machine->interrupted_context};
     struct qv_session *other = NULL;
     int rc = qv_load(s->store, "the log", epoch, &options, &other);
 

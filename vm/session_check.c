@@ -139,8 +139,12 @@ static void remove_directory(struct checking *c)
 static int begin(struct checking *c, const char *log, uint64_t first,
                  const struct qv_check_options *o)
 {
-    struct qv_session_options options = {
-        .threads = o->threads, .fuel = o->node_fuel, .max_memory = o->max_memory, .has_no_log = 1};
+    struct qv_session_options options = {.threads = o->threads,
+                                         .fuel = QV_MAX_FUEL,
+                                         .max_memory = o->max_memory,
+                                         .has_no_log = 1,
+                                         .interrupted = o->interrupted,
+                                         .interrupted_context = o->context};
     struct qallow_options store = QALLOW_OPTIONS_INIT;
     int rc = qv_load(c->log, log, first, &options, &c->session);
 
@@ -161,8 +165,6 @@ static int run_again(struct checking *c, const char *log, const struct qv_check_
     if (rc == 0)
         rc = begin(c, log, stats.first_epoch, o);
     for (uint64_t e = stats.first_epoch + 1; rc == 0 && e <= stats.last_epoch; e++) {
-        c->session->machine->interrupted = o->interrupted;
-        c->session->machine->interrupted_context = o->context;
         rc = o->interrupted && o->interrupted(o->context)
                  ? qr_fail(QALLOW_E_INTERRUPTED, "stopped before epoch %llu", (unsigned long long)e)
                  : qv_step_again(c->session, c->log, e);

@@ -90,7 +90,8 @@ struct qv_writer qv_session_writer(const struct qv_session *s, int page)
 static int arrive(struct qallow_store *log, const char *path, uint64_t first, uint64_t epoch,
                   uint64_t max_memory, struct qv_session **session)
 {
-    struct qv_session_options options = {.threads = 1, .has_no_log = 1, .max_memory = max_memory};
+    struct qv_session_options options = {
+        .threads = 1, .fuel = QV_MAX_FUEL, .has_no_log = 1, .max_memory = max_memory};
     int rc = qv_load(log, path, epoch > first ? epoch - 1 : first, &options, session);
 
     if (rc == 0 && epoch > first)

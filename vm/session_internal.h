@@ -54,7 +54,8 @@ struct qv_moment {
     uint64_t tick, fuel_used;
 };
 int qv_moment_of(struct qallow_store *log, uint64_t epoch, struct qv_moment *moment);
-/* The next tick may use what it used when it was recorded; `behind` it was this. */
+/* The next tick may use what it used when it was recorded; `behind` it was this. Functions of
+ * derived pages may use what they need. */
 void qv_fuel_as_recorded(struct qv_machine *machine, const struct qv_moment *behind);
 /* Exchanges program, machine and what belongs to them. */
 void qv_exchange(struct qv_session *a, struct qv_session *b);

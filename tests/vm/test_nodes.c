@@ -405,6 +405,7 @@ static void fails_with(int most, int expected, int ticks, const char *detail)
     ok(qv_session_check(log, &(struct qv_check_options){.threads = 1}, &epochs));
     assert_int_equal(epochs, 1 + ticks);
     options_for(&o, NULL, 0);
+    o.has_no_log = 0;
     ok(qv_session_resume(log, 0, &o, &s)); /* and the tick fails again */
     assert_int_equal(qv_session_tick(s, &stop, NULL), expected);
     assert_string_equal(qallow_error_detail(), detail);
@@ -416,9 +417,51 @@ static void test_failures(void **unused)
 {
     (void)unused;
     fails_with(100, QALLOW_E_FUNCTION, 2,
-               "tick 3: page b: line 14, check: trap 7: the program gave up with 7");
+               "tick 3: epoch 4: page b: line 14, check: trap 7: the program gave up with 7");
     fails_with(2, QALLOW_E_FUNCTION, 1,
-               "tick 2: page c: line 22, loop: jmp again: out of fuel (1024)");
+               "tick 2: epoch 3: page c: line 22, loop: jmp again: out of fuel (1024; --fuel gives "
+               "more)");
+}
+
+static int always(void *context)
+{
+    (void)context;
+    return 1;
+}
+
+/* A page that is computed for ever can be stopped: when it is made, and when it is read back. */
+static void test_interrupted(void **unused)
+{
+    static const char endless[] = ".page a u32 1\n.node b u32 1 loop whole a\n"
+                                  ".fuel 1 1000000000000\n.func main\n halt\n"
+                                  ".func loop of out u32, in u32\nagain:\n jmp again\n";
+    static const char fits[] = ".page a u32 1\n.node b u32 1 loop whole a\n.data a 140000000\n"
+                               ".fuel 1\n.func main\n halt\n"
+                               ".func loop of out u32, in u32\n ld.u32 r0, in[r1]\nagain:\n"
+                               " addi r0, r0, -1\n jgti r0, 0, again\n ret\n";
+    struct qv_session_options o;
+    struct qv_session *s = NULL;
+    char log[300];
+
+    (void)unused;
+    make_path(log, "endless.tlog");
+    options_for(&o, log, 0);
+    o.interrupted = always;
+    assert_int_equal(qv_session_create(endless, sizeof endless - 1, "endless", &o, &s),
+                     QALLOW_E_INTERRUPTED);
+    assert_string_equal(qallow_error_detail(), "stopped while page b was computed");
+    assert_int_not_equal(access(log, F_OK), 0);
+    options_for(&o, log, 0);
+    o.fuel = UINT64_C(1) << 40;
+    ok(qv_session_create(fits, sizeof fits - 1, "fits", &o, &s));
+    ok(qv_session_close(s));
+    options_for(&o, NULL, 0);
+    o.interrupted = always;
+    assert_int_equal(qv_session_resume(log, 0, &o, &s), QALLOW_E_INTERRUPTED);
+    o.interrupted = NULL; /* with the fuel of the program, which is 1 */
+    ok(qv_session_resume(log, 0, &o, &s));
+    ok(qv_session_close(s));
+    remove_log(log);
 }
 
 /* --- patches --- */
@@ -503,9 +546,9 @@ static void test_patches(void **unused)
 int main(void)
 {
     const char *place = getenv("TMPDIR"), *text = getenv("QALLOW_SEED");
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_random),
-                                       cmocka_unit_test(test_failures),
-                                       cmocka_unit_test(test_patches)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_random), cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_interrupted), cmocka_unit_test(test_patches)};
 
     state = text ? strtoull(text, NULL, 10) : 1;
     printf("QALLOW_SEED=%llu\n", (unsigned long long)state);

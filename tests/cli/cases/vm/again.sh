@@ -28,8 +28,8 @@ status qallow vm loop.qvm
 qallow vm loop.qvm --log loop.tlog --fuel 1000 | cut -d, -f1-3
 status qallow vm --check loop.tlog
 status qallow vm --check loop.tlog --fuel 1000
-status qallow vm --check loop.tlog --fuel 1000 --max-memory 1M
-status qallow vm --resume loop.tlog --fuel 1000 --max-memory 1M
+status qallow vm --check loop.tlog --max-memory 1M
+status qallow vm --resume loop.tlog --max-memory 1M
 status qallow vm loop.qvm --fuel 1000 --max-memory 1M
 status qallow replay loop.tlog --epoch 1 --max-memory 8M
 

@@ -89,6 +89,45 @@ sed 's/reduce.add.f64 r0, in/add:\njmp add/' p.qvm >q.qvm
 status qallow vm q.qvm
 status qallow vm p.qvm --fuel 5
 
+echo "--- a log of a run with more fuel than the program says needs none to be read"
+cat >slow.qvm <<'END'
+.page a u64 2
+.page n u64 1
+.data n 1000
+.node b u64 2 slow elementwise a, whole n
+.fuel 100 100
+.func main
+again:
+    ld.64 r1, a[r9]
+    addi r1, r1, 1
+    st.64 r1, a[r9]
+    commit
+    jmp again
+.func slow of out u64, in u64, n u64
+    ld.64 r1, n[r9]
+    vmov.u64 out, in
+on:
+    addi r1, r1, -1
+    jgti r1, 0, on
+    ret
+END
+same='--uuid 00112233445566778899aabbccddeeff --clock logical'
+status qallow vm slow.qvm --ticks 3 --log slow.tlog $same
+ls slow.tlog 2>&1 | sed 's/.*: //'
+status qallow vm slow.qvm --ticks 3 --log slow.tlog $same --fuel 1M
+status qallow vm --check slow.tlog
+status qallow vm --check slow.tlog --fuel 1M
+qallow replay slow.tlog --epoch 2 | head -n 1
+status qallow vm --resume slow.tlog --explain b
+printf 'b\nt\nt\n' | status qallow vm --resume slow.tlog --step
+status qallow vm --resume slow.tlog --ticks 0
+status qallow vm --resume slow.tlog --ticks 1
+status qallow vm --resume slow.tlog --epoch 2 --log branch1.tlog --ticks 1 --fuel 10K
+sed 's/vmov.u64/vneg.u64/' slow.qvm >neg.qvm
+status qallow vm --resume slow.tlog --patch neg.qvm --ticks 1
+status qallow vm --resume slow.tlog --patch neg.qvm --ticks 1 --fuel 1M
+status qallow vm --check slow.tlog
+
 echo "--- text"
 page='.page a u32 10'
 f='.func f of out u32, in u32\nret\n.func g 1\nret\n.func pi 1 pure\nret\n.func main\nhalt\n'
