@@ -118,7 +118,7 @@ static void check_pages(struct qv_machine *m, const struct naive *n, uint8_t **b
                    (unsigned long long)n->sizes[p]);
         for (uint64_t i = 0; i < page->size; i++)
             if (page->bytes[i] != before[p][i])
-                SAME(page->dirty[i / QV_BLOCK]);
+                SAME(page->dirty[i / QV_BLOCK] && m->touched[p]);
     }
 }
 
@@ -154,7 +154,7 @@ static void keep(struct qv_machine *m, uint8_t **before)
 {
     for (size_t p = 0; p < m->program->page_count; p++) {
         memcpy(before[p], m->pages[p].bytes, m->pages[p].size);
-        memset(m->pages[p].dirty, 0, m->pages[p].size / QV_BLOCK + 1);
+        qv_clean(m, p);
     }
 }
 
@@ -175,7 +175,7 @@ static void feed(struct qv_machine *m[2], struct naive *n, int page, uint64_t co
         n->bytes[page][i] = (uint8_t)(i % 8 ? 0 : (i + salt * (i / 64 % 3 == salt % 3)) * 7 % 23);
     for (int k = 0; k < 2; k++) {
         qv_set_input(m[k], page, n->bytes[page], size);
-        memset(m[k]->pages[page].dirty, 1, size / QV_BLOCK + 1);
+        qv_touch_all(m[k], (size_t)page);
     }
 }
 
