@@ -28,8 +28,9 @@ static const char *parse_uuid(const char *text, void *field)
     size_t n = 0;
 
     for (; *text; text++) {
-        int digit = *text >= '0' && *text <= '9' ? *text - '0'
-                    : (*text | 32) >= 'a' && (*text | 32) <= 'f' ? (*text | 32) - 'a' + 10 : -1;
+        int digit = *text >= '0' && *text <= '9'                 ? *text - '0'
+                    : (*text | 32) >= 'a' && (*text | 32) <= 'f' ? (*text | 32) - 'a' + 10
+                                                                 : -1;
         if (*text == '-')
             continue;
         if (digit < 0 || n == 32)
@@ -48,29 +49,76 @@ static const char *parse_uuid(const char *text, void *field)
 static const char *const clocks[] = {"real", "logical", NULL};
 
 static const struct qi_option options[] = {
-    {.name = "LOG", .positional = true, .required = true, .kind = QI_TEXT, FIELD(log),
-     .argument = "LOG", .help = "the log to append to; made if it does not exist"},
-    {.name = "SOURCE", .positional = true, .required = true, .kind = QI_TEXT, FIELD(source),
-     .argument = "FILE", .help = "the directory or file to record"},
-    {.name = "label", .letter = 'L', .kind = QI_TEXT, FIELD(label), .argument = "NAME",
+    {.name = "LOG",
+     .positional = true,
+     .required = true,
+     .kind = QI_TEXT,
+     FIELD(log),
+     .argument = "LOG",
+     .help = "the log to append to; made if it does not exist"},
+    {.name = "SOURCE",
+     .positional = true,
+     .required = true,
+     .kind = QI_TEXT,
+     FIELD(source),
+     .argument = "FILE",
+     .help = "the directory or file to record"},
+    {.name = "label",
+     .letter = 'L',
+     .kind = QI_TEXT,
+     FIELD(label),
+     .argument = "NAME",
      .help = "give the epoch this label"},
-    {.name = "exclude", .kind = QI_LIST, FIELD(excludes), .argument = "GLOB",
+    {.name = "exclude",
+     .kind = QI_LIST,
+     FIELD(excludes),
+     .argument = "GLOB",
      .help = "leave out what matches (as in .gitignore)"},
     {.name = "include-git", .kind = QI_FLAG, FIELD(include_git), .help = "record .git directories"},
-    {.name = "max-file-size", .kind = QI_SIZE, FIELD(max_file_size), .argument = "SIZE",
+    {.name = "max-file-size",
+     .kind = QI_SIZE,
+     FIELD(max_file_size),
+     .argument = "SIZE",
      .help = "leave out larger files"},
-    {.name = "threads", .letter = 't', .kind = QI_NUMBER, FIELD(threads), .argument = "N",
-     .minimum = 1, .maximum = 256, .help = "threads to use (default: as many as CPUs)"},
-    {.name = "max-memory", .kind = QI_SIZE, FIELD(max_memory), .argument = "SIZE",
-     .minimum = 8 << 20, .fallback = "64M",
+    {.name = "threads",
+     .letter = 't',
+     .kind = QI_NUMBER,
+     FIELD(threads),
+     .argument = "N",
+     .minimum = 1,
+     .maximum = 256,
+     .help = "threads to use (default: as many as CPUs)"},
+    {.name = "max-memory",
+     .kind = QI_SIZE,
+     FIELD(max_memory),
+     .argument = "SIZE",
+     .minimum = 8 << 20,
+     .fallback = "64M",
      .help = "memory for buffers: fewer threads are used if it is not enough for --threads"},
-    {.name = "compress", .letter = 'z', .kind = QI_CUSTOM, FIELD(compress), .argument = "LEVEL",
-     .parse = qi_parse_compress, .fallback = "1", .help = QI_COMPRESS_HELP},
-    {.name = "telemetry", .kind = QI_TEXT, FIELD(telemetry), .argument = "FILE",
+    {.name = "compress",
+     .letter = 'z',
+     .kind = QI_CUSTOM,
+     FIELD(compress),
+     .argument = "LEVEL",
+     .parse = qi_parse_compress,
+     .fallback = "1",
+     .help = QI_COMPRESS_HELP},
+    {.name = "telemetry",
+     .kind = QI_TEXT,
+     FIELD(telemetry),
+     .argument = "FILE",
      .help = "append metrics to this CSV file, once at the end, also after a failure"},
-    {.name = "uuid", .kind = QI_CUSTOM, FIELD(uuid), .parse = parse_uuid, .argument = "UUID",
+    {.name = "uuid",
+     .kind = QI_CUSTOM,
+     FIELD(uuid),
+     .parse = parse_uuid,
+     .argument = "UUID",
      .help = "of a new log, instead of a random one"},
-    {.name = "clock", .kind = QI_CHOICE, FIELD(clock), .choices = clocks, .fallback = "real",
+    {.name = "clock",
+     .kind = QI_CHOICE,
+     FIELD(clock),
+     .choices = clocks,
+     .fallback = "real",
      .help = "logical: commits at 1, 2, 3 ... ns, so that equal input gives an equal log"},
     {.name = NULL},
 };
@@ -90,23 +138,39 @@ static int is_file(const char *path, int *result)
     return 0;
 }
 
+/* The epoch for scripts, and for people what changed in it; NULL: nothing. */
+static int say_text(const struct qi_context *context, uint64_t epoch, const char *changes,
+                    const char *source)
+{
+    printf("epoch %llu\n", (unsigned long long)epoch);
+    if (changes)
+        qi_note(context, "%s is epoch %llu: %s", qr_quotez(source), (unsigned long long)epoch,
+                changes);
+    else
+        qi_note(context, "%s has not changed since epoch %llu", qr_quotez(source),
+                (unsigned long long)epoch);
+    return qi_stdout_check();
+}
+
+static cJSON *begin_object(const struct qi_context *context, uint64_t epoch, int committed)
+{
+    cJSON *object = qi_json_begin(context);
+
+    qi_json_u64(object, "epoch", epoch);
+    cJSON_AddBoolToObject(object, "committed", committed);
+    return object;
+}
+
 static int say(const struct qi_context *context, const struct qs_capture *c, const char *source)
 {
     if (!context->json) {
-        printf("epoch %llu\n", (unsigned long long)c->epoch);
-        if (c->committed)
-            qi_note(context, "%s is epoch %llu: %llu created, %llu changed, %llu renamed, "
-                    "%llu removed", qr_quotez(source), (unsigned long long)c->epoch,
-                    (unsigned long long)c->created, (unsigned long long)c->changed,
-                    (unsigned long long)c->renamed, (unsigned long long)c->removed);
-        else
-            qi_note(context, "%s has not changed since epoch %llu", qr_quotez(source),
-                    (unsigned long long)c->epoch);
-        return qi_stdout_check();
+        char changes[200];
+        snprintf(changes, sizeof changes, "%llu created, %llu changed, %llu renamed, %llu removed",
+                 (unsigned long long)c->created, (unsigned long long)c->changed,
+                 (unsigned long long)c->renamed, (unsigned long long)c->removed);
+        return say_text(context, c->epoch, c->committed ? changes : NULL, source);
     }
-    cJSON *object = qi_json_begin(context);
-    qi_json_u64(object, "epoch", c->epoch);
-    cJSON_AddBoolToObject(object, "committed", c->committed);
+    cJSON *object = begin_object(context, c->epoch, c->committed);
     qi_json_u64(object, "entries", c->entries);
     qi_json_u64(object, "read_files", c->read_files);
     qi_json_u64(object, "read_bytes", c->read_bytes);
@@ -127,7 +191,8 @@ static int capture(struct qi_context *context, const struct save *save, struct q
     struct qs_tree *tree = NULL;
     struct qs_scope scope = {0};
     struct qs_tree_options tree_options = {
-        .rules = {.include_git = save->include_git, .max_file_size = save->max_file_size,
+        .rules = {.include_git = save->include_git,
+                  .max_file_size = save->max_file_size,
                   .excludes = (char **)(uintptr_t)save->excludes.items,
                   .exclude_count = save->excludes.count},
         .threads = save->threads ? save->threads : qi_default_threads(),
@@ -152,25 +217,18 @@ static int capture(struct qi_context *context, const struct save *save, struct q
 static int say_tensors(const struct qi_context *context, const struct qs_tensor_save *t,
                        const char *source)
 {
-    char read[QI_TEXT_MAX], written[QI_TEXT_MAX];
-
     if (!context->json) {
-        printf("epoch %llu\n", (unsigned long long)t->epoch);
-        if (t->committed)
-            qi_note(context, "%s is epoch %llu: %llu tensors, %llu created, %llu changed, "
-                    "%llu renamed, %llu removed; %s of content for %s", qr_quotez(source),
-                    (unsigned long long)t->epoch, (unsigned long long)t->tensors,
-                    (unsigned long long)t->created, (unsigned long long)t->changed,
-                    (unsigned long long)t->renamed, (unsigned long long)t->removed,
-                    qi_format_size(t->written_bytes, written), qi_format_size(t->read_bytes, read));
-        else
-            qi_note(context, "%s has not changed since epoch %llu", qr_quotez(source),
-                    (unsigned long long)t->epoch);
-        return qi_stdout_check();
+        char read[QI_TEXT_MAX], written[QI_TEXT_MAX], changes[300];
+        snprintf(changes, sizeof changes,
+                 "%llu tensors, %llu created, %llu changed, %llu renamed, %llu removed; %s of "
+                 "content for %s",
+                 (unsigned long long)t->tensors, (unsigned long long)t->created,
+                 (unsigned long long)t->changed, (unsigned long long)t->renamed,
+                 (unsigned long long)t->removed, qi_format_size(t->written_bytes, written),
+                 qi_format_size(t->read_bytes, read));
+        return say_text(context, t->epoch, t->committed ? changes : NULL, source);
     }
-    cJSON *object = qi_json_begin(context);
-    qi_json_u64(object, "epoch", t->epoch);
-    cJSON_AddBoolToObject(object, "committed", t->committed);
+    cJSON *object = begin_object(context, t->epoch, t->committed);
     qi_json_u64(object, "files", t->files);
     qi_json_u64(object, "tensors", t->tensors);
     qi_json_u64(object, "read_bytes", t->read_bytes);
@@ -254,11 +312,21 @@ const struct qi_command qi_checkpoint_save = {
     .options = options,
     .values_size = sizeof(struct save),
     .run = run,
-    .examples = (const struct qi_example[]){
-        {"qallow checkpoint save work.tlog ~/work", "record a directory"},
-        {"qallow checkpoint save work.tlog ~/work --label before-upgrade", "and give it a label"},
-        {"qallow checkpoint save chain.tlog model.safetensors", "record the weights of a model"},
-        {0}},
-    .exits = (const struct qi_exit[]){{0, NULL}, {65, NULL}, {66, NULL}, {71, NULL}, {73, NULL},
-                                      {74, NULL}, {75, NULL}, {77, NULL}, {0}},
+    .examples =
+        (const struct qi_example[]){
+            {"qallow checkpoint save work.tlog ~/work", "record a directory"},
+            {"qallow checkpoint save work.tlog ~/work --label before-upgrade",
+             "and give it a label"},
+            {"qallow checkpoint save chain.tlog model.safetensors",
+             "record the weights of a model"},
+            {0}},
+    .exits = (const struct qi_exit[]){{0, NULL},
+                                      {65, NULL},
+                                      {66, NULL},
+                                      {71, NULL},
+                                      {73, NULL},
+                                      {74, NULL},
+                                      {75, NULL},
+                                      {77, NULL},
+                                      {0}},
 };

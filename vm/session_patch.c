@@ -23,7 +23,6 @@ struct patch {
     struct qv_patched *result;
 };
 
-#define REFUSE(p, ...) refuse(p, __VA_ARGS__)
 __attribute__((format(printf, 2, 3))) static int refuse(const struct patch *p, const char *format,
                                                         ...)
 {
@@ -46,7 +45,7 @@ static int check_pages(const struct patch *p)
         const struct qv_page *shall = found < 0 ? NULL : &p->fresh->pages[found];
         if (!shall || shall->type != is->type || shall->count != is->count ||
             shall->is_input != is->is_input || shall->is_derived != is->is_derived)
-            return REFUSE(p, "the machine has %s %s %s %llu: the patch must declare it so",
+            return refuse(p, "the machine has %s %s %s %llu: the patch must declare it so",
                           is->is_input     ? ".input"
                           : is->is_derived ? ".node"
                                            : ".page",
@@ -78,10 +77,10 @@ static int check_calls(const struct patch *p, const struct qv_function *f)
             const struct qv_function *callee = &p->old->functions[qv_word_imm(f->words[word])];
             int now = qv_find_function(p->fresh, callee->name);
             if (now < 0)
-                return REFUSE(p, "%s is missing: %s, which is in progress, calls it", callee->name,
+                return refuse(p, "%s is missing: %s, which is in progress, calls it", callee->name,
                               f->name);
             if (p->fresh->functions[now].arguments != callee->arguments)
-                return REFUSE(
+                return refuse(
                     p, "%s takes %u arguments: %s, which is in progress, calls it with %u",
                     callee->name, p->fresh->functions[now].arguments, f->name, callee->arguments);
         }
@@ -104,7 +103,7 @@ static int choose_kept(const struct patch *p)
             (i < current && now >= 0 && p->fresh->functions[now].age != p->fresh->world))
             continue;
         if (now < 0)
-            return REFUSE(p, "%s is missing: it is in progress", name);
+            return refuse(p, "%s is missing: it is in progress", name);
         int rc = check_calls(p, f);
         if (rc < 0)
             return rc;
@@ -133,7 +132,7 @@ static int judge(struct patch *p)
     int rc = check_pages(p);
 
     if (rc == 0 && p->old->world == QV_MAX_WORLD)
-        rc = REFUSE(p, "the machine has been patched %d times: no more", QV_MAX_WORLD);
+        rc = refuse(p, "the machine has been patched %d times: no more", QV_MAX_WORLD);
     if (rc < 0)
         return rc;
     give_ages(p);
@@ -171,7 +170,7 @@ static int carry_state(const struct patch *p, const struct qv_machine *from, str
         qv_state_renumber(bytes, numbers);
         rc = qv_state_decode(to, bytes, length);
         if (rc == QALLOW_E_SERIALIZATION)
-            rc = REFUSE(p, "the calls in progress do not fit into .stack %u and .depth %u",
+            rc = refuse(p, "the calls in progress do not fit into .stack %u and .depth %u",
                         to->program->stack, to->program->depth);
     }
     qr_free(bytes);

@@ -23,7 +23,6 @@ struct check {
     const uint8_t *starts; /* 1 where an instruction begins */
 };
 
-#define WRONG(c, ...) wrong(c, __VA_ARGS__)
 __attribute__((format(printf, 2, 3))) static int wrong(const struct check *c, const char *format,
                                                        ...)
 {
@@ -44,7 +43,7 @@ __attribute__((format(printf, 2, 3))) static int wrong(const struct check *c, co
 static int check_register(const struct check *c, unsigned number)
 {
     if (number >= c->function->registers)
-        return WRONG(c, "register r%u of %u", number, c->function->registers);
+        return wrong(c, "register r%u of %u", number, c->function->registers);
     return 0;
 }
 
@@ -52,17 +51,17 @@ static int check_page(const struct check *c, unsigned page, int is_written)
 {
     if (c->function->is_closed) {
         if (page >= c->function->formal_count)
-            return WRONG(c, "page %u of the function's %zu", page, c->function->formal_count);
+            return wrong(c, "page %u of the function's %zu", page, c->function->formal_count);
         return is_written && page != 0
-                   ? WRONG(c, "writes to %s, which it only reads", c->function->formals[page].name)
+                   ? wrong(c, "writes to %s, which it only reads", c->function->formals[page].name)
                    : 0;
     }
     if (page >= c->program->page_count)
-        return WRONG(c, "page %u of %zu", page, c->program->page_count);
+        return wrong(c, "page %u of %zu", page, c->program->page_count);
     if (is_written && c->program->pages[page].is_input)
-        return WRONG(c, "writes to the input %s", c->program->pages[page].name);
+        return wrong(c, "writes to the input %s", c->program->pages[page].name);
     if (is_written && c->program->pages[page].is_derived)
-        return WRONG(c, "writes to %s, which is computed", c->program->pages[page].name);
+        return wrong(c, "writes to %s, which is computed", c->program->pages[page].name);
     return 0;
 }
 
@@ -71,7 +70,7 @@ static int check_jump(const struct check *c, int64_t distance)
     int64_t to = (int64_t)c->word + 1 + distance;
 
     if (to < 0 || to >= (int64_t)c->function->word_count || !c->starts[to])
-        return WRONG(c, "a jump to word %lld, where no instruction begins", (long long)to);
+        return wrong(c, "a jump to word %lld, where no instruction begins", (long long)to);
     return 0;
 }
 
@@ -83,7 +82,7 @@ static int check_pages_of_call(const struct check *c, const struct qv_function *
     size_t same = 0;
 
     if (from->is_closed && !to->is_closed)
-        return WRONG(c,
+        return wrong(c,
                      "%s may do more than compute: a function of pages calls only such functions "
                      "and pure ones",
                      qr_quotez(to->name));
@@ -93,7 +92,7 @@ static int check_pages_of_call(const struct check *c, const struct qv_function *
            to->formals[same].type == from->formals[same].type)
         same++;
     if (from->formal_count != to->formal_count || same != to->formal_count)
-        return WRONG(c, "%s is a function of other pages", qr_quotez(to->name));
+        return wrong(c, "%s is a function of other pages", qr_quotez(to->name));
     return 0;
 }
 
@@ -101,10 +100,10 @@ static int check_pages_of_call(const struct check *c, const struct qv_function *
 static int check_call(const struct check *c, unsigned a, uint64_t to)
 {
     if (to >= qv_current_count(c->program))
-        return WRONG(c, "function %llu of %zu", (unsigned long long)to,
+        return wrong(c, "function %llu of %zu", (unsigned long long)to,
                      qv_current_count(c->program));
     if (a + c->program->functions[to].arguments > c->function->registers)
-        return WRONG(c, "the arguments of %s from r%u on reach beyond register r%u",
+        return wrong(c, "the arguments of %s from r%u on reach beyond register r%u",
                      qr_quotez(c->program->functions[to].name), a, c->function->registers - 1);
     return check_pages_of_call(c, &c->program->functions[to]);
 }
@@ -153,11 +152,11 @@ static int check_operand(const struct check *c, char letter, uint64_t w)
         return check_call(c, qv_word_a(w), imm);
     case 'p':
         return imm < QV_NO_PAGE ? check_page(c, (unsigned)imm, 0)
-                                : WRONG(c, "page %llu", (unsigned long long)imm);
+                                : wrong(c, "page %llu", (unsigned long long)imm);
     case 'n':
         return imm < c->program->name_count
                    ? 0
-                   : WRONG(c, "name %llu of %zu", (unsigned long long)imm, c->program->name_count);
+                   : wrong(c, "name %llu of %zu", (unsigned long long)imm, c->program->name_count);
     default: /* numbers: i h k */
         return 0;
     }
@@ -176,7 +175,7 @@ static int check_scalar(const struct check *c, unsigned op, uint64_t w)
     int rc = 0;
 
     if (c->function->is_closed && is_effect(op))
-        return WRONG(c, "%s in a function that only computes", qv_ops[op].mnemonic);
+        return wrong(c, "%s in a function that only computes", qv_ops[op].mnemonic);
 
     for (const char *letter = qv_ops[op].operands; rc == 0 && *letter; letter++) {
         fields |= fields_of(*letter);
@@ -184,7 +183,7 @@ static int check_scalar(const struct check *c, unsigned op, uint64_t w)
     }
     if (rc == 0 && ((!(fields & 1) && qv_word_a(w)) || (!(fields & 2) && qv_word_b(w)) ||
                     (!(fields & 4) && qv_word_c(w)) || (!(fields & 8) && qv_word_imm(w))))
-        rc = WRONG(c, "%s has no such operand", qv_ops[op].mnemonic);
+        rc = wrong(c, "%s has no such operand", qv_ops[op].mnemonic);
     return rc;
 }
 
@@ -201,10 +200,10 @@ static int check_vector_operand(const struct check *c, char letter, unsigned pag
     int is_register = page == QV_NO_PAGE;
 
     if (letter == '\0')
-        return is_register && reg == QV_NO_REGISTER ? 0 : WRONG(c, "an operand too many");
+        return is_register && reg == QV_NO_REGISTER ? 0 : wrong(c, "an operand too many");
     if (letter == 'R' || letter == 'S') {
         if (!is_register)
-            return WRONG(c, "a range where a register belongs");
+            return wrong(c, "a range where a register belongs");
         return check_register(c, reg);
     }
     if (is_register && (letter == 'X' || letter == 'W'))
@@ -220,7 +219,7 @@ static int check_vector(const struct check *c, const uint64_t *words)
 
     qv_vector_decode(words, &v);
     if (!qv_types_fit(v.op, v.type, v.type2) || words[0] >> 56 != 0)
-        return WRONG(c, "%s of types %u and %u", qv_ops[v.op].mnemonic, v.type, v.type2);
+        return wrong(c, "%s of types %u and %u", qv_ops[v.op].mnemonic, v.type, v.type2);
     letter = qv_ops[v.op].operands;
     for (int i = 0; rc == 0 && i < QV_OPERANDS; i++) {
         rc = check_vector_operand(c, *letter, v.page[i], v.reg[i]);
@@ -242,9 +241,9 @@ static int mark(struct check *c, uint8_t *starts)
     for (c->word = 0; c->word < f->word_count;) {
         unsigned op = qv_word_op(f->words[c->word]);
         if (op >= QV_OPS)
-            return WRONG(c, "opcode %u", op);
+            return wrong(c, "opcode %u", op);
         if (f->word_count - c->word < qv_op_words(op))
-            return WRONG(c, "%s is cut off", qv_ops[op].mnemonic);
+            return wrong(c, "%s is cut off", qv_ops[op].mnemonic);
         starts[c->word] = 1;
         c->word += qv_op_words(op);
     }
@@ -266,7 +265,7 @@ static int check_code(struct check *c)
     }
     c->word -= qv_op_words(last);
     if (last != QV_JMP && last != QV_RET && last != QV_HALT && last != QV_TRAP)
-        rc = WRONG(c, "%s ends with %s; the last instruction must be jmp, ret, halt or trap",
+        rc = wrong(c, "%s ends with %s; the last instruction must be jmp, ret, halt or trap",
                    qr_quotez(f->name), qv_ops[last].mnemonic);
     return rc;
 }
@@ -276,7 +275,7 @@ static int check_function(const struct qv_program *program, const struct qv_func
     struct check c = {.program = program, .function = f};
 
     if (f->registers > QV_REGISTERS || f->arguments > f->registers)
-        return WRONG(&c, "%u registers, %u arguments", f->registers, f->arguments);
+        return wrong(&c, "%u registers, %u arguments", f->registers, f->arguments);
     if (f->word_count == 0 || f->word_count > QV_MAX_WORDS)
         return qr_fail(QALLOW_E_SERIALIZATION, "function %s has no instructions",
                        qr_quotez(f->name));
