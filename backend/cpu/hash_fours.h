@@ -17,6 +17,10 @@
 
 #define CELLS_AT_ONCE 4
 
+/* What is longer than FAR stands in no near cache. Its lines are fetched AHEAD, over the ends of
+ * memory pages, where the processor's own prefetching stops. */
+enum { FAR = 1 << 20, AHEAD = 6 << 10 };
+
 /* What depends on the seeds of four cells: what pair i of chunks meets, and a part of the end. */
 struct four_keys {
     __m512i low[4], high[4], end;
@@ -132,19 +136,28 @@ static inline __m512i seeds_of(uint64_t seed, const uint32_t n[4])
 }
 
 /* `count` cells, a multiple of four, one behind the other. */
-__attribute__((noinline)) static struct qb_u128 sum_of_fours(const uint8_t *p, size_t count,
-                                                             uint64_t seed)
+__attribute__((always_inline)) static inline struct qb_u128
+add_fours(const uint8_t *p, size_t count, uint64_t seed, bool is_far)
 {
     const uint32_t numbers[4] = {0, 1, 2, 3};
     __m512i sums = _mm512_setzero_si512(), seeds = seeds_of(seed, numbers);
     for (; count > 0; count -= 4, p += 4 * QB_CELL) {
         const uint8_t *const cells[4] = {p, p + QB_CELL, p + 2 * QB_CELL, p + 3 * QB_CELL};
         struct four_keys keys;
+        for (size_t i = 0; is_far && i < 4 * QB_CELL; i += BLOCK)
+            __builtin_prefetch((const void *)((uintptr_t)p + AHEAD + i)); /* also behind the end */
         make_keys(&keys, seeds);
         sums = add_terms(sums, four_terms(cells, &keys));
         seeds = _mm512_add_epi64(seeds, both(4 * QB_CELL_SEED));
     }
     return total_of(sums);
+}
+
+__attribute__((noinline)) static struct qb_u128 sum_of_fours(const uint8_t *p, size_t count,
+                                                             uint64_t seed)
+{
+    return count > FAR / QB_CELL ? add_fours(p, count, seed, true)
+                                 : add_fours(p, count, seed, false);
 }
 
 /* The terms of listed cells of b less those of a; as many as a multiple of four. */

@@ -66,6 +66,25 @@ static void check_hash_cells_parts(const struct ck_case *c)
     }
 }
 
+/* More than any cache near the processor holds, which is fetched ahead. */
+static void check_hash_cells_far(const struct ck_case *c)
+{
+    static struct ck_buffer buffer;
+    size_t n = (1 << 20) + c->number % (1 << 19);
+    if (buffer.mapping == NULL)
+        ck_buffer_init(&buffer, 3 << 19);
+    uint8_t *p = ck_place(&buffer, n, c->placement);
+    for (size_t i = 0; i < n; i++)
+        p[i] = (uint8_t)(i * 31 >> (i >> 9 & 7));
+    struct qb_u128 expected = cells_by_library(p, n, any_seed(c), 3);
+    CK_EACH_VERSION(v)
+    {
+        ck_begin(v);
+        ck_expect(qb_u128_equal(v->table.hash_cells(p, n, any_seed(c), 3), expected), "the sum");
+        ck_expect(ck_guards_intact(&buffer), "the guards");
+    }
+}
+
 /* Some of the cells, also equal ones and a short last one: as if each were hashed by itself. */
 static void check_hash_changed(const struct ck_case *c)
 {
@@ -162,9 +181,13 @@ static size_t bench_hash128_parts(const struct qb_kernels *k, struct ck_bench_da
 }
 
 const struct ck_check ck_hash_checks[] = {
-    {"hash_cells", check_hash_cells},     {"hash_cells/parts", check_hash_cells_parts},
-    {"hash_changed", check_hash_changed}, {"hash64", check_hash64},
-    {"hash128", check_hash128},           {0},
+    {"hash_cells", check_hash_cells},
+    {"hash_cells/parts", check_hash_cells_parts},
+    {"hash_cells/far", check_hash_cells_far, 4},
+    {"hash_changed", check_hash_changed},
+    {"hash64", check_hash64},
+    {"hash128", check_hash128},
+    {0},
 };
 
 const struct ck_bench ck_hash_benches[] = {
