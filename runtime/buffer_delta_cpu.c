@@ -48,35 +48,67 @@ static void write_record(struct writer *w, const uint8_t *old, const uint8_t *ne
     w->at.bytes += run.length;
 }
 
-/* The segment of n bytes that begins at old and new. */
-static void write_segment(struct writer *w, const uint8_t *old, const uint8_t *new_, size_t n)
+/* What differs in the blocks of a tile. */
+struct differences {
+    uint32_t blocks[QB_TILE / QB_BLOCK];
+    uint64_t masks[QB_TILE / QB_BLOCK];
+    size_t count;
+};
+
+/* How many bits a run has that begins at bit 0: it ends where QB_DELTA_GAP clear ones follow, or
+ * with the last that is set. */
+static unsigned run_length(uint64_t bits)
+{
+    uint64_t clear = ~bits;
+    for (unsigned i = 1; i < QB_DELTA_GAP; i++)
+        clear &= ~bits >> i;
+    return clear ? (unsigned)__builtin_ctzll(clear) : 64u - (unsigned)__builtin_clzll(bits);
+}
+
+/* Adds the runs of one block, which begins at `at` of its segment, to `count` others: how many are
+ * there then. One that begins less than a gap behind the last one goes on with it. */
+static size_t add_runs(struct qb_run *runs, size_t count, size_t at, uint64_t mask)
+{
+    size_t end = count > 0 ? runs[count - 1].offset + runs[count - 1].length : 0;
+    while (mask) {
+        const unsigned first = (unsigned)__builtin_ctzll(mask);
+        const unsigned length = run_length(mask >> first);
+        if (count == 0 || at + first - end >= QB_DELTA_GAP)
+            runs[count++].offset = at + first;
+        end = at + first + length;
+        runs[count - 1].length = end - runs[count - 1].offset;
+        mask = first + length < 64 ? mask >> (first + length) << (first + length) : 0;
+    }
+    return count;
+}
+
+/* The segment that the i-th block that differs is in; the number of the first one behind it. */
+static size_t write_segment(struct writer *w, const uint8_t *old, const uint8_t *new_,
+                            const struct differences *found, size_t i)
 {
     struct qb_run runs[QB_SEGMENT / 4 + 1]; /* a run and its gap are at least four bytes */
-    size_t scanned = 0;
-    const size_t count = qb_kernels()->diff_runs(old, new_, n, QB_DELTA_GAP, runs,
-                                                 sizeof runs / sizeof *runs, &scanned);
-    qr_assert(scanned == n && count > 0);
+    const size_t per_segment = QB_SEGMENT / QB_BLOCK, segment = found->blocks[i] / per_segment;
+    size_t count = 0;
+    for (; i < found->count && found->blocks[i] / per_segment == segment; i++)
+        count = add_runs(runs, count, found->blocks[i] % per_segment * QB_BLOCK, found->masks[i]);
     if (w->writes)
         w->parts.segments[w->at.segments] = (uint8_t)count;
     w->at.segments++;
-    for (size_t i = 0; i < count; i++)
-        write_record(w, old, new_, runs[i]);
+    for (size_t k = 0; k < count; k++)
+        write_record(w, old + segment * QB_SEGMENT, new_ + segment * QB_SEGMENT, runs[k]);
+    return i;
 }
 
-/* One tile; the segments that do not differ are passed over at the speed of a comparison. */
 static void write_tile(struct writer *w, const uint8_t *old, const uint8_t *new_, size_t n,
                        uint64_t number)
 {
     const struct qb_counts before = w->at;
+    struct differences found;
     uint64_t touched = 0;
-    for (size_t at = 0; at < n;) {
-        at += qb_kernels()->common_prefix(old + at, new_ + at, n - at);
-        if (at == n)
-            break;
-        at -= at % QB_SEGMENT;
-        write_segment(w, old + at, new_ + at, n - at < QB_SEGMENT ? n - at : QB_SEGMENT);
-        touched |= UINT64_C(1) << at / QB_SEGMENT;
-        at = n - at < QB_SEGMENT ? n : at + QB_SEGMENT;
+    found.count = qb_kernels()->diff_blocks(old, new_, n, found.blocks, found.masks);
+    for (size_t i = 0; i < found.count;) {
+        touched |= UINT64_C(1) << found.blocks[i] / (QB_SEGMENT / QB_BLOCK);
+        i = write_segment(w, old, new_, &found, i);
     }
     if (touched == 0)
         return;
