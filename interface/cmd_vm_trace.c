@@ -213,9 +213,11 @@ int vm_watch_end(struct qi_context *context, struct vm_watch *watch)
     int rc = watch->machine->watch.counts ? say_counts(context, watch) : 0;
 
     if (watch->trace) {
-        int failed = ferror(watch->trace);
-        if (fclose(watch->trace) != 0 || failed)
-            rc = rc ? rc : qr_fail(QALLOW_E_IO, "the trace could not be written");
+        int failed = ferror(watch->trace), closed = fclose(watch->trace);
+        if (closed != 0 || failed)
+            rc = rc ? rc
+                    : qr_fail(QALLOW_E_IO, "the trace could not be written: %s",
+                              strerror(closed != 0 ? errno : EIO));
     }
     return rc;
 }

@@ -150,11 +150,13 @@ int qr_store_open(const char *path, const struct qr_store_options *options, stru
     qr_durable_init(store);
     store->path = qr_path_with(path, "");
     int rc = store->path ? 0 : QALLOW_E_NO_MEMORY;
-    if (!rc && options->writable && !options->create) { /* no lock beside a log that is not there */
+    if (!rc && options->writable) { /* no lock beside what is no log, or is not there */
         struct qr_log *probe;
         rc = qr_log_open(store->os, path, 0, &probe);
         if (!rc)
             qr_log_close(probe);
+        if (rc == QALLOW_E_NO_INPUT && options->create)
+            rc = 0;
     }
     if (!rc && options->writable && !options->no_lock)
         rc = take_lock(store);

@@ -18,26 +18,29 @@
 
 /* --- files --- */
 
+/* To the end, whatever size it says it has: files of /proc say 0, others grow. */
 static int read_open(const struct qr_os *os, int file, const char *path, uint64_t limit,
                      uint8_t **bytes, uint64_t *length)
 {
-    int64_t size = os->size(os->context, file);
+    int64_t size = os->size(os->context, file), got = size;
+    uint64_t capacity = size > 0 ? (uint64_t)size + 1 : QV_BLOCK;
 
-    if (size < 0)
-        return qr_fail_errno((int)-size, "%s", qr_quotez(path));
-    if ((uint64_t)size > limit)
-        return qr_fail(QALLOW_E_LIMIT, "%s has %lld bytes: at most %llu", qr_quotez(path),
-                       (long long)size, (unsigned long long)limit);
-    *bytes = qr_malloc((size_t)size + 1);
-    if (!*bytes)
-        return qr_fail(QALLOW_E_NO_MEMORY, "no memory for %s", qr_quotez(path));
-    int64_t got = os->pread(os->context, file, *bytes, (size_t)size, 0);
-    if (got < 0) {
-        qr_free(*bytes);
-        return qr_fail_errno((int)-got, "%s", qr_quotez(path));
+    for (*length = 0; got >= 0; capacity *= 2) {
+        if (*length > limit || (uint64_t)size > limit)
+            return qr_fail(
+                QALLOW_E_LIMIT, "%s has %llu bytes or more: at most %llu", qr_quotez(path),
+                (unsigned long long)((uint64_t)size > *length ? (uint64_t)size : *length),
+                (unsigned long long)limit);
+        uint8_t *grown = qr_realloc(*bytes, capacity);
+        if (!grown)
+            return qr_fail(QALLOW_E_NO_MEMORY, "no memory for %s", qr_quotez(path));
+        *bytes = grown;
+        got = os->pread(os->context, file, *bytes + *length, capacity - *length, *length);
+        *length += got > 0 ? (uint64_t)got : 0;
+        if (got >= 0 && *length < capacity && *length <= limit)
+            return 0;
     }
-    *length = (uint64_t)got;
-    return 0;
+    return qr_fail_errno((int)-got, "%s", qr_quotez(path));
 }
 
 int qv_read_file(const char *path, uint64_t limit, uint8_t **bytes, uint64_t *length)
@@ -45,13 +48,18 @@ int qv_read_file(const char *path, uint64_t limit, uint8_t **bytes, uint64_t *le
     const struct qr_os *os = qr_os_posix();
     int file = os->open(os->context, path, QR_OPEN_READ, 0);
 
-    if (file == -EINVAL)
+    *bytes = NULL;
+    if (file == -EINVAL || file == -EISDIR)
         return qr_fail(QALLOW_E_NO_INPUT, "%s is no regular file, as programs and inputs must be",
                        qr_quotez(path));
     if (file < 0)
         return qr_fail_errno(-file, "%s", qr_quotez(path));
     int rc = read_open(os, file, path, limit, bytes, length);
     os->close(os->context, file);
+    if (rc < 0) {
+        qr_free(*bytes);
+        *bytes = NULL;
+    }
     return rc;
 }
 
@@ -61,9 +69,15 @@ static int find_input(const struct qv_session *s, const char *name)
 {
     int page = qv_find_page(s->program, name);
 
-    if (page < 0 || !s->program->pages[page].is_input)
-        return qr_fail(QALLOW_E_ARGUMENT, "the program has no input %s", qr_quotez(name));
-    return page;
+    if (page >= 0 && s->program->pages[page].is_input)
+        return page;
+    char others[300] = "";
+    size_t used = 0;
+    for (size_t p = 0; p < s->program->page_count; p++)
+        if (s->program->pages[p].is_input && used + QV_MAX_NAME + 8 < sizeof others)
+            used += (size_t)snprintf(others + used, sizeof others - used, "%s%s",
+                                     used ? ", " : ": it has ", s->program->pages[p].name);
+    return qr_fail(QALLOW_E_ARGUMENT, "the program has no input %s%s", qr_quotez(name), others);
 }
 
 static int feed(struct qv_session *s, const struct qv_input *input)

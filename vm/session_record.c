@@ -4,6 +4,7 @@
  * has the same page ids as its origin and with them the same digests. A tick writes the blocks that
  * may have changed; the store finds out which bytes did.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -108,6 +109,9 @@ int qv_record_new(struct qv_session *s, const char *log, const struct qallow_opt
     const struct qr_os *os = qr_os_posix();
     int file = os->open(os->context, log, QR_OPEN_READ, 0);
 
+    if (file == -EISDIR || file == -EINVAL)
+        return qr_fail(QALLOW_E_CANNOT_CREATE, "%s is a %s: a new log needs another name",
+                       qr_quotez(log), file == -EISDIR ? "directory" : "special file");
     if (file >= 0) {
         os->close(os->context, file);
         return qr_fail(QALLOW_E_CANNOT_CREATE, "%s exists; --resume goes on with it",

@@ -76,7 +76,7 @@ cp "$examples/crc32.qvm" c.qvm
 printf 123456789 >data
 bad() {
     status qallow vm c.qvm --log new.tlog "$@"
-    [[ ! -e new.tlog ]] || echo "a log is left behind"
+    [[ ! -e new.tlog && ! -e new.tlog.lock ]] || echo "a log is left behind"
 }
 bad --input data=missing
 bad --input data=data --break nope
@@ -97,3 +97,18 @@ status qallow vm --resume old.tlog --epoch 1 --log branch.tlog --input data=p.qv
 status qallow vm --resume old.tlog --epoch 1 --log branch.tlog --patch p.qvm
 status qallow vm --resume old.tlog --input data=p.qvm --break nope
 [[ ! -e branch.tlog ]] && cmp old.tlog before.tlog && echo "as it was"
+
+echo "--- what is no log, and no file"
+mkdir folder
+ln -s /dev/full full
+for log in folder full missing/new.tlog old.tlog; do
+    status qallow vm p.qvm --log $log
+    ls $log.lock 2>&1 | sed 's/.*: //'
+done
+status qallow vm --resume folder
+status qallow vm folder
+status qallow vm c.qvm --input data=folder
+cat /proc/version >version # which says that its size is 0
+cmp <(qallow vm c.qvm --input data=/proc/version) <(qallow vm c.qvm --input data=version) &&
+    echo "the same"
+status qallow vm c.qvm --input data=data --trace full
