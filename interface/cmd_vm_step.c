@@ -160,14 +160,17 @@ static int back(struct stepper *s, uint64_t count)
 {
     int ended = 0, rc = 0;
 
-    for (; rc == 0 && count > 0; count--) {
-        if (!s->in_tick || s->done == 0) {
+    while (rc == 0 && count > 0) {
+        uint64_t here = s->in_tick ? s->done : 0, step = count < here ? count : here;
+        if (here == 0) {
             rc = back_a_tick(s);
-        } else {
-            uint64_t to = s->done - 1;
+            step = 1;
+        } else { /* as far as this tick goes, at once */
             restart(s);
-            rc = run_to(s, to, &ended);
+            rc = run_to(s, here - step, &ended);
         }
+        count -= step;
+        rc = rc ? rc : qi_signal_check();
     }
     return rc < 0 ? rc : show_place(s);
 }
@@ -210,10 +213,11 @@ static void help(void)
          "q              quit; a tick that has not ended never was");
 }
 
-static uint64_t number_or(const char *text, uint64_t otherwise)
+/* 0: it is none. */
+static int take_number(const char *text, uint64_t otherwise, uint64_t *number)
 {
-    uint64_t number;
-    return text && qi_parse_number(text, &number) == NULL ? number : otherwise;
+    *number = otherwise;
+    return !text || qi_parse_number(text, number) == NULL;
 }
 
 /* 1: quit. */
@@ -223,21 +227,23 @@ static int obey(struct stepper *s, char *line)
     const char *word = strtok_r(line, " \t\r\n", &rest);
     const char *first = strtok_r(NULL, " \t\r\n", &rest);
     const char *second = strtok_r(NULL, " \t\r\n", &rest);
+    uint64_t number = 1;
 
     if (!word)
         return 0;
     switch (strlen(word) == 1 ? *word : '?') {
     case 's':
-        return forward(s, number_or(first, 1));
     case 'b':
-        return back(s, number_or(first, 1));
+        if (take_number(first, 1, &number))
+            return *word == 's' ? forward(s, number) : back(s, number);
+        break;
     case 't':
         return forward(s, UINT64_MAX);
     case 'r':
         return vm_print_state(s->context, s->m, 0);
     case 'p':
-        if (first)
-            return show_page(s, first, number_or(second, 0));
+        if (first && take_number(second, 0, &number))
+            return show_page(s, first, number);
         break;
     case 'q':
         return 1;

@@ -62,6 +62,9 @@ static int take_lock(struct qr_store *store)
     os->close(os->context, file);
     if (result != -EAGAIN)
         return qr_fail_errno(-result, "%s: cannot lock", qr_quotez(store->path));
+    if (pid == 0) /* it has not come to saying so */
+        return qr_fail(QALLOW_E_BUSY, "%s: another process is recording to it",
+                       qr_quotez(store->path));
     return qr_fail(QALLOW_E_BUSY, "%s: process %d is recording to it", qr_quotez(store->path), pid);
 }
 

@@ -94,3 +94,8 @@ status qallow vm --check in.tlog
 echo "--- a tick that fails ends it, as it ends a run"
 printf '.func main\nnop\ntrap 7\n' >trap.qvm
 printf 't\ns\n' | status qallow vm trap.qvm --step
+
+echo "--- numbers that are none, and as far back as there is"
+printf 's 2\nb 18446744073709551615\ns 18446744073709551615\ns x\n' |
+    status qallow vm deep.qvm --step --log far.tlog
+printf 'b 99999999999999999999\n' | status qallow vm --resume far.tlog --step
