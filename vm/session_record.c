@@ -11,6 +11,7 @@
 #include "runtime/bytes.h"
 #include "runtime/error.h"
 #include "runtime/os.h"
+#include "runtime/store_internal.h"
 #include "vm/session_internal.h"
 #include "vm/state.h"
 
@@ -101,6 +102,25 @@ static int create_all(struct qv_session *s, struct qallow_txn *txn)
     return rc;
 }
 
+/* A log that has got no epoch is taken away again, with what stands beside it. The detail stays. */
+static void remove_log(struct qv_session *s, const char *log)
+{
+    static const char *const endings[] = {"", "-index", ".lock"};
+    const struct qr_os *os = qr_os_posix();
+    char detail[700];
+
+    snprintf(detail, sizeof detail, "%s", qallow_error_detail());
+    qallow_close(s->store);
+    s->store = NULL;
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
+        char *path = qr_path_with(log, endings[i]);
+        if (path)
+            os->unlink(os->context, path);
+        qr_free(path);
+    }
+    (void)qr_fail(QALLOW_E_CANNOT_CREATE, "%s", detail);
+}
+
 int qv_record_new(struct qv_session *s, const char *log, const struct qallow_options *options,
                   const char *label)
 {
@@ -129,6 +149,8 @@ int qv_record_new(struct qv_session *s, const char *log, const struct qallow_opt
         else
             qallow_abort(txn);
     }
+    if (rc < 0 && s->store)
+        remove_log(s, log);
     return rc < 0 || !label ? rc : qallow_label(s->store, label, s->epoch);
 }
 

@@ -112,3 +112,6 @@ cat /proc/version >version # which says that its size is 0
 cmp <(qallow vm c.qvm --input data=/proc/version) <(qallow vm c.qvm --input data=version) &&
     echo "the same"
 status qallow vm c.qvm --input data=data --trace full
+printf '.memory 9T\n.page a u64 1T\n.func main\nhalt\n' >huge.qvm
+status qallow vm huge.qvm --log huge.tlog 2>/dev/null # more than a transaction can keep
+ls huge.tlog* 2>&1 | sed 's/.*: //'
