@@ -344,10 +344,17 @@ static void begin_anew(struct generator *g)
         put(g, qv_word(QV_LI, r, 0, 0, (int64_t)below(g, 300) - 20));
 }
 
-static void body(struct generator *g, const struct qv_page *page, uint64_t unit)
+/* Compares any two. */
+static size_t skip_somehow(struct generator *g)
 {
     static const unsigned jumps[] = {QV_JEQ, QV_JNE, QV_JLT, QV_JLE, QV_JLTU, QV_JLEU, QV_JFLT};
+    unsigned op = jumps[below(g, sizeof jumps / sizeof *jumps)], a = any(g), b = any(g);
 
+    return skip(g, qv_word(op, a, b, 0, 0));
+}
+
+static void body(struct generator *g, const struct qv_page *page, uint64_t unit)
+{
     begin_anew(g);
     if (g->function->arguments > 0 && chance(g, 50))
         put(g, qv_word(QV_ADD, any(g), BEGIN, OUT, 0)); /* where in the page it is */
@@ -356,13 +363,14 @@ static void body(struct generator *g, const struct qv_page *page, uint64_t unit)
     load(g, page);
     for (uint64_t i = 2 + below(g, 9); i > 0; i--) {
         int is_skipped = chance(g, 20);
-        size_t jump = is_skipped ? skip(g, qv_word(jumps[below(g, 7)], any(g), any(g), 0, 0)) : 0;
+        size_t jump = is_skipped ? skip_somehow(g) : 0;
         item(g, page);
         if (is_skipped)
             land(g, jump);
     }
     if (chance(g, 10)) { /* it may fail */
-        size_t jump = skip(g, qv_word(QV_JNEI, any(g), (unsigned)below(g, 4), 0, 0));
+        unsigned number = (unsigned)below(g, 4);
+        size_t jump = skip(g, qv_word(QV_JNEI, any(g), number, 0, 0));
         put(g, qv_word(QV_TRAP, 0, 0, 0, (int64_t)below(g, 100)));
         land(g, jump);
     }

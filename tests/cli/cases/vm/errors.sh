@@ -112,6 +112,10 @@ cat /proc/version >version # which says that its size is 0
 cmp <(qallow vm c.qvm --input data=/proc/version) <(qallow vm c.qvm --input data=version) &&
     echo "the same"
 status qallow vm c.qvm --input data=data --trace full
-printf '.memory 9T\n.page a u64 1T\n.func main\nhalt\n' >huge.qvm
-status qallow vm huge.qvm --log huge.tlog 2>/dev/null # more than a transaction can keep
-ls huge.tlog* 2>&1 | sed 's/.*: //'
+head -c 1000000 /dev/urandom >random
+(
+    trap '' XFSZ # a disk on which there is no room for the first epoch
+    ulimit -f 100
+    status qallow vm c.qvm --input data=random --log large.tlog
+)
+ls large.tlog* 2>&1 | sed 's/.*: //'
