@@ -78,6 +78,27 @@ void qr_batch_reset(struct qr_batch *batch)
     batch->in_delta = 0;
 }
 
+void qr_batch_taken(struct qr_batch *batch)
+{
+    int in_delta = batch->in_delta;
+    qr_batch_reset(batch);
+    batch->in_delta = in_delta;
+}
+
+void qr_batch_take_over(struct qr_batch *to, struct qr_batch *from)
+{
+    qr_assert(to != from && to->count == 0);
+    to->in_delta = from->in_delta;
+    to->first_part = from->first_part;
+    to->page = from->page;
+    to->base = from->base;
+    to->old_size = from->old_size;
+    to->new_size = from->new_size;
+    to->old_end = from->old_end;
+    to->is_image = from->is_image;
+    from->in_delta = 0;
+}
+
 void qr_batch_destroy(struct qr_batch *batch)
 {
     if (!batch)

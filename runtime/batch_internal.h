@@ -30,6 +30,11 @@ struct qr_batch {
     struct qr_encode_cost cost;
 };
 
+/* Its bodies have been taken; a delta that is being written goes on in the next ones, */
+void qr_batch_taken(struct qr_batch *batch);
+/* or in another batch, which is empty. */
+void qr_batch_take_over(struct qr_batch *to, struct qr_batch *from);
+
 /* An IMAGE instead of a DELTA: the old size is 0 and the edits insert the whole content. */
 int qr_batch_image_begin(struct qr_batch *batch, uint64_t id, uint64_t size);
 

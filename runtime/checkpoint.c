@@ -17,8 +17,9 @@
 #include "runtime/store_internal.h"
 
 enum {
-    APPEND_AT = 1 << 20,    /* bytes of a batch */
-    WRITE_OUT_AT = 8 << 20, /* bytes of the file that go to the disk while more is copied */
+    APPEND_AT = 1 << 20,     /* bytes of a batch */
+    WRITE_OUT_AT = 8 << 20,  /* bytes of the file that go to the disk while more is copied */
+    THREADED_FROM = 4 << 20, /* bytes of content that a thread is worth */
 };
 
 struct export
@@ -26,15 +27,16 @@ struct export
     const struct qr_state *state;
     struct qr_store *to;
     struct qr_txn *txn;
-    struct qr_batch *batch;
+    struct qr_relay *relay;
     struct qr_reader *reader;
     uint64_t written_out; /* the disk has been asked to take the file up to here */
 };
 
-/* Hands a batch over. The sync at the end waits for all of the file, so the disk begins early. */
-static int append(struct export *e)
+/* The sync at the end waits for all of the file, so the disk begins early. */
+static int append(void *context, struct qr_batch *batch)
 {
-    int rc = qr_txn_append(e->txn, e->batch);
+    struct export *e = context;
+    int rc = qr_txn_append(e->txn, batch);
     const struct qr_log *log = e->to->log;
     if (!rc && log->os->write_out && log->flushed >= e->written_out + WRITE_OUT_AT) {
         log->os->write_out(log->os->context, log->file, e->written_out,
@@ -59,19 +61,20 @@ static int export_page(struct export *e, const struct qr_page *page)
 {
     char name[64];
     struct qr_attributes attributes = {page->mode, page->mtime_ns, page->extra, page->extra_length};
+    struct qr_batch *batch = qr_relay_batch(e->relay);
     int early = page->parent > page->id;
-    int rc = early ? qr_batch_page_create(e->batch, page->id, 0, name,
+    int rc = early ? qr_batch_page_create(batch, page->id, 0, name,
                                           spare_name(e, page->id, name, sizeof name), page->kind,
                                           &attributes)
-                   : qr_batch_page_create(e->batch, page->id, page->parent, page->name,
+                   : qr_batch_page_create(batch, page->id, page->parent, page->name,
                                           page->name_length, page->kind, &attributes);
     if (!rc && page->size) {
-        rc = qr_batch_delta_begin(e->batch, page->id, 0, 0, page->size);
+        rc = qr_batch_delta_begin(batch, page->id, 0, 0, page->size);
         if (!rc)
-            rc = qr_content_copy(e->txn, e->batch, e->reader, page);
+            rc = qr_content_copy(e->relay, e->reader, page);
     }
-    if (!rc && qr_batch_bytes(e->batch) >= APPEND_AT)
-        rc = append(e);
+    if (!rc && qr_batch_bytes(qr_relay_batch(e->relay)) >= APPEND_AT)
+        rc = qr_relay_pass(e->relay);
     return rc;
 }
 
@@ -85,9 +88,26 @@ static int export_pages(struct export *e)
     for (page = qr_state_next_page(e->state, 0); page && !rc;
          page = qr_state_next_page(e->state, page->id))
         if (page->parent > page->id)
-            rc = qr_batch_page_rename(e->batch, page->id, page->parent, page->name,
+            rc = qr_batch_page_rename(qr_relay_batch(e->relay), page->id, page->parent, page->name,
                                       page->name_length);
-    return rc ? rc : append(e);
+    return rc ? rc : qr_relay_pass(e->relay);
+}
+
+/* Reads and encodes in this thread and writes in another, if that is worth one. */
+static int export_content(struct export *e, struct qr_store *store)
+{
+    int is_threaded =
+        store->options.threads != 1 && qr_state_bytes(e->state) >= (uint64_t)THREADED_FROM;
+    int rc = qr_relay_create(store->options.compress_level, is_threaded, append, e, &e->relay);
+    if (!rc)
+        rc = qr_reader_create(store, 8 << 20, &e->reader);
+    if (!rc)
+        rc = export_pages(e);
+    char detail[1024];
+    snprintf(detail, sizeof detail, "%s", qallow_error_detail());
+    qr_reader_destroy(e->reader);
+    int written = qr_relay_finish(e->relay);
+    return rc ? qr_fail(rc, "%s", detail) : written;
 }
 
 static int export_to(struct qr_store *store, const struct qr_state *state, const char *path)
@@ -112,11 +132,7 @@ static int export_to(struct qr_store *store, const struct qr_state *state, const
     if (!rc)
         rc = qr_txn_begin(e.to, &e.txn);
     if (!rc)
-        rc = qr_batch_create(options.compress_level, &e.batch);
-    if (!rc)
-        rc = qr_reader_create(store, 8 << 20, &e.reader);
-    if (!rc)
-        rc = export_pages(&e);
+        rc = export_content(&e, store);
     if (!rc && !qb_u128_equal(qr_state_digest(qr_store_state(e.to)), digest))
         rc = qr_fail(QALLOW_E_INTERNAL, "%s: the checkpoint does not give the digest of its epoch",
                      qr_quotez(path));
@@ -125,8 +141,6 @@ static int export_to(struct qr_store *store, const struct qr_state *state, const
         e.txn = NULL;
     }
     qr_txn_abort(e.txn);
-    qr_reader_destroy(e.reader);
-    qr_batch_destroy(e.batch);
     char detail[512];
     snprintf(detail, sizeof detail, "%s", qallow_error_detail());
     int closed = qr_store_close(e.to);

@@ -11,8 +11,7 @@
 enum { CHUNK = 512 << 10, HOLE_MIN = 4096 /* bytes of zeros that stay a hole */ };
 
 struct copier {
-    struct qr_txn *txn;
-    struct qr_batch *batch;
+    struct qr_relay *relay;
     struct qr_reader *reader;
     struct qr_content content;
     const uint8_t *held; /* the same in memory, or NULL */
@@ -56,7 +55,7 @@ static int end(struct copier *c, struct qr_edits *edits)
     if (!qb_u128_equal(sum, c->expected))
         return qr_fail(QALLOW_E_DAMAGED, "page %llu: its content does not give the recorded digest",
                        (unsigned long long)c->page);
-    return qr_batch_delta_last(c->batch, edits, sum);
+    return qr_batch_delta_last(qr_relay_batch(c->relay), edits, sum);
 }
 
 static int copy_stretch(struct copier *c, uint64_t at, uint64_t left, int hole)
@@ -73,19 +72,18 @@ static int copy_stretch(struct copier *c, uint64_t at, uint64_t left, int hole)
         at += n;
         left -= n;
         if (!rc)
-            rc = at == c->content.size ? end(c, &edits)
-                                       : qr_batch_delta_edits(c->batch, &edits, NULL);
-        if (!rc && at < c->content.size && qr_batch_bytes(c->batch) >= QR_BODY_MAX)
-            rc = qr_txn_append(c->txn, c->batch);
+            rc = at == c->content.size
+                     ? end(c, &edits)
+                     : qr_batch_delta_edits(qr_relay_batch(c->relay), &edits, NULL);
+        if (!rc && at < c->content.size && qr_batch_bytes(qr_relay_batch(c->relay)) >= QR_BODY_MAX)
+            rc = qr_relay_pass(c->relay);
     }
     return rc;
 }
 
-int qr_content_copy(struct qr_txn *txn, struct qr_batch *batch, struct qr_reader *reader,
-                    const struct qr_page *page)
+int qr_content_copy(struct qr_relay *relay, struct qr_reader *reader, const struct qr_page *page)
 {
-    struct copier c = {.txn = txn,
-                       .batch = batch,
+    struct copier c = {.relay = relay,
                        .reader = reader,
                        .held = page->held,
                        .page = page->id,

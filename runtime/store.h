@@ -93,6 +93,8 @@ int qr_txn_append(struct qr_txn *txn, struct qr_batch *batch);
 /* Appends the body of a CONTENT frame (runtime/elements.h). *ref is where its content stands, for
  * QR_STORED edits of records that come later in the transaction. */
 int qr_txn_put_content(struct qr_txn *txn, const void *body, size_t length, qr_ref *ref);
+/* It becomes an epoch even if nothing is appended. */
+void qr_txn_insist(struct qr_txn *txn);
 /* Ends the transaction: *epoch is its number. Nothing is written if nothing was appended (then
  * *epoch is the newest one). Under QR_SYNC_COMMIT the epoch is durable when this returns. The
  * handle is gone, also on failure; then the store is as before. */

@@ -10,6 +10,7 @@
 #include "runtime/log.h"
 #include "runtime/meter.h"
 #include "runtime/record.h"
+#include "runtime/relay.h"
 #include "runtime/state_internal.h"
 #include "runtime/store.h"
 #include "runtime/table.h"
@@ -228,9 +229,8 @@ void qr_durable_look(struct qr_store *store);
 int qr_store_sync_log(struct qr_store *store);
 
 /* Writes a page's whole content between a begin (image or delta from nothing) and its end, checked
- * against the page's sum. The batch is appended to the transaction whenever it is full. */
-int qr_content_copy(struct qr_txn *txn, struct qr_batch *batch, struct qr_reader *reader,
-                    const struct qr_page *page);
+ * against the page's sum. The batch is passed on whenever it is full. */
+int qr_content_copy(struct qr_relay *relay, struct qr_reader *reader, const struct qr_page *page);
 
 /* Are these bytes, all of the page's content, what its sum says? DAMAGED. */
 int qr_page_check(const struct qr_page *page, const uint8_t *bytes);

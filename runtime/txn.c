@@ -48,6 +48,7 @@ struct qr_txn {
     size_t fragmented_count, fragmented_capacity;
     struct qr_event_batch *events;
     int is_forced;
+    int insists;        /* on being an epoch */
     uint64_t committed; /* the newest epoch, once this has not failed */
 };
 
@@ -114,6 +115,7 @@ uint64_t qr_txn_new_id(struct qr_txn *txn)
 
 uint64_t qr_txn_epoch(const struct qr_txn *txn) { return txn->applier.epoch; }
 void qr_txn_force(struct qr_txn *txn) { txn->is_forced = 1; }
+void qr_txn_insist(struct qr_txn *txn) { txn->insists = 1; }
 int qr_txn_is_forced(const struct qr_txn *txn) { return txn->is_forced; }
 
 static void txn_destroy(struct qr_txn *txn)
@@ -280,9 +282,7 @@ int qr_txn_append(struct qr_txn *txn, struct qr_batch *batch)
         if (batch->bodies[i].length)
             rc = append_body(txn, &batch->bodies[i]);
     }
-    int in_delta = batch->in_delta; /* a streamed delta goes on in the next bodies */
-    qr_batch_reset(batch);
-    batch->in_delta = in_delta;
+    qr_batch_taken(batch);
     return txn->rc = rc;
 }
 
@@ -301,10 +301,12 @@ int qr_txn_put_content(struct qr_txn *txn, const void *body, size_t length, qr_r
 
 /* ---------------------------------------------------------------- images */
 
+static int append_images(void *txn, struct qr_batch *batch) { return qr_txn_append(txn, batch); }
+
 /* Pages in too many pieces get an image, in the same epoch that made them so. */
 static int write_images(struct qr_txn *txn)
 {
-    struct qr_batch *batch = NULL;
+    struct qr_relay *relay = NULL;
     struct qr_reader *reader = NULL;
     size_t count = txn->fragmented_count;
     if (!count)
@@ -313,22 +315,22 @@ static int write_images(struct qr_txn *txn)
     if (!rc)
         rc = qr_log_flush(txn->store->log);
     if (!rc)
-        rc = qr_batch_create(txn->store->options.compress_level, &batch);
+        rc = qr_relay_create(txn->store->options.compress_level, 0, append_images, txn, &relay);
     if (!rc)
         rc = qr_reader_create(txn->store, 8 << 20, &reader);
     for (size_t i = 0; i < count && !rc; i++) {
         const struct qr_page *page = qr_state_find(txn->store->state, txn->fragmented[i]);
         if (!page || page->piece_count <= PIECES_MIN / 2) /* freed or replaced since */
             continue;
-        rc = qr_batch_image_begin(batch, page->id, page->size);
+        rc = qr_batch_image_begin(qr_relay_batch(relay), page->id, page->size);
         if (!rc)
-            rc = qr_content_copy(txn, batch, reader, page);
+            rc = qr_content_copy(relay, reader, page);
         qt_add(QT_LOG_IMAGES, 1);
     }
     if (!rc)
-        rc = qr_txn_append(txn, batch);
+        rc = qr_relay_pass(relay);
     qr_reader_destroy(reader);
-    qr_batch_destroy(batch);
+    (void)qr_relay_finish(relay); /* it has no thread, so all is said */
     return rc;
 }
 
@@ -535,7 +537,7 @@ int qr_txn_land(struct qr_txn *txn, uint64_t *epoch)
     const struct qr_derive *derive = txn->store->derive;
     *epoch = txn->store->state->epoch;
     int rc = !txn->rc && derive ? derive->run(derive->context, txn) : 0;
-    if (!rc && !txn->rc && !txn->applier.records) {
+    if (!rc && !txn->rc && !txn->applier.records && !txn->insists) {
         rc = land_unchanged(txn);
     } else if (!rc) {
         rc = land(txn);

@@ -333,8 +333,9 @@ QALLOW_API int qallow_epoch_of_label(struct qallow_store *store, const char *lab
  * EPOCH_NOT_FOUND, STATE (not writable), IO, NO_SPACE. */
 QALLOW_API int qallow_label(struct qallow_store *store, const char *label, uint64_t epoch);
 /* Writes an epoch as a file of its own that qallow_open opens like a log. The file appears whole or
- * not at all. CANNOT_CREATE if it exists and `overwrite` is 0; EPOCH_NOT_FOUND, DAMAGED, IO,
- * NO_SPACE, PERMISSION. */
+ * not at all. Four megabytes and more are written by a thread that lives as long as the call.
+ * CANNOT_CREATE if it exists and `overwrite` is 0; EPOCH_NOT_FOUND, DAMAGED, IO, NO_SPACE,
+ * PERMISSION. */
 QALLOW_API int qallow_checkpoint_export(struct qallow_store *store, uint64_t epoch,
                                         const char *path, int overwrite);
 /* Recomputes the digest of every epoch from its bytes, with `threads` (>= 1) threads. DAMAGED if

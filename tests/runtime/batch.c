@@ -120,9 +120,7 @@ static void test_handed_on(void **context)
     assert_int_equal(qr_edits_add(&edits, edit), 0);
     assert_int_equal(qr_batch_delta_begin(batch, 1, 0, 0, 100), 0);
     assert_int_equal(qr_batch_delta_edits(batch, &edits, NULL), 0);
-    int in_delta = batch->in_delta;
-    qr_batch_reset(batch); /* as qr_txn_append() does */
-    batch->in_delta = in_delta;
+    qr_batch_taken(batch);
     assert_int_equal(qr_batch_delta_end(batch, sum), 0);
     struct qr_cursor cursor = qr_cursor(batch->bodies[0].raw, batch->bodies[0].length);
     assert_int_equal(qr_record_next(&cursor, batch->bodies[0].raw, &record), 1);
