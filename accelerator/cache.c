@@ -351,6 +351,8 @@ static void use_huge_pages(struct qa_cache *cache)
         cache->collapsed = qa_segment_collapse(cache->header, cache->collapsed, cache->size);
 }
 
+uint64_t qa_cache_changes(const struct qa_cache *cache) { return cache->changes; }
+
 uint64_t qa_cache_publish(struct qa_cache *cache, uint64_t epoch)
 {
     struct qa_header *header = cache->header;

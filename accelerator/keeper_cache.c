@@ -205,13 +205,20 @@ static void say_full(struct qa_keeper *k, uint64_t refused)
     k->cache_is_full = refused > 0;
 }
 
-/* With a log there is an epoch when the log has one. */
-static void publish(struct qa_keeper *k)
+/* With a log there is an epoch when the log has one. It may have seen earlier what the cache has
+ * changed now (that a directory was gone, while only one path in it had been named), or not see it
+ * at all (another file of the same content and time): then the log gets an epoch, or those who ask
+ * what has changed would hear of it with the next change only, whenever that comes. */
+static int publish(struct qa_keeper *k)
 {
-    if (!k->store)
+    int result = 0;
+    if (k->store && qa_cache_changes(k->cache) && qa_keeper_epoch(k) == qa_cache_epoch(k->cache))
+        result = qa_log_epoch(k);
+    if (result == 0 && !k->store)
         qa_cache_publish(k->cache, 0);
-    else if (qa_keeper_epoch(k) > qa_cache_epoch(k->cache))
+    else if (result == 0 && qa_keeper_epoch(k) > qa_cache_epoch(k->cache))
         qa_cache_publish(k->cache, qa_keeper_epoch(k));
+    return result;
 }
 
 int qa_index_take(struct qa_keeper *k, const struct qa_taken *taken, struct qa_indexed *indexed)
@@ -227,7 +234,9 @@ int qa_index_take(struct qa_keeper *k, const struct qa_taken *taken, struct qa_i
     if (result < 0)
         return result;
     say_full(k, indexed->refused);
-    publish(k);
+    result = publish(k);
+    if (result < 0)
+        return result;
     if (qa_dirty_is_empty(k->dirty) || !taken->everything)
         qa_cache_set_state(k->cache, QALLOW_KEEPER_WATCHING);
     return 0;
@@ -237,10 +246,12 @@ int qa_index_work(struct qa_keeper *k)
 {
     struct qa_indexed indexed = {0};
     int result = qa_indexer_work(k->indexer, &indexed);
-    publish(k);
-    if (k->store && indexed.changed) /* the log has read it too early as well */
-        qa_dirty_mark_everything(k->dirty, qa_now_ns());
-    return result;
+    if (result < 0)
+        return result;
+    if (!k->store || !indexed.changed)
+        return publish(k);
+    qa_dirty_mark_everything(k->dirty, qa_now_ns()); /* the log has read it too early as well */
+    return 0;
 }
 
 /* --- numbers --- */

@@ -34,6 +34,12 @@ static void on_new_directory(void *context, const char *path, int directory_fd)
         qa_dirty_mark_everything(k->dirty, qa_now_ns());
 }
 
+static void plan_sync(struct qa_keeper *k)
+{
+    if (k->options->store.sync == QR_SYNC_INTERVAL && !k->sync_at)
+        k->sync_at = qa_now_ns() + (uint64_t)k->options->store.sync_interval_ms * MS;
+}
+
 int qa_log_take(struct qa_keeper *k, const struct qa_taken *taken, struct qs_capture *capture,
                 int *torn)
 {
@@ -52,9 +58,23 @@ int qa_log_take(struct qa_keeper *k, const struct qa_taken *taken, struct qs_cap
                       qallow_error_detail());
     else if (result < 0)
         return result;
-    if (capture->committed && k->options->store.sync == QR_SYNC_INTERVAL && !k->sync_at)
-        k->sync_at = qa_now_ns() + (uint64_t)k->options->store.sync_interval_ms * MS;
+    if (capture->committed)
+        plan_sync(k);
     return 0;
+}
+
+int qa_log_epoch(struct qa_keeper *k)
+{
+    struct qr_txn *txn;
+    uint64_t epoch;
+    int result = qr_txn_begin(k->store, &txn);
+    if (result < 0)
+        return result;
+    qr_txn_insist(txn);
+    result = qr_txn_commit(txn, &epoch);
+    if (result == 0)
+        plan_sync(k);
+    return result;
 }
 
 /* Makes room if a limit is passed by an eighth, so that the work is spread over many epochs. */

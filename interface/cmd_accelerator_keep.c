@@ -114,6 +114,9 @@ static void text_line(const struct kept *kept, const struct qallow_accelerator_e
         printf("%s%llu %s", between, (unsigned long long)parts[i].count, parts[i].what);
         between = ", ";
     }
+    if (kept->log && *between == ' ' && e->cached)
+        printf("  %llu %s in the cache only", (unsigned long long)e->cached,
+               e->cached == 1 ? "path" : "paths");
     if (kept->speaker->several)
         printf("  %s", qr_quotez(kept->path));
     putchar('\n');

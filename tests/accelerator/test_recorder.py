@@ -630,6 +630,26 @@ class Ends(Case):
         self.assertEqual(recorder.ready["renamed"], 1)
         self.assert_recorded()
 
+    def test_only_the_cache_has_changed(self):
+        """Who asks the cache what has changed is told at once, with nothing to record."""
+        self.write("file", "1")
+        recorder = Recorder(self)
+        shutil.copy2(self.at("file"), os.path.join(self.directory, "file"))
+        os.rename(os.path.join(self.directory, "file"), self.at("file"))
+        self.assertEqual(recorder.sync(), 2)
+        line = recorder.line()
+        self.assertEqual((line["epoch"], line["committed"], line["cached"]), (2, True, 1))
+        self.assertEqual([line[what] for what in ("created", "changed", "renamed", "removed",
+                                                  "attributes")], [0] * 5)
+        done = self.run_command("--watch", self.tree, "--since", "1", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        changed, end = (json.loads(text) for text in done.stdout.splitlines())
+        self.assertEqual((changed["path"], changed["inode"], end["epoch"]),
+                         ("file", os.stat(self.at("file")).st_ino, 2))
+        self.assertEqual(recorder.sync(), 2)
+        recorder.stop()
+        self.assert_recorded()
+
     def test_once(self):
         self.write("file", "1")
         for expected in ("epoch 1 ", "nothing has changed since epoch 1\n"):
