@@ -115,14 +115,10 @@ int qv_machine_create(const struct qv_program *program, struct qv_machine **mach
 size_t qv_next_touched(const struct qv_machine *m, size_t page)
 {
     size_t count = m->program->page_count;
+    if (page < count && m->touched[page]) /* they come in runs */
+        return page;
     const uint8_t *next = page < count ? memchr(m->touched + page, 1, count - page) : NULL;
     return next ? (size_t)(next - m->touched) : count;
-}
-
-void qv_clean(struct qv_machine *m, size_t page)
-{
-    memset(m->pages[page].dirty, 0, m->pages[page].size / QV_BLOCK + 1);
-    m->touched[page] = 0;
 }
 
 void qv_machine_destroy(struct qv_machine *machine)

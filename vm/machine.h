@@ -117,11 +117,14 @@ struct qv_machine {
 /* The bytes [from, end) of a page may have been written to. */
 static inline void qv_touch(struct qv_machine *m, size_t page, uint64_t from, uint64_t end)
 {
-    if (from < end) {
-        m->touched[page] = 1;
-        memset(m->pages[page].dirty + from / QV_BLOCK, 1,
-               (end - 1) / QV_BLOCK - from / QV_BLOCK + 1);
-    }
+    uint64_t first = from / QV_BLOCK, last = (end - 1) / QV_BLOCK;
+    if (from >= end)
+        return;
+    m->touched[page] = 1;
+    if (first == last) /* most pages are small */
+        m->pages[page].dirty[first] = 1;
+    else
+        memset(m->pages[page].dirty + first, 1, last - first + 1);
 }
 /* All of it, and its size. */
 static inline void qv_touch_all(struct qv_machine *m, size_t page)
@@ -132,7 +135,14 @@ static inline void qv_touch_all(struct qv_machine *m, size_t page)
  * none. Of a program of thousands of pages a tick may change a few. */
 size_t qv_next_touched(const struct qv_machine *m, size_t page);
 /* Nothing of it has been written to since. */
-void qv_clean(struct qv_machine *m, size_t page);
+static inline void qv_clean(struct qv_machine *m, size_t page)
+{
+    m->touched[page] = 0;
+    if (m->pages[page].size < QV_BLOCK)
+        m->pages[page].dirty[0] = 0;
+    else
+        memset(m->pages[page].dirty, 0, m->pages[page].size / QV_BLOCK + 1);
+}
 
 /* A machine at the beginning of its program: pages as declared, inputs empty. `program` must have
  * been verified, and outlives it. NO_MEMORY. */
