@@ -248,16 +248,18 @@ int qr_state_hold(struct qr_state *state, struct qr_page *page, struct qr_reader
 
 /* --- following the deltas --- */
 
-/* The new content beside the old one, which goes. */
+/* The new content beside the old one, which goes. No other page is dropped for it: that takes the
+ * lock of pages, and who applies has the store's, which others take behind that one. */
 static int rebuild(struct qr_state *state, struct qr_page *page, uint64_t new_size,
                    struct qr_cursor operations)
 {
     uint8_t *old = NULL;
     struct qr_held *entry = page->held ? take_from(state, page, &old) : NULL;
+    int fits = new_size <= state->held_limit && state->held_bytes <= state->held_limit - new_size;
     struct qr_apply apply = {.old = old,
                              .old_size = entry ? entry->size : 0,
                              .new_size = new_size,
-                             .new_ = qr_page_hold(state, page, new_size)};
+                             .new_ = fits ? qr_page_hold(state, page, new_size) : NULL};
     int rc = apply.new_ ? qr_apply_part(&apply, operations) : 0;
     if (apply.new_ && rc == 0)
         rc = qr_apply_end(&apply);
