@@ -135,14 +135,23 @@ static uint64_t shape_of(const struct qa_file *file, size_t path_length)
     return qa_shape(file->mode & 07777, file->kind, file->state, path_length, 0);
 }
 
+/* In what a log records, as far as it can. */
+static int differs(const struct qa_cache *cache, const struct qa_entry *entry,
+                   const struct qa_file *file)
+{
+    return qa_load(&entry->shape) != shape_of(file, qa_path_length(entry)) ||
+           (file->state != QALLOW_FILE_UNREADABLE &&
+            (qa_load(&entry->size) != file->size ||
+             qa_load(&entry->mtime) != (uint64_t)file->mtime_ns ||
+             !qa_same_bytes(entry->words, file->hash, cache->hash_bytes)));
+}
+
 static int looks_different(const struct qa_cache *cache, const struct qa_entry *entry,
                            const struct qa_file *file)
 {
-    return qa_load(&entry->shape) != shape_of(file, qa_path_length(entry)) ||
-           qa_load(&entry->size) != file->size ||
+    return differs(cache, entry, file) || qa_load(&entry->size) != file->size ||
            qa_load(&entry->mtime) != (uint64_t)file->mtime_ns ||
-           qa_load(&entry->inode) != file->inode ||
-           !qa_same_bytes(entry->words, file->hash, cache->hash_bytes);
+           qa_load(&entry->inode) != file->inode;
 }
 
 /* What readers do not see is changed in place. */
@@ -180,6 +189,7 @@ static void remove_at(struct qa_cache *cache, uint64_t at)
                       .length = qa_path_length(old),
                       .hash = qa_load(&old->path_hash)};
     int is_recorded = qa_load(&old->epoch) > cache->epoch;
+    cache->pressing++;
     count(cache, -1, 0 - qa_load(&old->size));
     uint32_t granule = qa_block_take(cache, qa_entry_bytes(cache->hash_bytes, key.length), 1);
     if (!granule) {
@@ -268,7 +278,9 @@ int qa_cache_put(struct qa_cache *cache, const char *path, const struct qa_file 
     uint64_t at = find(cache, &key);
     struct qa_entry *old = at == QA_NO_SLOT ? NULL : qa_entry_at(cache, at);
     uint64_t epoch = old ? qa_load(&old->epoch) : 0;
-    if (!old || qa_is_removed(old) || looks_different(cache, old, file))
+    int is_new = !old || qa_is_removed(old);
+    cache->pressing += is_new || differs(cache, old, file);
+    if (is_new || looks_different(cache, old, file))
         return replace(cache, &key, file, epoch > cache->epoch, content);
     refresh(cache, old, file);
     if (content && !qa_load(&old->content))
@@ -351,7 +363,7 @@ static void use_huge_pages(struct qa_cache *cache)
         cache->collapsed = qa_segment_collapse(cache->header, cache->collapsed, cache->size);
 }
 
-uint64_t qa_cache_changes(const struct qa_cache *cache) { return cache->changes; }
+uint64_t qa_cache_pressing(const struct qa_cache *cache) { return cache->pressing; }
 
 uint64_t qa_cache_publish(struct qa_cache *cache, uint64_t epoch)
 {
@@ -368,7 +380,7 @@ uint64_t qa_cache_publish(struct qa_cache *cache, uint64_t epoch)
     qa_store(&header->updated, (uint64_t)os->now_ns(os->context));
     qa_store(&header->epoch, epoch);
     cache->epoch = epoch;
-    cache->changes = 0;
+    cache->changes = cache->pressing = 0;
     qa_segment_wake(&header->futex);
     use_huge_pages(cache);
     return epoch;

@@ -83,8 +83,9 @@ int qa_cache_remove(struct qa_cache *cache, const char *path);
 /* Shows that the path has changed and is not known yet. Nothing if it is not cached. */
 void qa_cache_pending(struct qa_cache *cache, const char *path);
 
-/* How much was put and removed since the last epoch. */
-uint64_t qa_cache_changes(const struct qa_cache *cache);
+/* How much was put and removed since the last epoch that a log has to have seen, too, then or
+ * earlier: not that a file has another inode, or that one nobody can read has grown. */
+uint64_t qa_cache_pressing(const struct qa_cache *cache);
 /* Everything put and removed since the last time becomes epoch `epoch`, which must be greater than
  * the newest; 0: the next one, if there is anything to publish. Wakes the readers. Returns the
  * newest epoch. */

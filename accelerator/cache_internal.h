@@ -39,7 +39,8 @@ struct qa_cache {
     struct qa_ring *ring;
     uint64_t ring_capacity;
     uint64_t head;    /* the next record; those from header->head on are of the next epoch */
-    uint64_t changes; /* for the next epoch */
+    uint64_t changes;  /* for the next epoch */
+    uint64_t pressing; /* of them: see qa_cache_pressing() */
     uint64_t epoch, floor;
 
     uint64_t files, bytes, refused;

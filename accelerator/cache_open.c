@@ -209,6 +209,7 @@ static void adopt_unpublished(struct qa_cache *cache)
         if (epoch > cache->epoch) {
             qa_store(&entry->epoch, cache->epoch + 1);
             qa_journal_add(cache, qa_load(&entry->path_hash));
+            cache->pressing++;
         } else if (qa_is_removed(entry) && epoch <= cache->floor) {
             qa_table_drop(cache, i);
         }
@@ -291,7 +292,7 @@ static void forget_segment(struct qa_cache *cache)
     cache->ring_capacity = cache->slot_count = cache->used = cache->deleted = 0;
     cache->removed = 0;
     cache->files = cache->bytes = cache->contents = cache->refused = 0;
-    cache->epoch = cache->floor = cache->head = cache->changes = 0;
+    cache->epoch = cache->floor = cache->head = cache->changes = cache->pressing = 0;
     cache->collapsed = 0;
     cache->walk = 0;
 }

@@ -205,14 +205,15 @@ static void say_full(struct qa_keeper *k, uint64_t refused)
     k->cache_is_full = refused > 0;
 }
 
-/* With a log there is an epoch when the log has one. It may have seen earlier what the cache has
- * changed now (that a directory was gone, while only one path in it had been named), or not see it
- * at all (another file of the same content and time): then the log gets an epoch, or those who ask
- * what has changed would hear of it with the next change only, whenever that comes. */
+/* With a log there is an epoch when the log has one. But it may have seen earlier what the cache
+ * has changed now (that a directory was gone, while only one path in it had been named): then the
+ * log gets an epoch, or those who ask what has changed would hear of it with the next change only,
+ * whenever that comes. */
 static int publish(struct qa_keeper *k)
 {
     int result = 0;
-    if (k->store && qa_cache_changes(k->cache) && qa_keeper_epoch(k) == qa_cache_epoch(k->cache))
+    if (k->store && qa_cache_pressing(k->cache) &&
+        qa_keeper_epoch(k) == qa_cache_epoch(k->cache))
         result = qa_log_epoch(k);
     if (result == 0 && !k->store)
         qa_cache_publish(k->cache, 0);
@@ -248,9 +249,10 @@ int qa_index_work(struct qa_keeper *k)
     int result = qa_indexer_work(k->indexer, &indexed);
     if (result < 0)
         return result;
-    if (!k->store || !indexed.changed)
+    if (!k->store)
         return publish(k);
-    qa_dirty_mark_everything(k->dirty, qa_now_ns()); /* the log has read it too early as well */
+    if (indexed.changed) /* the log has read it too early as well; its epoch is published */
+        qa_dirty_mark_everything(k->dirty, qa_now_ns());
     return 0;
 }
 

@@ -97,7 +97,7 @@ int qa_log_take(struct qa_keeper *k, const struct qa_taken *taken, struct qs_cap
                 int *torn);
 /* After an epoch: drops what the limits do not allow to keep. */
 int qa_log_retain(struct qa_keeper *k);
-/* An epoch in which nothing has changed. */
+/* An epoch in which nothing has changed, to be reported like any other. */
 int qa_log_epoch(struct qa_keeper *k);
 
 /* --- keeper_cache.c --- */

@@ -52,7 +52,7 @@ int qr_spans_sort(struct qr_spans *spans)
         struct qr_span *swap = spans->items;
         spans->items = other;
         other = swap;
-        spans->capacity = spans->count + 1;
+        spans->capacity = spans->count; /* at least */
     }
     qr_free(other);
     return 0;

@@ -95,9 +95,9 @@ int qr_txn_append(struct qr_txn *txn, struct qr_batch *batch);
 int qr_txn_put_content(struct qr_txn *txn, const void *body, size_t length, qr_ref *ref);
 /* It becomes an epoch even if nothing is appended. */
 void qr_txn_insist(struct qr_txn *txn);
-/* Ends the transaction: *epoch is its number. Nothing is written if nothing was appended (then
- * *epoch is the newest one). Under QR_SYNC_COMMIT the epoch is durable when this returns. The
- * handle is gone, also on failure; then the store is as before. */
+/* Ends the transaction: *epoch is its number. Nothing is written if nothing was appended and nobody
+ * insists (then *epoch is the newest one). Under QR_SYNC_COMMIT the epoch is durable when this
+ * returns. The handle is gone, also on failure; then the store is as before. */
 int qr_txn_commit(struct qr_txn *txn, uint64_t *epoch);
 void qr_txn_abort(struct qr_txn *txn);
 /* Sets what is known of a page's file; not logged, saved with the index. */

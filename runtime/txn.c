@@ -502,6 +502,7 @@ static int land(struct qr_txn *txn)
     if (txn->applier.open)
         return qr_fail(QALLOW_E_INVALID_DELTA, "a delta has no last part");
     int rc = reserve_epoch(store);
+    txn->begun = 1; /* also without records: if it fails, what there is is cut off */
     if (!rc)
         rc = write_images(txn);
     int64_t time_ns = commit_time(store, store->os->now_ns(store->os->context));

@@ -104,6 +104,41 @@ static void pending_is_shown_and_goes_without_an_epoch(void **state)
     qa_cache_close(keeper);
 }
 
+/* What a log has to have seen, too, and what is no news to it. */
+static void what_is_pressing(void **state)
+{
+    struct qa_cache *keeper = test_keeper(0);
+    struct qa_file file = test_file("a", 1);
+    struct qa_file blind = {
+        .kind = QALLOW_FILE_REGULAR, .inode = 7, .state = QALLOW_FILE_UNREADABLE};
+    assert_int_equal(qa_cache_pressing(keeper), 0);
+    assert_int_equal(qa_cache_put(keeper, "a", &file, NULL), 1);
+    assert_int_equal(qa_cache_put(keeper, "blind", &blind, NULL), 1);
+    assert_int_equal(qa_cache_pressing(keeper), 2);
+    qa_cache_publish(keeper, 0);
+    assert_int_equal(qa_cache_pressing(keeper), 0);
+    file.inode++;
+    blind.size += 10;
+    blind.mtime_ns += 10;
+    assert_int_equal(qa_cache_put(keeper, "a", &file, NULL), 1);
+    assert_int_equal(qa_cache_put(keeper, "blind", &blind, NULL), 1);
+    assert_int_equal(qa_cache_put(keeper, "a", &file, NULL), 0);
+    assert_int_equal(qa_cache_pressing(keeper), 0);
+    file.mtime_ns++;
+    assert_int_equal(qa_cache_put(keeper, "a", &file, NULL), 1);
+    assert_int_equal(qa_cache_pressing(keeper), 1);
+    blind.mode = 0600;
+    assert_int_equal(qa_cache_put(keeper, "blind", &blind, NULL), 1);
+    assert_int_equal(qa_cache_pressing(keeper), 2);
+    assert_int_equal(qa_cache_remove(keeper, "a"), 1);
+    assert_int_equal(qa_cache_remove(keeper, "a"), 0);
+    assert_int_equal(qa_cache_pressing(keeper), 3);
+    qa_cache_close(keeper);
+    keeper = test_keeper(0); /* what the one before could not publish */
+    assert_true(qa_cache_pressing(keeper) > 0);
+    qa_cache_close(keeper);
+}
+
 /* A reader that still looks at a block which is given up must see that, whatever comes after. */
 static void blocks_that_are_given_up_say_so(void **state)
 {
@@ -584,6 +619,7 @@ int main(void)
         CASE(states_are_seen),
         CASE(one_keeper_for_a_directory),
         CASE(pending_is_shown_and_goes_without_an_epoch),
+        CASE(what_is_pressing),
         CASE(blocks_that_are_given_up_say_so),
         CASE(unusual_files),
         CASE(content_is_kept),

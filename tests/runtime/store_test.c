@@ -5,6 +5,7 @@
  * epoch that can be reached must give the model's bytes and a digest that equals the one computed
  * from scratch.
  */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -214,8 +215,8 @@ static void check_all(struct world *w, uint64_t from, int ignore_index)
 static struct qr_store *open_writer(struct world *w)
 {
     struct qr_store *store;
-    struct qr_store_options options = {.writable = 1, .create = 1, .sync = QR_SYNC_NONE,
-                                       .logical_clock = 1};
+    struct qr_store_options options = {
+        .writable = 1, .create = 1, .sync = QR_SYNC_NONE, .logical_clock = 1};
     OK(qr_store_open(w->path, &options, &store));
     return store;
 }
@@ -434,6 +435,57 @@ static void many_pieces_take_few_reads(void **unused)
     world_destroy(&w);
 }
 
+static int refuse_writes;
+
+static int64_t refused_write(void *context, int file, const void *bytes, size_t length,
+                             uint64_t offset)
+{
+    return refuse_writes ? -ENOSPC : qr_os_posix()->pwrite(context, file, bytes, length, offset);
+}
+
+static uint64_t commit_nothing(struct qr_store *store, int result)
+{
+    struct qr_txn *txn;
+    uint64_t epoch = 0;
+    OK(qr_txn_begin(store, &txn));
+    qr_txn_insist(txn);
+    assert_int_equal(qr_txn_commit(txn, &epoch), result);
+    return epoch;
+}
+
+/* Who insists gets an epoch in which nothing has changed; if it cannot be written, nothing of it is
+ * left for the next one to be written behind. */
+static void an_epoch_of_nothing(void **unused)
+{
+    struct world w;
+    struct qr_store *store;
+    struct qr_os os = *qr_os_posix();
+    struct qr_store_options options = {
+        .writable = 1, .create = 1, .sync = QR_SYNC_COMMIT, .logical_clock = 1, .os = &os};
+    char index[128];
+    world_create(&w, 19);
+    os.pwrite = refused_write;
+    OK(qr_store_open(w.path, &options, &store));
+    commit_one(&w, store);
+    assert_int_equal(commit_nothing(store, 0), 2);
+    refuse_writes = 1;
+    commit_nothing(store, QALLOW_E_NO_SPACE);
+    refuse_writes = 0;
+    assert_int_equal(commit_nothing(store, 0), 3);
+    assert_int_equal(commit_nothing(store, 0), 4);
+    struct qb_u128 digest = qr_state_digest(qr_store_state(store));
+    OK(qr_store_close(store));
+    snprintf(index, sizeof index, "%s-index", w.path);
+    assert_int_equal(unlink(index), 0);
+    for (int pass = 0; pass < 2; pass++) { /* from the log alone, then from its index */
+        OK(qr_store_open(w.path, &options, &store));
+        assert_int_equal(qr_state_epoch(qr_store_state(store)), 4);
+        assert_true(qb_u128_equal(qr_state_digest(qr_store_state(store)), digest));
+        OK(qr_store_close(store));
+    }
+    world_destroy(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -442,6 +494,7 @@ int main(void)
         cmocka_unit_test(an_abort_leaves_the_last_epoch),
         cmocka_unit_test(a_giant_hole_costs_nothing),
         cmocka_unit_test(many_pieces_take_few_reads),
+        cmocka_unit_test(an_epoch_of_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
