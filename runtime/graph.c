@@ -249,7 +249,8 @@ static int check_node(const struct qallow_node_options *theirs, struct qallow_no
         return rc;
     QR_CHECK_ARGUMENT(o->function != NULL);
     QR_CHECK_ARGUMENT(
-        (o->flags & ~(QALLOW_NODE_VOLATILE | QALLOW_NODE_ALWAYS | QALLOW_NODE_WHOLE_UNITS)) == 0);
+        (o->flags & ~(QALLOW_NODE_VOLATILE | QALLOW_NODE_ALWAYS | QALLOW_NODE_WHOLE_UNITS |
+                       QALLOW_NODE_USES_LENGTH)) == 0);
     QR_CHECK_ARGUMENT(o->inputs != NULL || o->input_count == 0);
     if (o->input_count > QR_GRAPH_INPUTS_MAX)
         return qr_fail(QALLOW_E_LIMIT, "a node with %llu inputs: at most %d",

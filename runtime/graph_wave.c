@@ -202,6 +202,7 @@ static int compute_ranges(struct qallow_graph *graph, struct qr_vertex *v, int i
 {
     uint64_t size;
     int rc = ranged_size(graph, v, &size);
+    is_full |= v->flags & QALLOW_NODE_USES_LENGTH && size != old_size;
     if (!rc)
         rc = choose_output(graph, v, is_full, size);
     if (!rc)

@@ -229,6 +229,8 @@ static int add_node(struct qv_nodes *nodes, uint32_t number)
     options.input_count = page->parent_count;
     options.unit = node->unit;
     options.flags = node->first && !node->is_as_long ? QALLOW_NODE_WHOLE_UNITS : 0;
+    if (nodes->machine->program->functions[page->function].arguments > 1)
+        options.flags |= QALLOW_NODE_USES_LENGTH; /* r1 is given to it */
     return qallow_graph_add(nodes->graph, &options, NULL);
 }
 

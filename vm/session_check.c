@@ -135,16 +135,33 @@ static void remove_directory(struct checking *c)
     rmdir(c->directory);
 }
 
+static struct qv_session_options session_options(const struct qv_check_options *o)
+{
+    return (struct qv_session_options){.threads = o->threads,
+                                       .fuel = QV_MAX_FUEL,
+                                       .max_memory = o->max_memory,
+                                       .has_no_log = 1,
+                                       .interrupted = o->interrupted,
+                                       .interrupted_context = o->context};
+}
+
+/* What was derived part by part, tick by tick, is what is derived at once: loading looks. */
+static int load_last(struct checking *c, const char *log, uint64_t last,
+                     const struct qv_check_options *o)
+{
+    const struct qv_session_options options = session_options(o);
+    struct qv_session *session = NULL;
+    int rc = qv_load(c->log, log, last, &options, &session);
+
+    qv_session_close(session);
+    return rc;
+}
+
 /* The log and its first epoch, which the machine is in. */
 static int begin(struct checking *c, const char *log, uint64_t first,
                  const struct qv_check_options *o)
 {
-    struct qv_session_options options = {.threads = o->threads,
-                                         .fuel = QV_MAX_FUEL,
-                                         .max_memory = o->max_memory,
-                                         .has_no_log = 1,
-                                         .interrupted = o->interrupted,
-                                         .interrupted_context = o->context};
+    const struct qv_session_options options = session_options(o);
     struct qallow_options store = QALLOW_OPTIONS_INIT;
     int rc = qv_load(c->log, log, first, &options, &c->session);
 
@@ -174,7 +191,7 @@ static int run_again(struct checking *c, const char *log, const struct qv_check_
             o->progress(o->context, e - stats.first_epoch, stats.last_epoch - stats.first_epoch);
     }
     *epochs = stats.last_epoch - stats.first_epoch + 1;
-    return rc;
+    return rc < 0 ? rc : load_last(c, log, stats.last_epoch, o);
 }
 
 int qv_session_check(const char *log, const struct qv_check_options *options, uint64_t *epochs)

@@ -131,6 +131,8 @@ enum qallow_node_flags {
                                  are the same: for signals, and for what always changes */
     QALLOW_NODE_WHOLE_UNITS = 4, /* a unit of input that has only begun gives a whole one of output,
                                     also if both have the same bytes: for sums of blocks */
+    QALLOW_NODE_USES_LENGTH = 8, /* the function looks at how long the page is, so all of it is
+                                    computed when that has changed */
 };
 
 struct qallow_node_options {

@@ -543,12 +543,88 @@ static void test_patches(void **unused)
     remove_log(log);
 }
 
+/* --- a function that is told how long its page is --- */
+
+static const char *const told = ".input a u8 64\n"
+                                ".node  b u64 64 lengths elementwise a\n"
+                                ".func main\n"
+                                "tick:\n"
+                                "    commit\n"
+                                "    jmp tick\n"
+                                ".func lengths 2 of out u64, in u8\n"
+                                "    len r2, out\n"
+                                "next:\n"
+                                "    jle r2, r3, done\n"
+                                "    st.64 r1, out[r3]\n"
+                                "    addi r3, r3, 1\n"
+                                "    jmp next\n"
+                                "done:\n"
+                                "    ret\n";
+
+static void make_input(const char *path, size_t length)
+{
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite("0123456789", 1, length, file), length);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void assert_told(const struct qv_session *s, size_t length)
+{
+    const struct qv_memory *page = &s->machine->pages[qv_find_page(s->program, "b")];
+    assert_int_equal(page->size, length * sizeof(uint64_t));
+    for (size_t i = 0; i < length; i++) {
+        uint64_t value;
+        memcpy(&value, page->bytes + i * sizeof value, sizeof value);
+        assert_int_equal(value, length);
+    }
+}
+
+/* Its input grows and shrinks: all of the page is another one, not only what was added. */
+static void test_length(void **unused)
+{
+    static const size_t lengths[] = {5, 8, 2, 10};
+    struct qv_session_options o;
+    struct qv_session *s = NULL;
+    char log[300], path[300];
+    struct qv_input input = {.name = "a", .path = path};
+    enum qv_stop stop;
+    uint64_t epochs = 0;
+
+    (void)unused;
+    make_path(log, "told.tlog");
+    make_path(path, "input");
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        make_input(path, lengths[i]);
+        options_for(&o, i == 0 ? log : NULL, 0);
+        o.has_no_log = 0;
+        o.inputs = &input;
+        o.input_count = 1;
+        if (i == 0)
+            ok(qv_session_create(told, strlen(told), "told.qvm", &o, &s));
+        else
+            ok(qv_session_resume(log, 0, &o, &s));
+        assert_told(s, lengths[i]);
+        ok(qv_session_tick(s, &stop, NULL));
+        ok(qv_session_close(s));
+    }
+    ok(qv_session_check(log, &(struct qv_check_options){.threads = 1}, &epochs));
+    options_for(&o, NULL, 0);
+    for (uint64_t e = 1; e <= epochs; e++) {
+        ok(qv_session_resume(log, e, &o, &s));
+        ok(qv_session_close(s));
+    }
+    unlink(path);
+    remove_log(log);
+}
+
 int main(void)
 {
     const char *place = getenv("TMPDIR"), *text = getenv("QALLOW_SEED");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random), cmocka_unit_test(test_failures),
-        cmocka_unit_test(test_interrupted), cmocka_unit_test(test_patches)};
+        cmocka_unit_test(test_interrupted), cmocka_unit_test(test_patches),
+        cmocka_unit_test(test_length)};
 
     state = text ? strtoull(text, NULL, 10) : 1;
     printf("QALLOW_SEED=%llu\n", (unsigned long long)state);
