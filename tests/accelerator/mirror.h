@@ -6,6 +6,7 @@
 #ifndef QALLOW_TESTS_MIRROR_H
 #define QALLOW_TESTS_MIRROR_H
 
+#include <cmocka.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -18,7 +19,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <cmocka.h>
 
 struct seen {
     char *path;
@@ -91,12 +91,29 @@ static int is_child_of(const char *path, const char *directory)
            strncmp(path, directory, strlen(directory)) == 0;
 }
 
+/* The directories above a path are known as well: one that was not there a moment ago may be now,
+ * under a writer, and if it goes again, what was found in it has to go with it. */
+static int know_way_to(struct mirror *m, int root, const char *path)
+{
+    char above[PATH_MAX];
+    struct stat st;
+    for (const char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
+        snprintf(above, sizeof above, "%.*s", (int)(slash - path), path);
+        if (find(m, above))
+            continue;
+        if (fstatat(root, above, &st, AT_SYMLINK_NOFOLLOW) < 0)
+            return -1;
+        put(m, above, &st);
+    }
+    return 0;
+}
+
 /* Looks at one path; at a directory's direct entries too; below those only if `deep`. */
 static void look(struct mirror *m, int root, const char *path, int deep)
 {
     struct stat st;
     char child[PATH_MAX];
-    if (fstatat(root, path, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+    if (know_way_to(m, root, path) < 0 || fstatat(root, path, &st, AT_SYMLINK_NOFOLLOW) < 0) {
         forget_below(m, path, 1);
         return;
     }
