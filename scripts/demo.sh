@@ -4,6 +4,12 @@
 # this machine while ordinary tools change it, and gives an earlier state back. Leaves nothing
 # behind but the build folder. QALLOW_KEEP=1 keeps what it recorded, too.
 set -euo pipefail
+if (($# > 0)); then
+    sed -n 's/^# *//; 3,5p' "$0"
+    [[ $1 == -h || $1 == --help ]] && exit
+    echo "demo.sh: takes no arguments, not '$1'" >&2
+    exit 64
+fi
 # shellcheck source=scripts/recorder.sh
 . "$(dirname "$0")/recorder.sh"
 # shellcheck source=scripts/demonstration.sh

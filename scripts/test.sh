@@ -10,6 +10,10 @@ suites=
 options=
 while [ $# -gt 0 ]; do
     case "$1" in
+    -h | --help)
+        sed -n 's/^# *//; 3,4p' scripts/test.sh
+        exit
+        ;;
     --build-dir) build=${2:?--build-dir needs a folder}; shift ;;
     --suite) suites="$suites --suite ${2:?--suite needs a name}"; shift ;;
     *) options="$options $1" ;;

@@ -397,12 +397,13 @@ int qv_session_continue(struct qv_session *session, enum qv_stop *stop, uint64_t
         return rc;
     rc = qv_session_commit(session);
     session->was_patched = 0;
-    if (rc == QALLOW_E_FUNCTION) { /* it never was */
+    if (rc < 0) { /* it never was */
         m->tick--;
         m->fuel_used = fuel_used;
         m->halted = 0;
-        rc = qr_fail(rc, "tick %llu: %s", (unsigned long long)m->tick, qallow_error_detail());
     }
+    if (rc == QALLOW_E_FUNCTION)
+        rc = qr_fail(rc, "tick %llu: %s", (unsigned long long)m->tick, qallow_error_detail());
     if (rc == 0) {
         qt_add(QT_VM_TICKS, 1);
         qt_add(QT_VM_FUEL, m->fuel_used - fuel_used);

@@ -102,23 +102,40 @@ static int create_all(struct qv_session *s, struct qallow_txn *txn)
     return rc;
 }
 
-/* A log that has got no epoch is taken away again, with what stands beside it. The detail stays. */
+static void remove_beside(const char *log, const char *ending)
+{
+    const struct qr_os *os = qr_os_posix();
+    char *path = qr_path_with(log, ending);
+
+    if (path)
+        os->unlink(os->context, path);
+    qr_free(path);
+}
+
+/* A log of ours that has got no epoch is taken away again, as long as nobody else can have it; then
+ * the index that closing may write, unless somebody has made another log by now. The detail stays.
+ */
 static void remove_log(struct qv_session *s, const char *log)
 {
-    static const char *const endings[] = {"", "-index", ".lock"};
     const struct qr_os *os = qr_os_posix();
     char detail[700];
 
     snprintf(detail, sizeof detail, "%s", qallow_error_detail());
+    remove_beside(log, "");
+    remove_beside(log, ".lock");
     qallow_close(s->store);
     s->store = NULL;
-    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
-        char *path = qr_path_with(log, endings[i]);
-        if (path)
-            os->unlink(os->context, path);
-        qr_free(path);
-    }
+    int file = os->open(os->context, log, QR_OPEN_READ, 0);
+    if (file >= 0)
+        os->close(os->context, file);
+    else
+        remove_beside(log, "-index");
     (void)qr_fail(QALLOW_E_CANNOT_CREATE, "%s", detail);
+}
+
+static int exists(const char *log)
+{
+    return qr_fail(QALLOW_E_CANNOT_CREATE, "%s exists; --resume goes on with it", qr_quotez(log));
 }
 
 int qv_record_new(struct qv_session *s, const char *log, const struct qallow_options *options,
@@ -134,11 +151,15 @@ int qv_record_new(struct qv_session *s, const char *log, const struct qallow_opt
                        qr_quotez(log), file == -EISDIR ? "directory" : "special file");
     if (file >= 0) {
         os->close(os->context, file);
-        return qr_fail(QALLOW_E_CANNOT_CREATE, "%s exists; --resume goes on with it",
-                       qr_quotez(log));
+        return exists(log);
     }
     store.writable = store.create = 1;
     int rc = qallow_open(log, &store, &s->store);
+    if (rc == 0 && qallow_view_epoch(qallow_newest(s->store)) != 0) { /* made in this moment */
+        qallow_close(s->store);
+        s->store = NULL;
+        return exists(log);
+    }
     if (rc == 0)
         rc = qallow_begin(s->store, &txn);
     if (rc == 0) {

@@ -2,11 +2,13 @@
 /* Logs of machines that are no good, too large, or checked by somebody who has no patience. */
 #include <dirent.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "runtime/error.h"
@@ -172,10 +174,58 @@ static void test_memory(void **unused)
     remove_log();
 }
 
+/* --- a disk that is full --- */
+
+static const char halting[] = ".page p u64 100000\n"
+                              ".func main\n"
+                              "    scan.add.u64 p, p\n"
+                              "    li r1, 7\n"
+                              "    vmov.u64 p, r1\n"
+                              "    halt\n";
+
+static void limit_files(rlim_t bytes)
+{
+    struct rlimit limit;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = bytes;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+/* The tick that cannot be recorded never was, also if it is the last one. */
+static void test_full_disk(void **unused)
+{
+    struct qallow_options store = QALLOW_OPTIONS_INIT;
+    struct qv_session_options o = {.log = path, .store = store, .threads = 1};
+    struct qv_session *s = NULL;
+    struct rlimit old;
+    enum qv_stop stop;
+
+    (void)unused;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    ok(qv_session_create(halting, strlen(halting), "halting.qvm", &o, &s));
+    const struct qv_machine *m = qv_session_machine(s);
+    limit_files(64 << 10);
+    assert_true(qv_session_tick(s, &stop, NULL) < 0);
+    limit_files(old.rlim_cur);
+    assert_int_equal(m->tick, 1);
+    assert_int_equal(m->fuel_used, 0);
+    assert_int_equal(m->halted, 0);
+    assert_int_equal(qv_session_epoch(s), 1);
+    qv_session_close(s);
+    o.log = NULL;
+    ok(qv_session_resume(path, 0, &o, &s));
+    ok(qv_session_tick(s, &stop, NULL));
+    assert_int_equal(stop, QV_HALTED);
+    assert_int_equal(qv_session_epoch(s), 2);
+    ok(qv_session_close(s));
+    remove_log();
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_stopped_check),
-                                       cmocka_unit_test(test_written_by_others),
-                                       cmocka_unit_test(test_memory)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_stopped_check), cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_written_by_others), cmocka_unit_test(test_memory)};
     return cmocka_run_group_tests(tests, make_directory, remove_directory);
 }
