@@ -149,7 +149,13 @@ static const struct qi_option options[] = {
      .letter = 's',
      .kind = QI_FLAG,
      FIELD(step),
-     .help = "run under commands from standard input: step, back, registers, pages; h lists them"},
+     .help = "run under commands from standard input: step, back, registers, disassembly, pages, "
+             "epochs; h lists them"},
+    {.name = "back",
+     .kind = QI_FLAG,
+     FIELD(back),
+     .help = "the same, beginning one instruction back: after --resume the last one of that epoch's "
+             "tick"},
     {.name = "telemetry",
      .kind = QI_TEXT,
      FIELD(telemetry),
@@ -191,6 +197,7 @@ static int run(struct qi_context *context, const void *values)
         return qi_usage(context, "--check without --fuel: the log says what was used");
     if (!runs && (vm.log || vm.ticks || vm.inputs.count || vm.fuel || qi_given(context, "seed")))
         return qi_usage(context, "--check, --verify, --disassemble or --reference, or a run");
+    vm.step |= vm.back;
     if (vm.step && (vm.trace || vm.stop_at || vm.counts || context->json))
         return qi_usage(context, "--step alone");
     if (!runs && (vm.step || vm.trace || vm.stop_at || vm.counts || vm.telemetry))

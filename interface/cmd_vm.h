@@ -15,7 +15,7 @@ struct vm {
     uint64_t epoch, ticks, fuel, seed, max_memory;
     struct qi_list inputs;
     int threads, clock, sync;
-    int verify, disassemble, reference, counts, step, once;
+    int verify, disassemble, reference, counts, step, back, once;
     struct qi_uuid uuid;
 };
 

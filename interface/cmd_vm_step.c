@@ -203,12 +203,44 @@ static int show_page(struct stepper *s, const char *name, uint64_t from)
     return 0;
 }
 
+/* The function that runs, with an arrow at what comes next. */
+static void show_function(const struct stepper *s)
+{
+    char text[200];
+    uint32_t function, here;
+
+    qv_locate(s->m, s->m->pc, &function, &here);
+    const struct qv_function *f = &s->m->program->functions[function];
+    printf("%s:\n", f->name);
+    for (uint32_t word = 0, words; word < f->word_count; word += words) {
+        words = qv_disassemble_one(s->m->program, f, word, text, sizeof text);
+        printf("%s %5u  %s\n", word == here ? "->" : "  ", f->lines ? f->lines[word] : word, text);
+    }
+}
+
+/* Of the log, and where in it the machine is. */
+static int show_epochs(const struct stepper *s)
+{
+    struct qallow_stats stats = QALLOW_STATS_INIT;
+    struct qallow_store *store = qv_session_store(s->session);
+    int rc = store ? qallow_stats_get(store, &stats) : 0;
+
+    if (!store)
+        printf("no log, so no epochs; --log keeps them\n");
+    else if (rc == 0)
+        printf("epochs %" PRIu64 " to %" PRIu64 "; the machine goes on from %" PRIu64 "\n",
+               stats.first_epoch, stats.last_epoch, qv_session_epoch(s->session));
+    return rc;
+}
+
 static void help(void)
 {
     puts("s [N]          step: N instructions, not beyond the end of the tick\n"
          "b [N]          back: N instructions\n"
          "t              to the end of the tick\n"
          "r              registers, calls and pages\n"
+         "d              disassembly of the function that runs\n"
+         "e              epochs of the log\n"
          "p PAGE [FROM]  16 elements of a page\n"
          "q              quit; a tick that has not ended never was");
 }
@@ -241,6 +273,11 @@ static int obey(struct stepper *s, char *line)
         return forward(s, UINT64_MAX);
     case 'r':
         return vm_print_state(s->context, s->m, 0);
+    case 'd':
+        show_function(s);
+        return 0;
+    case 'e':
+        return show_epochs(s);
     case 'p':
         if (first && take_number(second, 0, &number))
             return show_page(s, first, number);
@@ -260,13 +297,12 @@ int vm_step(struct qi_context *context, const struct vm *vm, struct qv_session *
     char line[256];
     int rc;
 
-    (void)vm;
     if (take_machine(&s) < 0)
         return QALLOW_E_NO_MEMORY;
     s.m->watch.what = QALLOW_VM_ON_INSTRUCTION;
     s.m->watch.tell = count;
     s.m->watch.context = &s;
-    rc = show_place(&s);
+    rc = vm->back ? back(&s, 1) : show_place(&s);
     while (rc == 0) {
         if (isatty(STDIN_FILENO)) {
             fputs("(vm) ", stdout);
