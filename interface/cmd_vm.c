@@ -154,8 +154,8 @@ static const struct qi_option options[] = {
     {.name = "back",
      .kind = QI_FLAG,
      FIELD(back),
-     .help = "the same, beginning one instruction back: after --resume the last one of that epoch's "
-             "tick"},
+     .help = "the same, beginning one instruction back: after --resume the last one of that "
+             "epoch's tick"},
     {.name = "telemetry",
      .kind = QI_TEXT,
      FIELD(telemetry),
