@@ -23,13 +23,7 @@
 #include "runtime/os.h"
 #include "runtime/pool_internal.h"
 #include "tests/random.h"
-
-#define OK(call)                                                                                   \
-    do {                                                                                           \
-        int ok_rc = (call);                                                                        \
-        if (ok_rc)                                                                                 \
-            fail_msg("%s: %s: %s", #call, qallow_strerror(ok_rc), qallow_error_detail());          \
-    } while (0)
+#include "tests/runtime/ok.h"
 
 /* The call fails so, and says `text`. */
 #define FAILS(call, result, text)                                                                  \

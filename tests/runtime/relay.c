@@ -24,13 +24,7 @@
 #include "runtime/relay.h"
 #include "runtime/store.h"
 #include "tests/random.h"
-
-#define OK(call)                                                                                   \
-    do {                                                                                           \
-        int ok_rc = (call);                                                                        \
-        if (ok_rc)                                                                                 \
-            fail_msg("%s: %s: %s", #call, qallow_strerror(ok_rc), qallow_error_detail());          \
-    } while (0)
+#include "tests/runtime/ok.h"
 
 static uint64_t seed;
 

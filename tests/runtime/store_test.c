@@ -19,6 +19,7 @@
 #include "runtime/error.h"
 #include "runtime/store.h"
 #include "tests/random.h"
+#include "tests/runtime/ok.h"
 
 enum { PAGES = 12, EPOCHS = 120, SIZE_MAX_PAGE = 300000 };
 
@@ -39,13 +40,6 @@ struct world {
 };
 
 static size_t below(struct world *w, size_t n) { return (size_t)(next_random(&w->random) % n); }
-
-#define OK(call)                                                                                   \
-    do {                                                                                           \
-        int ok_rc = (call);                                                                        \
-        if (ok_rc)                                                                                 \
-            fail_msg("%s: %s: %s", #call, qallow_strerror(ok_rc), qallow_error_detail());          \
-    } while (0)
 
 static struct qb_u128 sum_of(uint64_t id, const uint8_t *bytes, size_t size)
 {

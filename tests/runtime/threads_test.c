@@ -20,6 +20,7 @@
 #include "runtime/store.h"
 #include "runtime/team.h"
 #include "tests/random.h"
+#include "tests/runtime/ok.h"
 
 enum {
     PAGES = 48,
@@ -29,13 +30,6 @@ enum {
     IDS = 512,            /* pages with more are left out */
     OUTPUT = 1 << 20,
 };
-
-#define OK(call)                                                                                   \
-    do {                                                                                           \
-        int ok_rc = (call);                                                                        \
-        if (ok_rc)                                                                                 \
-            fail_msg("%s: %s: %s", #call, qallow_strerror(ok_rc), qallow_error_detail());          \
-    } while (0)
 
 /* --- a history --- */
 
